@@ -1,0 +1,1 @@
+"""Session stores: the protocol, and the ones that come with prism_wsgi."""

@@ -1,0 +1,122 @@
+"""What a session store is: three verbs over StoredSession, and the optional verbs used when present."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(slots=True)
+class StoredSession:
+    """One session as a store keeps it.
+
+    `id` is 64 lower-case hex digits and is not secret: no cookie can be made from it.
+    `data` is opaque to the store (serialised, perhaps encrypted).
+    `version` is 0 for a session that was never saved, otherwise the version that was loaded.
+    `created_at` and `expires_at` are Unix milliseconds, UTC.
+    `user` is who logged in, if anybody. `superseded` marks an id that `regenerate()` retired.
+    """
+
+    id: str
+    data: bytes
+    version: int
+    created_at: int
+    expires_at: int
+    user: str | None = None
+    superseded: bool = False
+
+    def is_expired(self, now: int) -> bool:
+        """Tell whether the session is over at `now` (Unix milliseconds)."""
+        return self.expires_at <= now
+
+
+class SessionStore(Protocol):
+    """Where sessions live. These three verbs are enough; see the other protocols for what can be added.
+
+    An error of the store itself (unreachable, full, read-only) is raised as `StoreUnavailable`.
+    """
+
+    def load(self, session_id: str) -> StoredSession | None:
+        """Return the session. Unknown and expired are not errors: they are None."""
+        ...
+
+    def save(self, session: StoredSession) -> None:
+        """Write the session by compare-and-swap; what is stored afterwards has `version + 1`.
+
+        Version 0 inserts, and raises `SessionExists` when the id is taken, expired or not.
+        Any other version replaces the stored session of that id and version: `SessionConflict` when
+        another version is stored, `SessionGone` when none is (or it has expired).
+        """
+        ...
+
+    def destroy(self, session_id: str) -> None:
+        """Delete the session. Already gone is not an error."""
+        ...
+
+
+@runtime_checkable
+class TouchingStore(Protocol):
+    """A store that can extend a session without writing its data."""
+
+    def touch(self, session_id: str, expires_at: int) -> bool:
+        """Move the expiry to `expires_at` (Unix ms), never back; False when the session is gone.
+
+        Neither data nor version changes, so a touch never conflicts with a save.
+        """
+        ...
+
+
+@runtime_checkable
+class ReplacingStore(Protocol):
+    """A store that can write two sessions in one transaction."""
+
+    def replace(self, old: StoredSession, new: StoredSession) -> None:
+        """Save `old` and `new`, or neither; each under the rules of `save`."""
+        ...
+
+
+@runtime_checkable
+class SweepingStore(Protocol):
+    """A store whose expired sessions stay until somebody deletes them."""
+
+    def sweep(self, before: int, limit: int) -> int:
+        """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
+        ...
+
+
+@runtime_checkable
+class IndexedStore(Protocol):
+    """A store that can list and end the sessions of a user."""
+
+    def find(
+        self, *, user: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Iterable[StoredSession]:
+        """Return live sessions in the order of their ids, oldest id first.
+
+        `user` narrows to one user's; `after` continues behind the last id of the page before.
+        """
+        ...
+
+    def destroy_all(self, user: str, except_id: str | None = None) -> int:
+        """Delete every session of the user, but for `except_id`; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. `oldest_expired` is Unix ms: how far the sweeper lags behind."""
+
+    live: int
+    expired: int
+    superseded: int
+    logged_in: int
+    data_bytes: int
+    oldest_expired: int | None
+
+
+@runtime_checkable
+class CountingStore(Protocol):
+    """A store that can say what it holds."""
+
+    def stats(self) -> StoreStats:
+        """Count what is stored now."""
+        ...
