@@ -1,11 +1,30 @@
 """The sessions table, shared by the SQL store and the migrations."""
 
-from sqlalchemy import BINARY, BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table
+import re
+
+from sqlalchemy import (
+    BINARY,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.dialects.mysql import LONGBLOB
+
+from prism_wsgi.errors import ConfigError
 
 DEFAULT_TABLE_NAME = "prism_sessions"
 
 HOUR_MS = 3_600_000
+
+# The key of the table's version table is prism_alembic_version_<name>_pkc, and PostgreSQL's names end at 63
+# bytes. Lower case only: MySQL folds names on some systems.
+_PLAIN_NAME = re.compile(r"(?!prism_alembic_version)[a-z_][a-z0-9_]{0,36}")
 
 
 def sweep_bucket(expires_at: int) -> int:
@@ -19,6 +38,11 @@ def sweep_bucket(expires_at: int) -> int:
 
 def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = None) -> Table:
     """Return the sessions table under `name`, in `metadata` or in metadata of its own."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ConfigError(
+            f"table_name {name!r}: use 1 to 37 lower-case letters, digits and underscores, not a digit first "
+            "and not prism_alembic_version"
+        )
     return Table(
         name,
         MetaData() if metadata is None else metadata,

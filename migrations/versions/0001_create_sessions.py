@@ -1,0 +1,36 @@
+"""Create the sessions table."""
+
+import sqlalchemy as sa
+from alembic import context, op
+from sqlalchemy.dialects.mysql import LONGBLOB
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade(table_name: str) -> None:
+    op.create_table(
+        table_name,
+        sa.Column("id", sa.LargeBinary(32).with_variant(sa.BINARY(32), "mysql", "mariadb"), primary_key=True),
+        sa.Column("data", sa.LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.String(255)),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.Column("sweep_bucket", sa.Integer, nullable=False),
+        sa.Column("superseded", sa.Boolean, nullable=False),
+        postgresql_with={"fillfactor": 85},
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        # Where a run can be cut off between the statement and its note, the table may be there already.
+        # Elsewhere a table of this name is somebody else's, and the statement has to fail.
+        if_not_exists=not context.is_transactional_ddl(),
+    )
+
+
+def downgrade(table_name: str) -> None:
+    op.drop_table(table_name, if_exists=not context.is_transactional_ddl())

@@ -1,0 +1,14 @@
+"""Index who is logged in: listing and ending the sessions of one user."""
+
+from prism_wsgi import migrate
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade(table_name: str) -> None:
+    migrate.create_index(f"ix_{table_name}_user_id", table_name, ["user_id"])
+
+
+def downgrade(table_name: str) -> None:
+    migrate.drop_index(f"ix_{table_name}_user_id", table_name)
