@@ -1,0 +1,66 @@
+"""The fixtures every test may ask for: a fresh database of each engine, empty or migrated."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import databases
+import pytest
+from databases import Server
+
+from prism_wsgi import migrate
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRISM_DATABASE_URL", "PRISM_TABLE_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    with databases.postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    with databases.mariadb_server() as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: Server) -> str:
+    return postgresql_server.fresh_schema()
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: Server) -> str:
+    return mariadb_server.fresh_database()
+
+
+@pytest.fixture
+def mysqlclient_url(request: pytest.FixtureRequest) -> str:
+    if importlib.util.find_spec("MySQLdb") is None:
+        databases.unavailable("mysqlclient", "the driver is not installed")
+    url: str = request.getfixturevalue("mariadb_url")
+    return url.replace("+pymysql:", "+mysqldb:", 1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "mysqlclient"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database, on each engine in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def migrated_url(database_url: str) -> str:
+    """The URL of a database with the sessions table, on each engine in turn."""
+    migrate.upgrade(database_url)
+    return database_url

@@ -1,0 +1,106 @@
+"""The wheel: what is in it, and the upgrade from a clean installation in each of the ways there are."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from sqlalchemy import NullPool, create_engine, inspect
+
+from prism_wsgi import migrate
+
+ROOT = Path(__file__).parent.parent
+
+
+def succeed(*command: str | Path, cwd: Path, **environ: str) -> str:
+    """Run a command that knows nothing of this checkout; return what it printed."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_"))}
+    finished = subprocess.run(
+        command, cwd=cwd, env={**clean, **environ}, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def pip(*arguments: str | Path, cwd: Path) -> None:
+    # The tests' own environment may be without pip (dev.py makes it so); what it was made from is not.
+    outside = Path(sys.base_prefix, "bin", f"python{sysconfig.get_python_version()}")
+    succeed(outside, "-m", "pip", "--disable-pip-version-check", *arguments, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    # Into a Python of its own, or a system's pip that may not touch its own packages refuses (PEP 668).
+    python = clean_python(directory)
+    pip("--python", python, "wheel", "--no-deps", "--wheel-dir", directory, ROOT, cwd=directory)
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of a clean environment with the wheel and what it depends on, no driver."""
+    directory = tmp_path_factory.mktemp("installed")
+    python = clean_python(directory)
+    pip("--python", python, "install", "--quiet", wheel, cwd=directory)
+    return python.parent
+
+
+def clean_python(directory: Path) -> Path:
+    succeed(sys.executable, "-m", "venv", "--without-pip", directory / "venv", cwd=directory)
+    return directory / "venv" / "bin" / "python"
+
+
+def assert_upgraded(directory: Path) -> None:
+    url = f"sqlite:///{directory}/s.db"
+    assert migrate.check(url).ok
+    tables = inspect(create_engine(url, poolclass=NullPool)).get_table_names()
+    assert set(tables) == {"prism_sessions", "prism_alembic_version"}
+
+
+def test_wheel_carries_the_migrations_and_nothing_of_the_checkout_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    migrations = {
+        f"prism_wsgi/{path.relative_to(ROOT)}"
+        for path in [*(ROOT / "migrations").rglob("*.py"), ROOT / "migrations" / "script.py.mako"]
+    }
+    assert migrations | {"prism_wsgi/alembic.ini", "prism_wsgi/py.typed"} <= names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"prism_wsgi"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_installed_wheel_upgrades_from_python(installed: Path, tmp_path: Path) -> None:
+    script = "from prism_wsgi import migrate; migrate.upgrade(); print(migrate.check().ok)"
+    url = "sqlite:///s.db"
+    assert succeed(installed / "python", "-c", script, cwd=tmp_path, PRISM_DATABASE_URL=url) == "True\n"
+    assert_upgraded(tmp_path)
+
+
+def test_installed_wheel_upgrades_by_plain_alembic_with_our_ini(installed: Path, tmp_path: Path) -> None:
+    script = "from prism_wsgi import migrate; print(migrate.config_path())"
+    ini = succeed(installed / "python", "-c", script, cwd=tmp_path).strip()
+    assert ini.endswith("/site-packages/prism_wsgi/alembic.ini")
+    alembic: list[str | Path] = [installed / "alembic", "-c", ini, "-x", "url=sqlite:///s.db"]
+    succeed(*alembic, "upgrade", "head", cwd=tmp_path)
+    succeed(*alembic, "check", cwd=tmp_path)
+    assert_upgraded(tmp_path)
+
+
+def test_installed_wheel_upgrades_by_alembic_from_a_pyproject_of_the_users_own(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.alembic]\nscript_location = "prism_wsgi:migrations"\n')
+    alembic: list[str | Path] = [installed / "alembic", "upgrade", "head"]
+    succeed(*alembic, cwd=tmp_path, PRISM_DATABASE_URL="sqlite:///s.db")
+    assert_upgraded(tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mysql+pymysql", "mariadb"])
+def test_installed_wheel_writes_sql_without_any_driver(installed: Path, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.alembic]\nscript_location = "prism_wsgi:migrations"\n')
+    alembic: list[str | Path] = [installed / "alembic", "-x", f"url={scheme}://", "upgrade", "head", "--sql"]
+    assert "prism_sessions" in succeed(*alembic, cwd=tmp_path)
