@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Run a task of the project. Needs Python 3.11 and pip, nothing else: the first run sets up .venv.
+
+A task's own arguments follow its name: `python3 dev.py test -k migrations`.
+"""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "set-up-for"
+
+
+def demo(arguments: list[str]) -> int:
+    """Serve a small application with sessions; prints its address and what to try."""
+    return run("prism-wsgi", "demo", *arguments)
+
+
+def test(arguments: list[str]) -> int:
+    """Run the tests with coverage; arguments go to pytest."""
+    return run("pytest", "--cov=prism_wsgi", *arguments)
+
+
+def lint(arguments: list[str]) -> int:
+    """Check style, formatting and types."""
+    checks = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
+    return max([run(*check, *arguments) for check in checks])
+
+
+TASKS = (demo, test, lint)
+
+
+def run(tool: str, *arguments: str) -> int:
+    return subprocess.run([VENV / "bin" / tool, *arguments], cwd=ROOT, check=False).returncode
+
+
+def set_up() -> None:
+    """Make .venv and install the project with its tools, unless that was done for this pyproject.toml."""
+    made_for = sys.version.encode() + (ROOT / "pyproject.toml").read_bytes()
+    wanted = hashlib.sha256(made_for).hexdigest()
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    if pip("--version"):
+        sys.exit(f"dev.py needs pip for {sys.executable}; on Debian: apt-get install python3-pip")
+    print("Setting up .venv (once, a minute or two) ...", flush=True)
+    # Without pip inside, venv needs no ensurepip, which Debian has in a package of its own; and pip that
+    # installs into another Python minds no EXTERNALLY-MANAGED (PEP 668).
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV], check=True)
+    into_venv = ("--python", str(VENV / "bin" / "python"), "install", "--quiet", "--editable")
+    if pip(*into_venv, f"{ROOT}[dev]"):
+        sys.exit("dev.py could not install the project's tools; what pip said is above")
+    if not has_mysql_client() or pip(*into_venv, f"{ROOT}[mysqlclient]"):
+        print("No mysqlclient (it needs gcc and default-libmysqlclient-dev): its tests will be skipped.")
+    STAMP.write_text(wanted)
+
+
+def pip(*arguments: str) -> int:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def has_mysql_client() -> bool:
+    if shutil.which("mariadb_config") or shutil.which("mysql_config"):
+        return True
+    libraries = ("mysqlclient", "libmariadb")
+    return bool(shutil.which("pkg-config")) and any(
+        subprocess.run(["pkg-config", "--exists", library], check=False).returncode == 0  # noqa: S607
+        for library in libraries
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tasks = parser.add_subparsers(title="tasks", dest="task", required=True, metavar="TASK")
+    for task in TASKS:
+        tasks.add_parser(task.__name__, help=(task.__doc__ or "").splitlines()[0], add_help=False)
+    chosen, arguments = parser.parse_known_args()
+    set_up()
+    return {task.__name__: task for task in TASKS}[chosen.task](arguments)
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036
+        sys.exit("dev.py needs Python 3.11 or newer")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
