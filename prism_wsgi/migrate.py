@@ -396,7 +396,8 @@ def _postgresql_lock(connection: Connection, name: str) -> Iterator[None]:
 def _mysql_lock(connection: Connection, name: str) -> Iterator[None]:
     # The server has these locks in common between its databases, and their names end at 64 characters.
     # In a Galera cluster each node has its own: upgrade through one node only.
-    digest = hashlib.sha256(f"{connection.engine.url.database}.{name}".encode()).hexdigest()[:32]
+    database = connection.scalar(text("SELECT DATABASE()"))
+    digest = hashlib.sha256(f"{database}.{name}".encode()).hexdigest()[:32]
     lock = {"name": f"prism_wsgi.{digest}", "wait": LOCK_SECONDS}
     if connection.scalar(text("SELECT GET_LOCK(:name, :wait)"), lock) != 1:
         raise StoreUnavailable(f"another run at {name} has held its lock for {LOCK_SECONDS} s; try again")
