@@ -75,9 +75,7 @@ def has_mysql_client() -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(title="tasks", dest="task", required=True, metavar="TASK")
     for task in TASKS:
         tasks.add_parser(task.__name__, help=(task.__doc__ or "").splitlines()[0], add_help=False)

@@ -71,14 +71,10 @@ def config_path() -> Path:
     for directory in (package, package.parent):
         if (directory / "migrations" / "env.py").exists():
             return directory / "alembic.ini"
-    raise ConfigError(
-        f"the migrations are missing from this installation ({package}); install prism_wsgi again"
-    )
+    raise ConfigError(f"the migrations are missing from this installation ({package}); install prism_wsgi again")
 
 
-def config(
-    url: str | URL | None = None, *, table_name: str | None = None, output: TextIO | None = None
-) -> Config:
+def config(url: str | URL | None = None, *, table_name: str | None = None, output: TextIO | None = None) -> Config:
     """Return the configuration that Alembic's own commands take.
 
     What is not given here comes from the environment: PRISM_DATABASE_URL, PRISM_TABLE_NAME. `attributes`

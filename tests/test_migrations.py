@@ -82,9 +82,7 @@ def test_upgraded_schema_is_what_create_all_would_make(database_url: str) -> Non
 def test_mariadb_columns_hold_every_id_and_64_kib_and_tell_users_apart(mariadb_url: str) -> None:
     migrate.upgrade(mariadb_url)
     inspector = inspect(engine_for(mariadb_url))
-    columns: dict[str, Any] = {
-        column["name"]: column["type"] for column in inspector.get_columns("prism_sessions")
-    }
+    columns: dict[str, Any] = {column["name"]: column["type"] for column in inspector.get_columns("prism_sessions")}
     assert isinstance(columns["id"], BINARY)
     assert columns["id"].length == 32
     assert isinstance(columns["data"], LONGBLOB)
@@ -96,9 +94,7 @@ def test_mariadb_columns_hold_every_id_and_64_kib_and_tell_users_apart(mariadb_u
 def test_postgresql_pages_keep_room_for_touched_rows(postgresql_url: str) -> None:
     migrate.upgrade(postgresql_url)
     with engine_for(postgresql_url).connect() as connection:
-        options = connection.scalar(
-            text("SELECT reloptions FROM pg_class WHERE oid = 'prism_sessions'::regclass")
-        )
+        options = connection.scalar(text("SELECT reloptions FROM pg_class WHERE oid = 'prism_sessions'::regclass"))
     assert options == ["fillfactor=85"]
 
 

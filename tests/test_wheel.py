@@ -18,9 +18,7 @@ ROOT = Path(__file__).parent.parent
 def succeed(*command: str | Path, cwd: Path, **environ: str) -> str:
     """Run a command that knows nothing of this checkout; return what it printed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_"))}
-    finished = subprocess.run(
-        command, cwd=cwd, env={**clean, **environ}, capture_output=True, text=True, check=False
-    )
+    finished = subprocess.run(command, cwd=cwd, env={**clean, **environ}, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
