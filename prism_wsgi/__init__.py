@@ -1,1 +1,64 @@
 """Server-side sessions for any WSGI application, behind a signed cookie."""
+
+from typing import TYPE_CHECKING, Any
+
+from prism_wsgi.cookies import Cookie, SameSite
+from prism_wsgi.errors import (
+    ConfigError,
+    InsecureSecretWarning,
+    InvalidCookie,
+    PrismError,
+    ResponseStarted,
+    SchemaMissing,
+    SerializationError,
+    SessionConflict,
+    SessionExists,
+    SessionGone,
+    SessionTooLarge,
+    StoreError,
+    StoreUnavailable,
+)
+from prism_wsgi.http import Request, Response, get_session
+from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.session import Session
+from prism_wsgi.stores.base import SessionStore, StoredSession
+from prism_wsgi.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from prism_wsgi.stores.sql import SQLAlchemyStore
+
+__all__ = [
+    "ConfigError",
+    "Cookie",
+    "InsecureSecretWarning",
+    "InvalidCookie",
+    "MemoryStore",
+    "PrismError",
+    "Request",
+    "Response",
+    "ResponseStarted",
+    "SQLAlchemyStore",
+    "SameSite",
+    "SchemaMissing",
+    "SerializationError",
+    "Session",
+    "SessionConflict",
+    "SessionExists",
+    "SessionGone",
+    "SessionMiddleware",
+    "SessionStore",
+    "SessionTooLarge",
+    "StoreError",
+    "StoreUnavailable",
+    "StoredSession",
+    "get_session",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # SQLAlchemy takes 340 ms to import: only those who use it wait for it.
+    if name == "SQLAlchemyStore":
+        from prism_wsgi.stores.sql import SQLAlchemyStore
+
+        return SQLAlchemyStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,9 +87,7 @@ class SweepingStore(Protocol):
 class IndexedStore(Protocol):
     """A store that can list and end the sessions of a user."""
 
-    def find(
-        self, *, user: str | None = None, limit: int = 100, after: str | None = None
-    ) -> Iterable[StoredSession]:
+    def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> Iterable[StoredSession]:
         """Return live sessions in the order of their ids, oldest id first.
 
         `user` narrows to one user's; `after` continues behind the last id of the page before.

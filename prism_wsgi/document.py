@@ -1,0 +1,101 @@
+"""Document: what a session's stored bytes hold, the application's values and the session's own properties."""
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from prism_wsgi.errors import SerializationError, SessionTooLarge
+from prism_wsgi.merge import merge
+from prism_wsgi.serializers import Serializer
+
+_PLAIN = 1
+_WITH_PROPERTIES = 2
+_PROPERTIES = struct.Struct(">IBQ")  # ttl, persistent, lease
+_PERSISTENT = {None: 0, False: 1, True: 2}
+_PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
+
+
+@dataclass(slots=True)
+class Document:
+    """A session's values and what it decided for itself.
+
+    `ttl` (seconds) and `persistent` are None where the configured ones hold. `lease` is the random number of
+    the request that is inside `atomic()`, 0 when none is.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    ttl: int | None = None
+    persistent: bool | None = None
+    lease: int = 0
+
+    def is_blank(self) -> bool:
+        """Tell whether there is nothing worth storing."""
+        return not self.values and self.ttl is None and self.persistent is None
+
+
+class Codec:
+    """Turns documents into stored bytes and back; the first byte says in which format the rest is."""
+
+    def __init__(self, serializer: Serializer, max_size: int) -> None:
+        self.serializer = serializer
+        self._max_size = max_size
+        self._is_unchanged = getattr(serializer, "is_unchanged", None)
+        self._check = getattr(serializer, "check", None)
+
+    def check(self, key: object, value: object) -> None:
+        """Raise SerializationError when a value cannot be stored, as early as the serializer can tell."""
+        if type(key) is not str:
+            raise SerializationError(f"session[{key!r}]: keys must be str, not {type(key).__name__}", "session")
+        if self._check is not None:
+            self._check(f"session[{key!r}]", value)
+
+    def encode(self, document: Document) -> bytes:
+        """Return the bytes to store. Raises SerializationError and SessionTooLarge."""
+        data = _header(document) + self.serializer.dumps(document.values)
+        if len(data) > self._max_size:
+            raise SessionTooLarge(self._too_large(document, len(data)), size=len(data), limit=self._max_size)
+        return data
+
+    def decode(self, data: bytes) -> Document:
+        """Return what `encode` was given. Raises SerializationError for bytes it does not understand."""
+        if data[:1] == bytes([_PLAIN]):
+            return Document(self.serializer.loads(data[1:]))
+        if data[:1] == bytes([_WITH_PROPERTIES]) and len(data) > _PROPERTIES.size:
+            ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
+            values = self.serializer.loads(data[1 + _PROPERTIES.size :])
+            return Document(values, ttl or None, _PERSISTENT_BACK.get(persistent), lease)
+        raise SerializationError("Stored session data is in a format that this version does not know")
+
+    def is_unchanged(self, document: Document, data: bytes) -> bool:
+        """Tell whether `document` is what `data` holds."""
+        header = _header(document)
+        if not data.startswith(header):
+            return False
+        if self._is_unchanged is not None:
+            return bool(self._is_unchanged(document.values, data[len(header) :]))
+        return self.serializer.dumps(document.values) == data[len(header) :]
+
+    def merge(self, base: Document, mine: Document, theirs: Document) -> Document:
+        """Return `theirs` with what changed between `base` and `mine`, value by value."""
+        return Document(
+            merge(base.values, mine.values, theirs.values, lambda value: self.serializer.dumps({"": value})),
+            theirs.ttl if mine.ttl == base.ttl else mine.ttl,
+            theirs.persistent if mine.persistent == base.persistent else mine.persistent,
+            theirs.lease if mine.lease == base.lease else mine.lease,
+        )
+
+    def _too_large(self, document: Document, size: int) -> str:
+        sizes = {key: len(self.serializer.dumps({key: value})) for key, value in document.values.items()}
+        largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:3]
+        named = ", ".join(f"{key[:80]!r} ({sizes[key]} bytes)" for key in largest)
+        return (
+            f"The session is {size} bytes, more than max_size={self._max_size}. Its largest keys: {named}. "
+            "Store large things elsewhere and keep their id in the session, or raise max_size"
+        )
+
+
+def _header(document: Document) -> bytes:
+    if document.ttl is None and document.persistent is None and not document.lease:
+        return bytes([_PLAIN])
+    properties = _PROPERTIES.pack(document.ttl or 0, _PERSISTENT[document.persistent], document.lease)
+    return bytes([_WITH_PROPERTIES]) + properties

@@ -1,0 +1,61 @@
+"""What a session means for the response's headers: pure functions over lists of WSGI header pairs.
+
+Each returns a new list: an application may hand the same list to every request, and a middleware that changes
+it sends one visitor's cookie to the next.
+"""
+
+Headers = list[tuple[str, str]]
+
+
+def vary_on_cookie(headers: Headers) -> Headers:
+    """Say that the response depends on the cookie (RFC 9110 12.5.5; CVE-2023-30861)."""
+    fields = [field.strip().lower() for field in _values(headers, "vary").split(",")]
+    if "*" in fields or "cookie" in fields:
+        return headers
+    for index, (name, value) in enumerate(headers):
+        if name.lower() == "vary":
+            return [
+                *headers[:index],
+                (name, f"{value}, Cookie" if value.strip() else "Cookie"),
+                *headers[index + 1 :],
+            ]
+    return [*headers, ("Vary", "Cookie")]
+
+
+def is_public(headers: Headers) -> bool:
+    """Tell whether a shared cache may store the response for a while (RFC 9111 3)."""
+    directives = _cache_directives(headers)
+    names = {_directive_name(directive) for directive in directives}
+    if names & {"private", "no-store"}:
+        return False
+    return bool(names & {"public", "s-maxage"}) or ("max-age" in names and "max-age=0" not in directives)
+
+
+def make_private(headers: Headers) -> Headers:
+    """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
+    directives = _cache_directives(headers)
+    if "no-store" in directives or "private" in directives:
+        return headers
+    kept = [one for one in directives if _directive_name(one) not in ("public", "s-maxage", "private")]
+    others = [(name, value) for name, value in headers if name.lower() != "cache-control"]
+    return [*others, ("Cache-Control", ", ".join([*kept, "private"]))]
+
+
+def set_cookie(headers: Headers, name: str, header_value: str) -> Headers:
+    """Set a cookie, in place of any other of that name: RFC 6265bis 4.1.1 allows one a response."""
+    prefix = f"{name}="
+    others = [pair for pair in headers if pair[0].lower() != "set-cookie" or not pair[1].startswith(prefix)]
+    return [*others, ("Set-Cookie", header_value)]
+
+
+def _values(headers: Headers, name: str) -> str:
+    return ",".join(value for key, value in headers if key.lower() == name)
+
+
+def _cache_directives(headers: Headers) -> list[str]:
+    listed = _values(headers, "cache-control").split(",")
+    return [directive.strip().lower() for directive in listed if directive.strip()]
+
+
+def _directive_name(directive: str) -> str:
+    return directive.partition("=")[0].strip()

@@ -1,0 +1,144 @@
+"""Repository: the store with the rules of time, expiry and failure that hold for every session and every store."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.document import Codec
+from prism_wsgi.errors import SessionConflict, SessionGone, StoreError, StoreUnavailable
+from prism_wsgi.events import EventLog, Reason
+from prism_wsgi.stores.base import ReplacingStore, SessionStore, StoredSession, TouchingStore
+
+SUPERSEDED_MS = 10_000
+"""How long a marker stays where a regenerated session was, for requests already under way with its cookie."""
+
+_ResultT = TypeVar("_ResultT")
+
+
+class Repository:
+    """Loads, saves, touches, replaces and destroys; what a store does not offer is done with its three verbs.
+
+    Whatever a store raises beyond StoreError comes out as StoreUnavailable, logged once.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        codec: Codec,
+        ttl: int,
+        max_lifetime: int | None,
+        touch_interval: float,
+        persistent: bool,
+        events: EventLog,
+        clock: Clock = system_clock,
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.ttl = ttl
+        self.persistent = persistent
+        self.events = events
+        self._max_lifetime_ms = None if max_lifetime is None else max_lifetime * 1000
+        self._clock = clock
+        self._touch_interval_ms = touch_interval * 1000
+        self._touch_quantum_ms = max(1, min(1000, int(touch_interval * 1000)))
+        self._store_touch = store.touch if isinstance(store, TouchingStore) else None
+        self._store_replace = store.replace if isinstance(store, ReplacingStore) else None
+
+    def now(self) -> int:
+        """Return the current time in Unix milliseconds."""
+        return int(self._clock() * 1000)
+
+    def expiry(self, created_at: int, ttl: int) -> int:
+        """Return when a session active now expires, in Unix ms; never past its absolute lifetime."""
+        return self._capped(self.now() + ttl * 1000, created_at)
+
+    def is_touch_due(self, refreshed: int) -> bool:
+        """Tell whether activity last recorded at the Unix second `refreshed` should be recorded again."""
+        return self.now() - refreshed * 1000 >= self._touch_interval_ms
+
+    def load(self, session_id: str) -> StoredSession | None:
+        """Return what is stored under an id, a marker of `regenerate()` included."""
+        row = self._ask(self.store.load, session_id)
+        if row is None:
+            return None
+        # A store may lack a clock of its own, and max_lifetime may have been lowered since the row was written.
+        over = self._capped(row.expires_at, row.created_at) <= self.now()
+        return None if over else row
+
+    def save(self, row: StoredSession) -> None:
+        """Insert or replace by compare-and-swap."""
+        self._ask(self.store.save, row)
+
+    def destroy(self, session_id: str) -> None:
+        """Delete what is stored under an id."""
+        self._ask(self.store.destroy, session_id)
+
+    def touch(self, row: StoredSession, ttl: int) -> bool:
+        """Record activity when it is due; False when the session is gone.
+
+        The expiry moves in whole quanta, so that requests racing to record the same activity write it once.
+        """
+        expires_at = self.expiry(row.created_at, ttl)
+        expires_at -= expires_at % self._touch_quantum_ms
+        if expires_at - row.expires_at < self._touch_interval_ms:
+            return True
+        if self._store_touch is not None:
+            touched = self._ask(self._store_touch, row.id, expires_at)
+        else:
+            touched = self._touch_by_saving(row, expires_at)
+        if touched:
+            row.expires_at = expires_at
+        return touched
+
+    def replace(self, old: StoredSession, new: StoredSession) -> None:
+        """Retire `old`, leaving a marker for a few seconds, and insert `new`: both or neither."""
+        marker = StoredSession(
+            id=old.id,
+            data=b"",
+            version=old.version,
+            created_at=old.created_at,
+            expires_at=self.now() + SUPERSEDED_MS,
+            superseded=True,
+        )
+        if self._store_replace is not None:
+            self._ask(self._store_replace, marker, new)
+            return
+        # Without a transaction the new session comes first: if we die in between, the old one still opens,
+        # and nobody has ever seen the secret of the new one.
+        self.save(new)
+        try:
+            self.save(marker)
+        except StoreError:
+            self.destroy(new.id)
+            raise
+
+    def _touch_by_saving(self, row: StoredSession, expires_at: int) -> bool:
+        try:
+            self.save(
+                StoredSession(row.id, row.data, row.version, row.created_at, expires_at, row.user, row.superseded)
+            )
+        except SessionConflict:
+            return True  # whoever saved has recorded activity too
+        except SessionGone:
+            return False
+        row.version += 1
+        return True
+
+    def _capped(self, expires_at: int, created_at: int) -> int:
+        if self._max_lifetime_ms is None:
+            return expires_at
+        return min(expires_at, created_at + self._max_lifetime_ms)
+
+    def _ask(self, verb: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+        try:
+            return verb(*arguments)
+        except StoreUnavailable as error:
+            self.events.emit(Reason.STORE_UNAVAILABLE, detail=str(error))
+            raise
+        except StoreError:
+            raise
+        except Exception as error:
+            failure = f"{type(self.store).__name__}.{verb.__name__} raised {type(error).__name__}"
+            self.events.emit(Reason.STORE_UNAVAILABLE, detail=failure)
+            raise StoreUnavailable(failure) from error

@@ -1,0 +1,210 @@
+"""The typed msgpack format: what goes in comes out, with the same types, or an error names the path.
+
+Never pickle, in either direction: reading a pickle runs whatever was stored (CVE-2013-7489).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+import msgpack
+
+from prism_wsgi.errors import SerializationError
+
+MAX_DEPTH = 64
+"""How many containers may be nested in each other, the session itself included."""
+
+_SCALARS = frozenset({type(None), bool, int, bytes, UUID, date, timedelta})
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+
+class Serializer(Protocol):
+    """What turns a session's mapping into bytes and back."""
+
+    def dumps(self, value: Mapping[str, Any]) -> bytes:
+        """Return the bytes for a session, equal for equal sessions. Raises SerializationError."""
+        ...
+
+    def loads(self, data: bytes) -> dict[str, Any]:
+        """Return what `dumps` was given. Raises SerializationError, and nothing else, for any other bytes."""
+        ...
+
+
+class TypedSerializer:
+    """Msgpack with extension types, so that values come back exactly as they were.
+
+    Takes None, bool, int of any size, finite float, str, bytes, list, tuple, dict with str keys, set,
+    frozenset, datetime (aware, as a fixed offset from UTC, and naive), date, time, timedelta, UUID and
+    Decimal, nested up to MAX_DEPTH. Subclasses of these are refused too: they would come back as the base.
+    """
+
+    def dumps(self, value: Mapping[str, Any]) -> bytes:
+        """Return the bytes for a session. Raises SerializationError naming the first value it cannot take."""
+        self.check("session", value)
+        return _pack(value)
+
+    def loads(self, data: bytes) -> dict[str, Any]:
+        """Return the session that `data` holds. Raises SerializationError for any other bytes."""
+        try:
+            value = _unpack(data)
+            # Repeated keys, overlong numbers and other second spellings do not survive being written again.
+            canonical = type(value) is dict and _pack(value) == data
+        except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
+            raise SerializationError(f"Stored session data cannot be read: {type(error).__name__}") from None
+        if not canonical:
+            raise SerializationError("Stored session data is not in the canonical form")
+        return cast("dict[str, Any]", value)
+
+    def is_unchanged(self, value: Mapping[str, Any], data: bytes) -> bool:
+        """Tell whether `value` is what `data` holds; seven times as fast as `dumps` on a large session."""
+        try:
+            return _pack(value) == data
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            return False
+
+    def check(self, path: str, value: object) -> None:
+        """Raise SerializationError when `value` cannot be stored; `path` says where it is to go."""
+        try:
+            _check(value, 0 if path == "session" else 1)
+        except _UnstorableError as error:
+            where = path + "".join(reversed(error.steps))
+            raise SerializationError(f"{where} {error}", where) from None
+
+
+class _UnstorableError(Exception):
+    """What is wrong with a value; `steps` lead to it, innermost first."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.steps: list[str] = []
+
+
+def _check(value: object, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        _check_text(value)  # type: ignore[arg-type]
+    elif kind is float or kind is Decimal:
+        if not math.isfinite(value):  # type: ignore[arg-type]
+            raise _UnstorableError("is not a finite number")
+    elif kind is datetime or kind is time:
+        if value.tzinfo is not None and value.utcoffset() is None:  # type: ignore[attr-defined]
+            raise _UnstorableError("has a time zone without a fixed offset; use a datetime instead")
+    elif kind in _CONTAINERS:
+        if depth > MAX_DEPTH:
+            raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
+        _check_elements(value, depth)
+    elif kind not in _SCALARS:
+        raise _UnstorableError(
+            f"is of type {kind.__module__}.{kind.__qualname__}, which a session cannot store; "
+            "store its parts as plain values instead"
+        )
+
+
+def _check_elements(container: Any, depth: int) -> None:
+    if type(container) is dict:
+        _check_keys(container)
+        elements: Iterable[tuple[Any, object]] = container.items()
+    else:
+        elements = enumerate(container)
+    step: Any = None
+    try:
+        for step, element in elements:  # noqa: B007, read where the error is caught
+            if type(element) not in _SCALARS:
+                _check(element, depth + 1)
+    except _UnstorableError as error:
+        error.steps.append(_step(container, step, depth))
+        raise
+
+
+def _step(container: object, step: Any, depth: int) -> str:
+    """Write one step of a path the way a reader would: `session['cart'][2].owner`."""
+    if isinstance(container, dict):
+        return f".{step}" if depth and step.isidentifier() else f"[{step!r}]"
+    return f"[{step}]" if isinstance(container, list | tuple) else "{...}"
+
+
+def _check_keys(value: dict[Any, Any]) -> None:
+    for key in value:
+        if type(key) is not str:
+            raise _UnstorableError(f"has a key of type {type(key).__name__}; keys must be str")
+        _check_text(key)
+
+
+def _check_text(text: str) -> None:
+    # A lone surrogate has no UTF-8 encoding; isascii() settles most texts without encoding them.
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _UnstorableError("has text with a lone surrogate, which has no UTF-8 encoding") from None
+
+
+def _pack(value: object) -> bytes:
+    return msgpack.packb(value, default=_pack_extension, strict_types=True)  # type: ignore[no-any-return]
+
+
+def _unpack(data: bytes, depth: int = 0) -> Any:
+    return msgpack.unpackb(data, ext_hook=_EXTENSION_HOOKS[depth], strict_map_key=True)
+
+
+def _pack_set(value: set[Any] | frozenset[Any]) -> bytes:
+    # Sorted: the order of a set differs between processes, and equal sessions must give equal bytes.
+    return _pack(sorted(_pack(element) for element in value))
+
+
+def _unpack_set(data: bytes, depth: int) -> Iterator[Any]:
+    return (_unpack(element, depth) for element in _unpack(data, depth))
+
+
+def _pack_int(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _pack_timedelta(value: timedelta) -> bytes:
+    return _pack([value.days, value.seconds, value.microseconds])
+
+
+_Unpack = Callable[[bytes, int], Any]
+
+# Each type's code in the stored bytes: never reuse or change one.
+_EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
+    1: (tuple, lambda value: _pack(list(value)), lambda data, depth: tuple(_unpack(data, depth))),
+    2: (set, _pack_set, lambda data, depth: set(_unpack_set(data, depth))),
+    3: (frozenset, _pack_set, lambda data, depth: frozenset(_unpack_set(data, depth))),
+    4: (int, _pack_int, lambda data, _: int.from_bytes(data, "big", signed=True)),
+    5: (
+        datetime,
+        lambda value: value.isoformat().encode(),
+        lambda data, _: datetime.fromisoformat(data.decode()),
+    ),
+    6: (date, lambda value: value.isoformat().encode(), lambda data, _: date.fromisoformat(data.decode())),
+    7: (time, lambda value: value.isoformat().encode(), lambda data, _: time.fromisoformat(data.decode())),
+    8: (timedelta, _pack_timedelta, lambda data, depth: timedelta(*_unpack(data, depth))),
+    9: (UUID, lambda value: value.bytes, lambda data, _: UUID(bytes=data)),
+    10: (Decimal, lambda value: str(value).encode(), lambda data, _: Decimal(data.decode())),
+}
+_PACKERS = {kind: (code, pack) for code, (kind, pack, _) in _EXTENSIONS.items()}
+
+
+def _pack_extension(value: object) -> msgpack.ExtType:
+    if type(value) not in _PACKERS:
+        raise TypeError(f"{type(value).__name__} cannot be stored")
+    code, pack = _PACKERS[type(value)]
+    return msgpack.ExtType(code, pack(value))
+
+
+def _extension_hook(depth: int) -> Callable[[int, bytes], Any]:
+    def unpack_extension(code: int, data: bytes) -> Any:
+        if code not in _EXTENSIONS or depth > MAX_DEPTH:
+            raise ValueError("unknown extension type, or extensions nested too deep")
+        return _EXTENSIONS[code][2](data, depth + 1)
+
+    return unpack_extension
+
+
+# One hook for each depth. Without a bound, tuples nested 5,000 deep in planted bytes overflow the C stack and
+# end the process with a segmentation fault before Python counts to its recursion limit.
+_EXTENSION_HOOKS = [_extension_hook(depth) for depth in range(MAX_DEPTH + 2)]

@@ -1,0 +1,343 @@
+"""Session: the mapping an application sees. It knows neither HTTP nor SQL."""
+
+import secrets
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Any
+from uuid import UUID
+
+from prism_wsgi import settings
+from prism_wsgi.document import Codec, Document
+from prism_wsgi.errors import ResponseStarted
+from prism_wsgi.events import EventLog
+from prism_wsgi.persistence import Persistence, Phase
+from prism_wsgi.repository import Repository
+from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.stores.memory import MemoryStore
+
+MAX_USER_CHARACTERS = 255
+
+_CSRF_KEY = "_csrft_"
+_FLASH_PREFIX = "_f_"
+
+# What an application cannot change inside a session without assigning it anew. A tuple may hold a list.
+_IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
+
+
+class Session(MutableMapping[str, Any]):
+    """One visitor's data, kept on the server.
+
+    A mapping from text to any value the serializer takes; see `TypedSerializer`. Nothing is loaded before
+    the first access, and nothing written unless something changed; a change inside a value counts, so
+    `session["cart"].append(1)` is saved. Changes are written when the application has returned its response.
+
+    Any access may raise StoreUnavailable. A session made without arguments lives by itself.
+    """
+
+    __slots__ = ("__weakref__", "_accessed", "_lent", "_persistence", "_stage", "_written")
+
+    def __init__(self, persistence: Persistence | None = None) -> None:
+        self._persistence = persistence or Persistence(_standalone_repository(), None)
+        self._stage = Stage.OPEN
+        self._accessed = False
+        self._written = False
+        self._lent = False
+
+    # The mapping
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._read()[key]
+        if type(value) not in _IMMUTABLE:
+            self._lent = True
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        values = self._begin_write()
+        self._persistence.repository.codec.check(key, value)
+        values[key] = value
+        self._end_write()
+
+    def __delitem__(self, key: str) -> None:
+        del self._begin_write()[key]
+        self._end_write()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._read()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        return self[key] if key in self._read() else default
+
+    def clear(self) -> None:
+        """Remove every key. The session stays, and so does who is logged in."""
+        self._begin_write().clear()
+        self._end_write()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    # State
+
+    @property
+    def id(self) -> str:
+        """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
+        self._accessed = True  # the cookie decides it, so the response depends on the cookie
+        return self._persistence.id
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was stored for this visitor when the session was first looked at."""
+        self._read()
+        return self._persistence.is_new
+
+    @property
+    def accessed(self) -> bool:
+        """Whether the application has looked at the session."""
+        return self._accessed
+
+    @property
+    def modified(self) -> bool:
+        """Whether there are changes, nested ones included, that have not been saved."""
+        return (self._written or self._lent) and self._persistence.is_changed()
+
+    @property
+    def created_at(self) -> datetime:
+        """When the session began, in UTC; `regenerate()` does not change it."""
+        self._read()
+        return _utc(self._persistence.created_at)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the session ends unless there is more activity, in UTC."""
+        self._read()
+        return _utc(self._persistence.expires_at)
+
+    @property
+    def user(self) -> str | None:
+        """Who is logged in, as given to `login()`."""
+        self._read()
+        return self._persistence.user
+
+    @property
+    def ttl(self) -> int:
+        """The idle lifetime of this session in seconds. Set it (whole seconds or a timedelta) to differ."""
+        self._read()
+        return self._persistence.ttl
+
+    @ttl.setter
+    def ttl(self, value: int | timedelta) -> None:
+        seconds = settings.lifetime("ttl", value)
+        self._begin_write()
+        default = self._persistence.repository.ttl
+        self._persistence.document.ttl = None if seconds == default else seconds
+        self._end_write()
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the cookie outlives the browser's session. Set it for "remember me"."""
+        self._read()
+        return self._persistence.persistent
+
+    @persistent.setter
+    def persistent(self, value: bool) -> None:
+        settings.flag("persistent", value)
+        self._begin_write()
+        default = self._persistence.repository.persistent
+        self._persistence.document.persistent = None if value == default else value
+        self._end_write()
+
+    # Life cycle
+
+    def regenerate(self) -> None:
+        """Move the session to a new id; do so whenever its user gains or loses rights (OWASP, ASVS 7.2.4).
+
+        The data stays. From the moment the response is sent the old id opens nothing, on any worker.
+        Raises ResponseStarted when the headers, and with them the cookie, have been sent.
+        """
+        self._read()
+        if self._stage is not Stage.OPEN:
+            raise ResponseStarted(
+                "The session cannot get a new id: the response's headers have been sent, and its cookie with them. "
+                "Do it before the first part of the body"
+            )
+        if self._persistence.phase is not Phase.GONE:
+            self._persistence.regenerate()
+            self._written = True
+
+    def login(self, user: str) -> None:
+        """Record who the session belongs to, under a new id and with a new CSRF token.
+
+        `user` is any stable name of the user, up to 255 characters: `str(user.id)`. Raises TypeError or
+        ValueError for other values, and ResponseStarted when the headers have been sent.
+        """
+        _check_user(user)
+        self.regenerate()
+        self._persistence.document.values.pop(_CSRF_KEY, None)
+        self._persistence.user = user
+
+    def logout(self) -> None:
+        """End the session; the same as `destroy()`."""
+        self.destroy()
+
+    def destroy(self) -> None:
+        """End the session: delete it from the store, at once, and the cookie with the response.
+
+        No request under way elsewhere can bring it back. What is written afterwards in this request begins a
+        new session under a new id. Raises StoreUnavailable; the response is then an error, whatever else
+        the application does, because the session has not ended.
+        """
+        self._accessed = True
+        if self._persistence.phase is not Phase.GONE:
+            self._persistence.destroy()
+        self._persistence.document = Document()
+        self._written = self._lent = False
+
+    def invalidate(self) -> None:
+        """End the session; Pyramid's name for `destroy()`."""
+        self.destroy()
+
+    def changed(self) -> None:
+        """Say that something in the session changed.
+
+        Only needed for values changed while the response is being streamed; see Pyramid's `ISession`.
+        """
+        self._begin_write()
+        self._end_write()
+
+    @contextmanager
+    def atomic(self) -> Iterator["Session"]:
+        """Let nobody else into `atomic()` of the same session until the block has ended and is saved.
+
+        The session is read afresh at the start: `with session.atomic(): session["n"] += 1` counts exactly.
+        When the block raises, its changes are dropped. Keep it short; others are waiting.
+
+        Raises SessionConflict when the block took so long that another request took its place, and
+        StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
+        """
+        self._begin_write()
+        if self._persistence.lease:
+            yield self
+            return
+        self._persistence.lock()
+        try:
+            yield self
+        except BaseException:
+            self._persistence.restore_checkpoint()
+            self._persistence.unlock()
+            raise
+        self._persistence.unlock()
+
+    # Flash messages and CSRF tokens, as Pyramid's ISession has them
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        """Add a message to a queue, to be shown by this request or the next."""
+        messages = self.get(_FLASH_PREFIX + queue, [])
+        if allow_duplicate or msg not in messages:
+            self[_FLASH_PREFIX + queue] = [*messages, msg]
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue and empty it."""
+        return list(self.pop(_FLASH_PREFIX + queue, []))
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue and leave them there."""
+        return list(self.get(_FLASH_PREFIX + queue, []))
+
+    def get_csrf_token(self) -> str:
+        """Return the session's CSRF token; the first call makes it."""
+        token = self.get(_CSRF_KEY)
+        return token if isinstance(token, str) else self.new_csrf_token()
+
+    def new_csrf_token(self) -> str:
+        """Make, store and return a new CSRF token: 64 hex digits, 256 random bits."""
+        token = secrets.token_hex(32)
+        self[_CSRF_KEY] = token
+        return token
+
+    # For the middleware
+
+    def _commit(self) -> None:
+        """Save what changed, or record activity when that is due."""
+        persistence = self._persistence
+        if persistence.phase is Phase.GONE:
+            if self._written:
+                persistence.report_dropped_write()
+        elif persistence.phase is not Phase.UNREAD:
+            if self.modified:
+                persistence.save()
+            elif persistence.phase is Phase.STORED and persistence.is_touch_due():
+                persistence.touch()
+        self._written = self._lent = False
+
+    def _roll_back(self) -> None:
+        """Forget what has not been saved."""
+        if self._written or self._lent:
+            self._persistence.roll_back()
+            self._written = self._lent = False
+
+    def _response_started(self, stage: "Stage") -> None:
+        self._stage = stage
+
+    def _read(self) -> dict[str, Any]:
+        self._accessed = True
+        if self._persistence.phase is Phase.UNREAD:
+            self._persistence.load()
+        return self._persistence.document.values
+
+    def _begin_write(self) -> dict[str, Any]:
+        values = self._read()
+        persistence = self._persistence
+        if self._stage is not Stage.OPEN and persistence.phase is Phase.NEW and not persistence.reachable:
+            raise ResponseStarted(
+                "The session is new and the response's headers have been sent without its cookie, so what is "
+                "stored now could never be read again. Write to the session before the first part of the body"
+            )
+        return values
+
+    def _end_write(self) -> None:
+        self._written = True
+        if self._stage is Stage.DETACHED:
+            self._commit()
+
+
+class Stage(Enum):
+    """How far the response is, which decides when changes are saved."""
+
+    OPEN = auto()
+    """Not started: changes are saved before it starts."""
+    STREAMING = auto()
+    """The headers are out: changes are saved when the server closes the response."""
+    DETACHED = auto()
+    """The server has the application's own body, so that nobody will close the response: at once."""
+
+
+def _standalone_repository() -> Repository:
+    return Repository(
+        store=MemoryStore(),
+        codec=Codec(TypedSerializer(), settings.DEFAULT_MAX_SIZE),
+        ttl=settings.DEFAULT_TTL,
+        max_lifetime=None,
+        touch_interval=settings.DEFAULT_TTL / 10,
+        persistent=True,
+        events=EventLog(),
+    )
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _check_user(user: str) -> None:
+    if not isinstance(user, str):
+        raise TypeError(f"login() takes the user's name or id as text, not {type(user).__name__}; use str(user.id)")
+    if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
+        raise ValueError(f"login() takes 1 to {MAX_USER_CHARACTERS} printable characters")

@@ -1,0 +1,218 @@
+"""The rule of every setting, and the sentence when it is broken.
+
+Each function takes what the user passed and returns what the middleware works with, or raises ConfigError
+naming the setting, the rule and the fix.
+"""
+
+import re
+import secrets
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeVar, cast
+
+from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
+from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
+from prism_wsgi.serializers import Serializer, TypedSerializer
+from prism_wsgi.stores.base import SessionStore
+from prism_wsgi.stores.memory import MemoryStore
+
+Secret = str | bytes
+
+_ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
+
+DEFAULT_TTL = 3600  # seconds
+DEFAULT_MAX_SIZE = 65536  # bytes
+MIN_SECRET_BYTES = 32  # RFC 2104, section 3: a key shorter than the hash weakens it
+MIN_DISTINCT_BYTES = 8
+_PLACEHOLDER = re.compile(r"(change|replace)[ _-]?(me|this)|your[ _-]?secret|secret[ _-]?key|placeholder", re.I)
+
+
+class CookieOn(StrEnum):
+    """When a visitor gets the cookie."""
+
+    REQUEST = "request"
+    """With the first response; a row in the store appears only when something is written."""
+    WRITE = "write"
+    """Together with the row, at the first write."""
+
+
+class OnStoreError(StrEnum):
+    """What a request gets when the store fails."""
+
+    UNAVAILABLE = "503"
+    """The answer 503 with Retry-After."""
+    RAISE = "raise"
+    """The exception."""
+
+
+def lifetime(name: str, value: int | timedelta) -> int:
+    """Return a lifetime in whole seconds. Raises ConfigError, calling the setting `name`."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != int(seconds):
+        raise ConfigError(f"{name} must be whole seconds or a timedelta of whole seconds, not {value!r}")
+    if not 1 <= seconds <= MAX_AGE_LIMIT:
+        raise ConfigError(
+            f"{name} must be from 1 to {MAX_AGE_LIMIT} seconds (400 days, the longest a browser keeps a cookie), "
+            f"not {value!r}"
+        )
+    return int(seconds)
+
+
+def touch_interval(value: float | timedelta | None, ttl: int) -> float:
+    """Return how often activity is recorded, in seconds; a tenth of `ttl` unless said."""
+    if value is None:
+        return ttl / 10
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < ttl:
+        raise ConfigError(
+            f"touch_interval must be seconds from 0 to below ttl ({ttl}), not {value!r}; leave it out for ttl / 10"
+        )
+    return float(seconds)
+
+
+def max_lifetime(value: int | timedelta | None, ttl: int) -> int | None:
+    """Return the absolute lifetime in seconds, or None for no end."""
+    if value is None:
+        return None
+    seconds = lifetime("max_lifetime", value)
+    if seconds < ttl:
+        raise ConfigError(
+            f"max_lifetime ({seconds} s) must not be shorter than ttl ({ttl} s); raise max_lifetime or lower ttl"
+        )
+    return seconds
+
+
+def session_cookie(
+    name: str,
+    *,
+    path: str,
+    domain: str | None,
+    secure: bool,
+    httponly: bool,
+    samesite: SameSite | str,
+    partitioned: bool,
+) -> Cookie:
+    """Return the session cookie without its value."""
+    flag("secure", secure)
+    flag("httponly", httponly)
+    flag("partitioned", partitioned)
+    try:
+        return Cookie(
+            name,
+            "",
+            path=path,
+            domain=domain,
+            secure=secure,
+            httponly=httponly,
+            samesite=samesite,
+            partitioned=partitioned,
+        )
+    except InvalidCookie as error:
+        raise ConfigError(f"The session cookie cannot be set: {error}") from error
+
+
+def signing_secrets(secret: Secret | Sequence[Secret] | None) -> list[bytes]:
+    """Return the signing secrets, the first to sign and all to verify; a random one, loudly, for None."""
+    if secret is None:
+        _warn(
+            "secret is not set, so a random one is used: every session ends when this process ends, and other "
+            "processes refuse its cookies. Make one with `prism-wsgi secret` and pass it from the environment: "
+            'secret=os.environ["SESSION_SECRET"]'
+        )
+        return [secrets.token_bytes(MIN_SECRET_BYTES)]
+    given = [secret] if isinstance(secret, str | bytes) else list(secret)
+    if not given:
+        raise ConfigError("secret must not be an empty list; pass at least one secret")
+    keys = [_secret_bytes(one) for one in given]
+    for key in keys:
+        weakness = secret_weakness(key)
+        if weakness is not None:
+            _warn(f"secret {weakness}: whoever guesses it can forge sessions. Make one with `prism-wsgi secret`")
+    return keys
+
+
+def secret_weakness(key: bytes) -> str | None:
+    """Return what is weak about a signing secret, as the end of a sentence, or None."""
+    if _PLACEHOLDER.search(key.decode("latin-1")):
+        return "is a placeholder"
+    if len(key) < MIN_SECRET_BYTES:
+        return f"has {len(key)} bytes, fewer than {MIN_SECRET_BYTES}"
+    if len(set(key)) < MIN_DISTINCT_BYTES:
+        return f"repeats fewer than {MIN_DISTINCT_BYTES} different characters"
+    return None
+
+
+def _secret_bytes(secret: Secret) -> bytes:
+    if not isinstance(secret, str | bytes):
+        raise ConfigError(f"secret must be str or bytes, or a list of them, not {type(secret).__name__}")
+    try:
+        key = secret.encode() if isinstance(secret, str) else secret
+    except UnicodeEncodeError:
+        raise ConfigError("secret must be text that has a UTF-8 encoding, or bytes") from None
+    if not key.strip():
+        raise ConfigError("secret must not be empty; make one with `prism-wsgi secret`")
+    return key
+
+
+def _warn(message: str) -> None:
+    # Names the line that made the middleware: _warn, signing_secrets and __init__ lie between.
+    warnings.warn(message, InsecureSecretWarning, stacklevel=4)
+
+
+def session_store(store: object) -> SessionStore:
+    """Return the store, a MemoryStore for None."""
+    if store is None:
+        # It must not cut short the sessions that live longer than ttl by their own wish.
+        return MemoryStore(ttl=MAX_AGE_LIMIT)
+    if isinstance(store, type):
+        raise ConfigError(f"store must be an object, not the class {store.__name__}; call it: {store.__name__}()")
+    missing = [verb for verb in ("load", "save", "destroy") if not callable(getattr(store, verb, None))]
+    if missing:
+        raise ConfigError(
+            f"store must have the methods load, save and destroy; {type(store).__name__} lacks {', '.join(missing)}"
+        )
+    return cast(SessionStore, store)
+
+
+def session_serializer(serializer: object) -> Serializer:
+    """Return the serializer, a TypedSerializer for None."""
+    if serializer is None:
+        return TypedSerializer()
+    if not all(callable(getattr(serializer, name, None)) for name in ("dumps", "loads")):
+        raise ConfigError(
+            f"serializer must be an object with the methods dumps and loads, not {type(serializer).__name__}"
+        )
+    return cast(Serializer, serializer)
+
+
+def max_size(value: int) -> int:
+    """Return the largest size of an encoded session in bytes."""
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"max_size must be a positive number of bytes, not {value!r}")
+    return value
+
+
+def environ_key(value: str) -> str:
+    """Return the key of the session in the WSGI environ."""
+    # PEP 3333 asks for a dot in names that are not the server's own
+    if not isinstance(value, str) or "." not in value or not value.isprintable():
+        raise ConfigError(f'environ_key must be text with a dot, for example "prism.session", not {value!r}')
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Return a setting that is on or off."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def choice(name: str, value: str, choices: type[_ChoiceT]) -> _ChoiceT:
+    """Return the member of `choices` that `value` names."""
+    try:
+        return choices(value)
+    except ValueError:
+        allowed = " or ".join(f'"{member}"' for member in choices)
+        raise ConfigError(f"{name} must be {allowed}, not {value!r}") from None

@@ -1,0 +1,125 @@
+"""Secrets, session ids, and the signed tokens that carry a secret in a cookie.
+
+A secret lives in the cookie only. The id made from it is what everything else sees, and no
+cookie can be made from an id: a stolen database or log opens no session (CVE-2019-16782).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TIME_BYTES = 6
+RANDOM_BYTES = 26  # 208 bits; ASVS 5.0, 7.2.3 asks for 128
+
+SECRET_LENGTH = 43  # characters: 32 bytes in base64url without padding
+ID_LENGTH = 64  # hex digits
+
+_TIME_CHARACTERS = 8  # base64url turns 6 bytes into exactly 8 characters
+
+# One spelling per token: ASCII only, no padding, no leading zeros.
+_TOKEN = re.compile(
+    r"(?P<secret>[A-Za-z0-9_-]{43})"
+    r"\.(?P<refreshed>0|[1-9][0-9]{0,10})(?:\+(?P<ttl>[1-9][0-9]{0,7}))?"
+    r"\.(?P<signature>[A-Za-z0-9_-]{43})"
+)
+_LONGEST_TOKEN = SECRET_LENGTH + 1 + 11 + 1 + 8 + 1 + 43
+
+
+def new_secret(now: int) -> str:
+    """Draw a secret for a session that begins at `now` (Unix milliseconds).
+
+    The time comes first so that ids are time-ordered: a time-prefixed key inserts twice as fast on
+    PostgreSQL, with 40 % less WAL, as a random one. Raises OSError when the system has no randomness.
+    """
+    return _base64url(now.to_bytes(TIME_BYTES, "big") + secrets.token_bytes(RANDOM_BYTES))
+
+
+def session_id(secret: str) -> str:
+    """Return the id of the session that `secret` opens: its time, then SHA-256 of the secret, in hex."""
+    time = urlsafe_b64decode(secret[:_TIME_CHARACTERS])
+    return time.hex() + hashlib.sha256(secret.encode("ascii")).hexdigest()[: 2 * RANDOM_BYTES]
+
+
+def issued_at(secret: str) -> int:
+    """Return when the secret was drawn, in Unix milliseconds."""
+    return int.from_bytes(urlsafe_b64decode(secret[:_TIME_CHARACTERS]), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a verified cookie says.
+
+    `refreshed` is the Unix second at which the cookie was last renewed, 0 when nothing has been stored
+    for it yet. `ttl` is the session's own idle lifetime in seconds, None where the configured one holds.
+    `outdated_key` tells that an old key signed it.
+    """
+
+    secret: str
+    refreshed: int
+    ttl: int | None = None
+    outdated_key: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Token of session {session_id(self.secret)}>"
+
+
+class Signer:
+    """Signs and verifies tokens for one cookie name: HMAC-SHA-256, fixed in code (RFC 2104).
+
+    The first key signs; every key verifies.
+    """
+
+    def __init__(self, secrets: Sequence[bytes], cookie_name: str) -> None:
+        # "=" cannot stand in a cookie's name, so name, secret and time cannot run into each other.
+        self._prefix = f"{cookie_name}=".encode("ascii")
+        self._keys = [_derive_key(secret, cookie_name) for secret in secrets]
+
+    def __repr__(self) -> str:
+        return f"<Signer with {len(self._keys)} keys>"
+
+    def sign(self, secret: str, refreshed: int, ttl: int | None = None) -> str:
+        """Return the cookie value for a secret that was refreshed at the Unix second `refreshed`."""
+        claims = f"{secret}.{refreshed}" if ttl is None else f"{secret}.{refreshed}+{ttl}"
+        return f"{claims}.{self._signature(self._keys[0], claims)}"
+
+    def is_well_formed(self, value: str) -> bool:
+        """Tell whether a cookie value is worth the cost of verifying its signature."""
+        return len(value) <= _LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+
+    def verify(self, value: str) -> Token | None:
+        """Return what a cookie value says, or None when it was not signed by one of the keys."""
+        if len(value) > _LONGEST_TOKEN:
+            return None
+        match = _TOKEN.fullmatch(value)
+        if match is None:
+            return None
+        secret, refreshed, ttl, signature = match.groups()
+        claims = value[: -len(signature) - 1]
+        for key in self._keys:
+            if hmac.compare_digest(self._signature(key, claims), signature):
+                return Token(secret, int(refreshed), int(ttl) if ttl else None, key is not self._keys[0])
+        return None
+
+    def _signature(self, key: bytes, claims: str) -> str:
+        return _base64url(hmac.digest(key, self._prefix + claims.encode("ascii"), "sha256"))
+
+
+def _derive_key(secret: bytes, cookie_name: str) -> bytes:
+    """Derive the signing key by HKDF-SHA-256 (RFC 5869).
+
+    The secret is hashed as a message first: used as an HMAC key directly, `k` and `k\\0` would be the same
+    key, and so would a long secret and its hash. Each part of the purpose carries its length, so that no
+    two purposes frame to the same bytes (CVE-2019-10911).
+    """
+    extracted = hmac.digest(b"prism_wsgi", secret, "sha256")
+    parts = (b"cookie signature, version 1", cookie_name.encode("ascii"))
+    purpose = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    return hmac.digest(extracted, purpose + b"\x01", "sha256")
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
