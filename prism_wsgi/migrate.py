@@ -4,13 +4,11 @@
 `check`, or hands `config()` to a command of Alembic's.
 """
 
-import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from configparser import InterpolationError
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,18 +19,15 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, inspect, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, inspect
+from sqlalchemy.exc import DBAPIError
 
+from prism_wsgi.database import make_engine, parse_url, place
 from prism_wsgi.errors import ConfigError, PrismError, StoreError, StoreUnavailable
+from prism_wsgi.migration_lock import LOCK_SECONDS, one_at_a_time
 from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table
 
 VERSION_TABLE = "prism_alembic_version"
-
-LOCK_SECONDS = 60
-
-_DRIVER_EXTRAS = {"psycopg": "postgresql", "pymysql": "mariadb", "MySQLdb": "mysqlclient"}
 
 # SQLite's own BEGIN IMMEDIATE and MySQL's implicit commits go past the driver's idea of a transaction.
 _ISOLATION = {
@@ -225,7 +220,7 @@ def _target(settings: Config, arguments: Mapping[str, str] | None = None) -> _Ta
             "no database URL; give one by url=... in Python (--url to prism-wsgi), by `-x url=...` to "
             "alembic, by PRISM_DATABASE_URL in the environment, or by sqlalchemy.url in alembic.ini"
         )
-    return _Target(bind if isinstance(bind, Engine | Connection) else _url(bind), sessions_table(table_name))
+    return _Target(bind if isinstance(bind, Engine | Connection) else parse_url(bind), sessions_table(table_name))
 
 
 def _url_in_file(settings: Config) -> str | None:
@@ -236,46 +231,9 @@ def _url_in_file(settings: Config) -> str | None:
         raise ConfigError("sqlalchemy.url: an ini file takes % for its own; write each % twice") from None
 
 
-def _url(given: str | URL) -> URL:
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError):
-        # Not chained, since what cannot be parsed may have its password in any part.
-        raise ConfigError(
-            "the database URL cannot be read; write it like postgresql://user:password@host/database or "
-            "sqlite:////path/to/sessions.db, with %40 for an @ in the password"
-        ) from None
-    try:
-        url.get_dialect()
-    except NoSuchModuleError as error:
-        hint = "write postgresql://" if url.drivername == "postgres" else "check the part before ://"
-        raise ConfigError(f"SQLAlchemy knows no database called {url.drivername!r}; {hint}") from error
-    return url
-
-
 def _engine(url: URL) -> Engine:
     options = {"timeout": LOCK_SECONDS} if url.get_backend_name() == "sqlite" else {}
-    try:
-        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
-    except ImportError as error:
-        raise ConfigError(_missing_driver(url, error)) from error
-    except ArgumentError:
-        raise ConfigError(
-            f"{_place(url)} is no URL for this database; SQLite takes sqlite:///relative.db or "
-            "sqlite:////absolute/path.db, the others name://user:password@host/database"
-        ) from None
-
-
-def _missing_driver(url: URL, error: ImportError) -> str:
-    extra = _DRIVER_EXTRAS.get(error.name or "")
-    if extra is None:
-        return f"the driver for {url.drivername}:// cannot be loaded ({error}); install it"
-    other = f", or write {url.get_backend_name()}+pymysql:// for PyMySQL" if extra == "mysqlclient" else ""
-    return f"the driver for {url.drivername}:// is not installed; pip install 'prism_wsgi[{extra}]'{other}"
-
-
-def _place(url: URL) -> str:
-    return url.set(query={}).render_as_string(hide_password=True)
+    return make_engine(url, poolclass=NullPool, connect_args=options)
 
 
 def _dialect_name(bind: URL | Engine | Connection) -> str:
@@ -300,7 +258,7 @@ def _migrate(target: _Target) -> None:
     else:
         with (
             _connected(target.bind) as connection,
-            _one_at_a_time(connection, target.options["version_table"]),
+            one_at_a_time(connection, target.options["version_table"]),
         ):
             run_with(connection=connection)
 
@@ -320,90 +278,14 @@ def _connected(bind: URL | Engine | Connection) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except DBAPIError as error:
-        raise StoreUnavailable(f"cannot connect to {_place(engine.url)}: {error.orig}") from error
+        raise StoreUnavailable(f"cannot connect to {place(engine.url)}: {error.orig}") from error
     try:
         with connection:
             if isolation := _ISOLATION.get(engine.dialect.name):
                 connection.execution_options(isolation_level=isolation)
             yield connection
     except DBAPIError as error:
-        raise StoreError(f"{_place(engine.url)} refused: {error.orig}") from error
-
-
-@contextmanager
-def _one_at_a_time(connection: Connection, name: str) -> Iterator[None]:
-    """Let one run at the schema and have the others wait; without it 5 of 8 upgrades at once failed.
-
-    Alembic leaves a transaction alone that it finds open: on SQLite and PostgreSQL a run is all or nothing.
-    """
-    locks = {
-        "sqlite": _sqlite_lock,
-        "postgresql": _postgresql_lock,
-        "mysql": _mysql_lock,
-        "mariadb": _mysql_lock,
-    }
-    lock = locks.get(connection.dialect.name, lambda *_: nullcontext())
-    transaction = nullcontext() if connection.in_transaction() else connection.begin()
-    with transaction, lock(connection, name):
-        yield
-
-
-@contextmanager
-def _sqlite_lock(connection: Connection, _: str) -> Iterator[None]:
-    driver: Any = connection.connection.driver_connection
-    if driver.in_transaction:  # the caller's own
-        yield
-        return
-    _use_wal(connection)
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if driver.in_transaction:
-            connection.exec_driver_sql("ROLLBACK")
-        raise
-    connection.exec_driver_sql("COMMIT")
-
-
-def _use_wal(connection: Connection) -> None:
-    """Let readers and the writer work side by side; SQLite keeps this in the file."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        except OperationalError:
-            # Going from a read lock to the exclusive one, SQLite does not wait for its busy timeout.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-@contextmanager
-def _postgresql_lock(connection: Connection, name: str) -> Iterator[None]:
-    # Held by the transaction, not by the session: behind a pooler such as PgBouncer, sessions are shared.
-    connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": f"{LOCK_SECONDS}s"})
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
-    yield
-
-
-@contextmanager
-def _mysql_lock(connection: Connection, name: str) -> Iterator[None]:
-    # The server has these locks in common between its databases, and their names end at 64 characters.
-    # In a Galera cluster each node has its own: upgrade through one node only.
-    database = connection.scalar(text("SELECT DATABASE()"))
-    digest = hashlib.sha256(f"{database}.{name}".encode()).hexdigest()[:32]
-    lock = {"name": f"prism_wsgi.{digest}", "wait": LOCK_SECONDS}
-    if connection.scalar(text("SELECT GET_LOCK(:name, :wait)"), lock) != 1:
-        raise StoreUnavailable(f"another run at {name} has held its lock for {LOCK_SECONDS} s; try again")
-    try:
-        yield
-        # No more than each DDL statement does: who has the lock next must see the version.
-        connection.exec_driver_sql("COMMIT")
-    finally:
-        with suppress(DBAPIError):  # a lost connection has let go of it
-            connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+        raise StoreError(f"{place(engine.url)} refused: {error.orig}") from error
 
 
 def _index_names(table_name: str) -> set[str | None]:

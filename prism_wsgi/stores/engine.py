@@ -1,16 +1,14 @@
 """The database engine of the SQL store: made for short statements, with every wait bounded."""
 
 import math
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.engine import URL, Dialect
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import URL, Engine, event
+from sqlalchemy.engine import Dialect
 
-from prism_wsgi.errors import ConfigError
-
-_EXTRAS = {"psycopg": "postgresql", "pymysql": "mariadb", "mysqldb": "mysqlclient"}
+from prism_wsgi.database import make_engine, parse_url
 
 
 def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: str) -> Engine:
@@ -20,85 +18,62 @@ def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: s
     Raises ConfigError when the URL cannot be read or its driver is not installed.
     """
     parsed = parse_url(url)
-    options: dict[str, Any] = {
-        # A load is then one message instead of three; transactions are begun where one is needed.
-        "isolation_level": "AUTOCOMMIT",
-        "skip_autocommit_rollback": True,
-        "pool_reset_on_return": None,
-        "hide_parameters": True,
-    }
-    backend = parsed.get_backend_name()
-    if backend != "sqlite":
-        options |= {"pool_timeout": timeout, "pool_use_lifo": True}
-    driver = _driver(parsed)
-    defaults = _connect_arguments(driver, timeout)
-    options["connect_args"] = {name: value for name, value in defaults.items() if name not in parsed.query}
-    try:
-        engine = create_engine(parsed, **options)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(driver)
-        install = f'pip install "prism_wsgi[{extra}]"' if extra else f"pip install {error.name}"
-        raise ConfigError(
-            f"The driver of {parsed.drivername!r}, {error.name}, is not installed: {install}"
-        ) from error
-    if backend == "sqlite":
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    engine = make_engine(
+        parsed,
+        # A load is then one message instead of three; a transaction is begun where one is needed.
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
+        connect_args=_connect_arguments(parsed, timeout),
+        **({} if is_sqlite else {"pool_timeout": timeout, "pool_use_lifo": True}),
+    )
+    if is_sqlite:
         _set_pragmas_on_connect(engine, sqlite_synchronous)
     return engine
 
 
-def parse_url(url: str | URL) -> URL:
-    """Return the parsed URL, or raise ConfigError without showing what may be a password."""
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-    except NoSuchModuleError:
-        raise ConfigError(
-            f"No database is called {make_url(url).drivername!r}; the URL begins with sqlite, postgresql, mariadb "
-            "or mysql, for example sqlite:///sessions.db"
-        ) from None
-    except (ArgumentError, ValueError, AttributeError):
-        raise ConfigError(
-            "The database URL cannot be read; it looks like sqlite:///sessions.db, "
-            "postgresql://user:password@host/database or mariadb+pymysql://user:password@host/database"
-        ) from None
-    return parsed
-
-
-def _driver(url: URL) -> str:
-    return str(url.get_dialect().driver)
-
-
-def _connect_arguments(driver: str, timeout: float) -> dict[str, Any]:
+def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
+    """Return what bounds the driver's waits; what the URL itself sets stands."""
     seconds = max(1, math.ceil(timeout))
     milliseconds = math.ceil(timeout * 1000)
+    driver = url.get_dialect().driver
+    arguments: dict[str, Any] = {}
     if driver == "pysqlite":
-        return {"timeout": timeout}
-    if driver == "psycopg":
-        return {
+        arguments = {"timeout": timeout}
+    elif driver == "psycopg":
+        arguments = {
             "connect_timeout": max(2, seconds),  # libpq takes 1 for 2
             # A server that vanished answers nothing, so no statement_timeout of its own ends the wait.
             "tcp_user_timeout": milliseconds,
             "keepalives_idle": seconds,
             "keepalives_interval": 1,
             "keepalives_count": seconds,
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         }
-    if driver in ("pymysql", "mysqldb"):
-        return {
+    elif driver in ("pymysql", "mysqldb"):
+        arguments = {
             "connect_timeout": seconds,
             "read_timeout": seconds,
             "write_timeout": seconds,
             "init_command": f"SET SESSION innodb_lock_wait_timeout={seconds}",
         }
-    return {}
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if driver == "psycopg":
+        own = url.query.get("options", "")
+        bounds = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+        arguments["options"] = f"{bounds} {own}".strip()  # later ones win
+    return arguments
 
 
 def _set_pragmas_on_connect(engine: Engine, synchronous: str) -> None:
     def set_pragmas(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        # Readers and the writer do not wait for each other. The mode stays with the file.
-        cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={synchronous}")
+        if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            # Readers and the writer then do not wait for each other. The mode stays with the file. Somebody
+            # using the file at this moment keeps it from changing, and SQLite does not wait for them.
+            with suppress(engine.dialect.loaded_dbapi.OperationalError):
+                cursor.execute("PRAGMA journal_mode=WAL")
         cursor.close()
 
     event.listen(engine, "connect", set_pragmas)

@@ -32,6 +32,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.clock import Clock, pause, system_clock
+from prism_wsgi.database import place
 from prism_wsgi.errors import (
     ConfigError,
     SchemaMissing,
@@ -337,7 +338,7 @@ class SQLAlchemyStore:
 
     @property
     def _url(self) -> str:
-        return self.engine.url.render_as_string(hide_password=True)
+        return place(self.engine.url)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
