@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, cast, overload
 from wsgiref.types import WSGIEnvironment
 
 import webob
@@ -40,6 +40,10 @@ class Request(webob.Request):
 class _JSON:
     """`Response.json(data)` makes a response; `response.json` stays WebOb's property, the decoded body."""
 
+    @overload
+    def __get__(self, response: None, owner: type["Response"]) -> "Callable[..., Response]": ...
+    @overload
+    def __get__(self, response: "Response", owner: type["Response"]) -> Any: ...
     def __get__(self, response: "Response | None", owner: type["Response"]) -> Any:
         return owner.from_json if response is None else response.json_body
 
@@ -50,7 +54,7 @@ class _JSON:
 class Response(webob.Response):
     """A WebOb response that takes Cookie values; see `webob.Response` for everything else."""
 
-    json: Any = _JSON()
+    json = _JSON()
 
     @classmethod
     def from_json(cls, data: Any, *, status: int | str = 200) -> "Response":
