@@ -99,7 +99,7 @@ class Cookie:
 
 
 def read_cookie(header: str, name: str) -> list[str]:
-    """Return each distinct value that the cookie `name` has in a Cookie header, in order.
+    """Return each distinct value that the cookie `name` has in a Cookie header, in order; no empty ones.
 
     Splits at `;`, trims space and tab, compares the name byte for byte, and does nothing else. Parsers that
     also split at commas or spaces, unquote, or trim other white space can be made to see a cookie that the
@@ -108,13 +108,14 @@ def read_cookie(header: str, name: str) -> list[str]:
     wanted = f"{name}="
     if wanted not in header:
         return []
-    values: dict[str, None] = {}
+    values = []
     for pair in header.split(";"):
         if wanted in pair:
             key, _, value = pair.partition("=")
-            if key.strip(" \t") == name:
-                values[value.strip(" \t")] = None
-    return list(values)
+            value = value.strip(" \t")
+            if value and key.strip(" \t") == name:
+                values.append(value)
+    return values if len(values) < 2 else list(dict.fromkeys(values))
 
 
 def _same_site(value: SameSite | str) -> SameSite:

@@ -1,7 +1,7 @@
 """Exchange: one request's answer, held back until the session is saved (PEP 3333)."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from types import GeneratorType, TracebackType
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -26,7 +26,11 @@ class Answering(Protocol):
         ...
 
     def at_failure(self) -> None:
-        """Learn that the application raised."""
+        """Learn that the application raised, and what it raised goes on to the server."""
+        ...
+
+    def at_refusal(self) -> None:
+        """Learn that the request is answered 503 instead."""
         ...
 
     def at_close(self) -> None:
@@ -70,7 +74,7 @@ class Exchange:
         body: Iterable[bytes] | None = None
         try:
             body = app(self._environ, self._start_response)
-            if self._status is None or isinstance(body, Generator):
+            if self._status is None or isinstance(body, GeneratorType):
                 # The application has yet to run, or to run on: what it does up to its first item counts.
                 return _Body(self, body)
             self.send()
@@ -96,6 +100,7 @@ class Exchange:
         """Answer 503 for a store that failed in time for that; raise anything else on."""
         if isinstance(error, StoreUnavailable) and self._answers_503 and not self.is_sent:
             self.is_sent = True
+            self._session.at_refusal()
             return service_unavailable(self._environ, self._server_start_response, retry_after=RETRY_AFTER)
         self._session.at_failure()
         raise error
@@ -168,8 +173,10 @@ class _Body:
 
 def _runs_no_code(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
     """Tell whether the server may have the body itself: no code of the application runs while it is sent."""
+    if type(body) is list or type(body) is tuple:
+        return True
     file_wrapper: Any = environ.get("wsgi.file_wrapper")
-    return isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper))
+    return isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
 
 
 def _close(body: Iterable[bytes]) -> None:

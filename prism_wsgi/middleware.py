@@ -122,41 +122,54 @@ class SessionMiddleware:
         answer = _Answer(self, environ, session, persistence)
         return Exchange(answer, environ, start_response, answers_503=self.answers_503).run(self.app)
 
-    def signed_cookie(self, persistence: Persistence, refreshed: int) -> str:
-        """Return the Set-Cookie value that carries a session, refreshed at that Unix second (0: nothing stored)."""
-        value = self._signer.sign(persistence.secret, refreshed, persistence.document.ttl if refreshed else None)
-        max_age = f"; Max-Age={persistence.remaining_seconds()}" if persistence.persistent else ""
+    def signed_cookie(self, token: Token, expires_at: int) -> str:
+        """Return the Set-Cookie value that carries a token, to be kept until `expires_at` (Unix ms)."""
+        value = self._signer.sign(token.secret, token.refreshed, token.ttl, token.persistent)
+        max_age = ""
+        if self.repository.persistent if token.persistent is None else token.persistent:
+            max_age = f"; Max-Age={max(0, -(-(expires_at - self.repository.now()) // 1000))}"
         return f"{self.cookie.name}={value}{max_age}{self._cookie_attributes}"
 
     def _verified_token(self, environ: WSGIEnvironment) -> Token | None:
         """Return the one valid token among the request's cookies; asks no store."""
-        values = [value for value in read_cookie(environ.get("HTTP_COOKIE", ""), self.cookie.name) if value]
+        values = read_cookie(environ.get("HTTP_COOKIE", ""), self.cookie.name)
         if not values:
             return None
-        candidates = [value for value in values if self._signer.is_well_formed(value)]
-        if len(candidates) > MAX_CANDIDATES:
-            self.events.emit(Reason.DUPLICATE_COOKIE)
+        chosen = self._choose(values)
+        if isinstance(chosen, Reason):
+            self.events.emit(chosen)
             return None
-        signed = [token for token in map(self._signer.verify, candidates) if token is not None]
+        return chosen
+
+    def _choose(self, values: list[str]) -> Token | Reason:
+        """Return the one valid token among cookies of our name, or why none is used.
+
+        Another site under the same domain may have planted a session of its own ("cookie tossing"): neither
+        the order of the cookies nor any number of forged ones decides which session is used.
+        """
+        if len(values) > 1:
+            values = [value for value in values if self._signer.is_well_formed(value)]
+            if len(values) > MAX_CANDIDATES:
+                return Reason.DUPLICATE_COOKIE
+        signed = [token for value in values if (token := self._signer.verify(value))]
         if not signed:
-            self.events.emit(Reason.FORGED)
-            return None
+            return Reason.FORGED
         tokens = [token for token in signed if not self._has_lapsed(token)]
         if not tokens:
-            self.events.emit(Reason.EXPIRED)
-            return None
-        # Another site under the same domain may have planted its own session here ("cookie tossing").
+            return Reason.EXPIRED
         if len({token.secret for token in tokens}) > 1:
-            self.events.emit(Reason.DUPLICATE_COOKIE)
-            return None
+            return Reason.DUPLICATE_COOKIE
         return max(tokens, key=lambda token: token.refreshed)
 
     def _has_lapsed(self, token: Token) -> bool:
-        now = self.repository.now()
-        if token.refreshed == 0:
-            return issued_at(token.secret) + self.repository.ttl * 1000 <= now
-        # To the second the cookie cannot tell; the stored expiry can.
-        return token.refreshed + (token.ttl or self.repository.ttl) < now // 1000
+        # To the second a refreshed cookie cannot tell; the stored expiry can.
+        grace = 1000 if token.refreshed else 0
+        return self.lapses_at(token) + grace <= self.repository.now()
+
+    def lapses_at(self, token: Token) -> int:
+        """Return when a token's session will have been idle for its lifetime, in Unix ms."""
+        since = token.refreshed * 1000 if token.refreshed else issued_at(token.secret)
+        return since + (token.ttl or self.repository.ttl) * 1000
 
 
 class _Answer:
@@ -196,11 +209,13 @@ class _Answer:
         self._session._stage = Stage.STREAMING if will_close else Stage.DETACHED
 
     def at_failure(self) -> None:
-        if self._is_over:
-            return
-        if not self._middleware.save_on_error:
-            self._session._roll_back()
-        self._save_late()
+        if self._middleware.save_on_error and not self._is_over:
+            self._save_late()
+        self.at_refusal()
+
+    def at_refusal(self) -> None:
+        self._is_over = True
+        self._session._stage = Stage.STREAMING
 
     def at_close(self) -> None:
         if not self._is_over:
@@ -217,14 +232,16 @@ class _Answer:
                 raise  # otherwise it is in the log, and the response is out
 
     def _with_session(self, headers: Headers) -> Headers:
-        accessed = self._session.accessed
-        if accessed:
+        if self._session.accessed:
             headers = vary_on_cookie(headers)
-        cookie = None if is_public(headers) and not accessed else self._cookie()
+        cookie = self._cookie()
         if cookie is None:
             return headers
         if is_public(headers):
+            if not self._session.accessed:
+                return headers  # the same for everybody: a cookie would keep shared caches from it
             self._middleware.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, self._persistence.id)
+        self._persistence.reachable = True
         return make_private(set_cookie(headers, self._middleware.cookie.name, cookie))
 
     def _cookie(self) -> str | None:
@@ -237,10 +254,9 @@ class _Answer:
             return middleware.cookie.deletion().header_value if sent else None
         token = persistence.token
         if persistence.is_cookie_stale():
-            return middleware.signed_cookie(persistence, middleware.repository.now() // 1000)
+            return middleware.signed_cookie(persistence.fresh_token(), persistence.expires_at)
         if token is None and persistence.phase is Phase.NEW and middleware.cookie_on is CookieOn.REQUEST:
-            persistence.reachable = True
-            return middleware.signed_cookie(persistence, 0)
+            return middleware.signed_cookie(Token(persistence.secret, 0), persistence.expires_at)
         if token is not None and token.outdated_key:
-            return middleware.signed_cookie(persistence, token.refreshed)
+            return middleware.signed_cookie(token, middleware.lapses_at(token))
         return None

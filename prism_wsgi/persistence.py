@@ -41,64 +41,40 @@ class Phase(Enum):
 class Persistence:
     """Keeps one session's document and identity in step with the store."""
 
-    __slots__ = (
-        "_checkpoint",
-        "_held_persistent",
-        "_origin",
-        "created_at",
-        "destroy_failed",
-        "destroyed",
-        "document",
-        "failed",
-        "id",
-        "is_new",
-        "lease",
-        "phase",
-        "reachable",
-        "repository",
-        "retired",
-        "row",
-        "saved",
-        "secret",
-        "token",
-        "touched",
-        "user",
-    )
+    document: Document
+    """What the request works on; there once the session has been read."""
+    created_at: int
+    row: StoredSession | None = None
+    retired: StoredSession | None = None
+    """What `regenerate()` will put a marker in place of, at the next save."""
+    user: str | None = None
+    is_new = False
+    saved = False
+    """Whether this request has written the session."""
+    touched = False
+    """Whether this request has recorded activity."""
+    destroyed = False
+    """Whether the application ended the session, and nothing was saved since."""
+    failed = False
+    """Whether the store failed at the last attempt to load or destroy."""
+    destroy_failed = False
+    """Whether a session that the application ended may still be there."""
+    reachable = False
+    """Whether the browser holds, or is being sent, the cookie of this id."""
+    lease = 0
+    """The number under which this request is inside `atomic()`."""
+    _checkpoint = b""
+    _origin: tuple[str, Token | None, StoredSession | None] | None = None
 
     def __init__(self, repository: Repository, token: Token | None) -> None:
         self.repository = repository
         self.token = token
         """The verified cookie this session came with; None once the session has an id of its own."""
-        self.created_at = 0
-        self.document = Document()
-        self.row: StoredSession | None = None
-        self.retired: StoredSession | None = None
-        """What `regenerate()` will put a marker in place of, at the next save."""
-        self.user: str | None = None
-        self.saved = False
-        """Whether this request has written the session."""
-        self.touched = False
-        """Whether this request has recorded activity."""
-        self.destroyed = False
-        """Whether the application ended the session, and nothing was saved since."""
-        self.failed = False
-        """Whether the store failed at the last attempt to load or destroy."""
-        self.destroy_failed = False
-        """Whether a session that the application ended may still be there."""
-        self.reachable = token is not None
-        """Whether the browser holds, or is being sent, the cookie of this id."""
-        self.lease = 0
-        """The number under which this request is inside `atomic()`."""
-        self._checkpoint = b""
-        self._held_persistent: bool | None = None
-        self._origin: tuple[str, Token | None, StoredSession | None] | None = None
         if token is None:
-            self.phase = Phase.NEW
-            self.is_new = True
-            self._take_identity(new_secret(repository.now()))
+            self.start_over()
         else:
             self.phase = Phase.UNREAD
-            self.is_new = False
+            self.reachable = True
             self._take_identity(token.secret)
 
     @property
@@ -125,6 +101,7 @@ class Persistence:
         self.failed = True
         row = self.repository.load(self.id)
         self.failed = False
+        self.document, self.created_at = Document(), issued_at(self.secret)
         if row is None and self.token.refreshed == 0:
             # Issued by us and never stored: the one id that may be written under without being held.
             self.phase, self.is_new = Phase.NEW, True
@@ -146,7 +123,8 @@ class Persistence:
         self.token = self.row = self.retired = self.user = None
         self.document = Document()
         self.phase, self.is_new, self.saved, self.reachable = Phase.NEW, True, False, False
-        self._take_identity(new_secret(self.repository.now()))
+        self.created_at = self.repository.now()
+        self._take_identity(new_secret(self.created_at))
 
     def is_changed(self) -> bool:
         """Tell whether the document differs from what is stored."""
@@ -155,9 +133,10 @@ class Persistence:
             return stored_before or self.user is not None or not self.document.is_blank()
         return not self.repository.codec.is_unchanged(self.document, self.row.data)
 
-    def remaining_seconds(self) -> int:
-        """Return how long the session will live without more activity, in whole seconds, rounded up."""
-        return max(0, -(-(self.expires_at - self.repository.now()) // 1000))
+    def fresh_token(self) -> Token:
+        """Return what the cookie of a session saved or touched just now says."""
+        now = self.repository.now() // 1000
+        return Token(self.secret, now, self.document.ttl, self.document.persistent)
 
     def is_cookie_stale(self) -> bool:
         """Tell whether what was saved or touched has to be told to the browser."""
@@ -167,7 +146,7 @@ class Persistence:
             self.touched
             or self.token is None
             or self.token.ttl != self.document.ttl
-            or self._held_persistent != self.document.persistent
+            or self.token.persistent != self.document.persistent
             or self.is_touch_due()
         )
 
@@ -364,9 +343,7 @@ class Persistence:
 
     def _redraw(self) -> None:
         """Take a new id; the session is as old as it was."""
-        created_at = self.created_at
         self._take_identity(new_secret(self.repository.now()))
-        self.created_at = created_at
 
     def _drop(self) -> None:
         ended = self.retired or self.row
@@ -375,14 +352,12 @@ class Persistence:
 
     def _hold(self, row: StoredSession) -> None:
         self.document = self.repository.codec.decode(row.data)
-        self._held_persistent = self.document.persistent
         self.row, self.user, self.created_at = row, row.user, row.created_at
         self.phase = Phase.STORED
 
     def _take_identity(self, secret: str) -> None:
         self.secret = secret
         self.id = session_id(secret)
-        self.created_at = issued_at(secret)
 
 
 class _LeaseQueue:

@@ -171,7 +171,7 @@ class Session(MutableMapping[str, Any]):
             )
         if self._persistence.phase is not Phase.GONE:
             self._persistence.regenerate()
-            self._written = True
+        self._written = True
 
     def login(self, user: str) -> None:
         """Record who the session belongs to, under a new id and with a new CSRF token.

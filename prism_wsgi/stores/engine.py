@@ -126,7 +126,8 @@ def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
     """Say what a driver's error means."""
     failure = Failure.OTHER
     if dialect.name == "postgresql":
-        failure = _SQLSTATES.get(getattr(error, "sqlstate", None) or "", Failure.OTHER)
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg 3, psycopg2
+        failure = _SQLSTATES.get(code or "", Failure.OTHER)
     elif dialect.name in ("mysql", "mariadb"):
         failure = _MYSQL_NUMBERS.get(error.args[0] if error.args else 0, Failure.OTHER)
     elif dialect.name == "sqlite":

@@ -157,7 +157,7 @@ class SQLAlchemyStore:
             .limit(limit)
         )
         if user is not None:
-            statement = statement.where(columns.user_id == user)
+            statement = statement.where(self._belongs_to(user))
         if after is not None:
             statement = statement.where(columns.id > bytes.fromhex(after))
         return self._execute(statement, lambda rows: [_stored(bytes(row[0]).hex(), row[1:]) for row in rows])
@@ -165,7 +165,7 @@ class SQLAlchemyStore:
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
         columns = self.table.c
-        statement = delete(self.table).where(columns.user_id == user)
+        statement = delete(self.table).where(self._belongs_to(user))
         if except_id is not None:
             statement = statement.where(columns.id != bytes.fromhex(except_id))
         return self._execute(statement, lambda result: int(result.rowcount))
@@ -287,8 +287,7 @@ class SQLAlchemyStore:
         self, connection: PoolProxiedConnection, work: Callable[[DBAPICursor], _ResultT], in_transaction: bool
     ) -> _ResultT:
         cursor = connection.cursor()
-        assert connection.dbapi_connection is not None
-        autocommit = self.engine.dialect.detect_autocommit_setting(connection.dbapi_connection)
+        autocommit = self._is_autocommit(connection)
         try:
             if autocommit and in_transaction:
                 cursor.execute(self._begin)
@@ -302,6 +301,13 @@ class SQLAlchemyStore:
         finally:
             cursor.close()
         return result
+
+    def _is_autocommit(self, connection: PoolProxiedConnection) -> bool:
+        assert connection.dbapi_connection is not None
+        try:
+            return self.engine.dialect.detect_autocommit_setting(connection.dbapi_connection)
+        except NotImplementedError:
+            return False  # then commits are made, needed or not
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
         try:
@@ -342,6 +348,11 @@ class SQLAlchemyStore:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+    def _belongs_to(self, user: str) -> ColumnElement[bool]:
+        # MariaDB ignores trailing spaces in comparisons; behind something else they count. The first one has the index.
+        column = self.table.c.user_id
+        return and_(column == user, column + "." == user + ".")
 
     def _sweep_statement(self, before: int, limit: int) -> Executable:
         # The DELETE itself repeats the condition on expires_at: one that relies on its subquery alone deletes
