@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -44,15 +43,14 @@ from prism_wsgi.errors import (
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.base import StoredSession, StoreStats
+from prism_wsgi.stores.connections import Connection, Connections, KeptConnections, PooledConnections
 from prism_wsgi.stores.engine import Failure, classify, create_store_engine
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
+MAX_CONNECTIONS = 15
 
 _ResultT = TypeVar("_ResultT")
-
-# Pools inherited across a fork. Collecting one would close, in the child, connections that the parent still uses.
-_abandoned_pools: list[object] = []
 
 
 class SQLAlchemyStore:
@@ -95,20 +93,24 @@ class SQLAlchemyStore:
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
         self._statements = _Statements(self.table, self.engine)
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._connections: Connections = (
+            KeptConnections(self.engine, limit=MAX_CONNECTIONS, timeout=timeout)
+            if self._owns_engine
+            else PooledConnections(self.engine)
+        )
         notify_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<SQLAlchemyStore {self._url}>"
 
     def close(self) -> None:
-        """Close the connections of the store's own engine."""
-        if self._owns_engine:
-            self.engine.dispose()
+        """Close the connections of the store's own engine; an engine of yours stays as it is."""
+        self._connections.close()
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
-        _abandoned_pools.append(self.engine.pool)
-        self.engine.dispose(close=False)
+        self._connections.abandon()
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
@@ -198,8 +200,8 @@ class SQLAlchemyStore:
 
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         self._statements.select.run(cursor, p_id=key)
-        row = cursor.fetchone()
-        return None if row is None else _stored(session_id, row)
+        rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
+        return _stored(session_id, rows[0]) if rows else None
 
     def _save(self, cursor: DBAPICursor, session: StoredSession) -> None:
         key = _key(session.id)
@@ -254,22 +256,19 @@ class SQLAlchemyStore:
         """
         deadline = time.monotonic() + self._timeout
         for attempt in range(MAX_ATTEMPTS):
-            pool = self.engine.pool
             connection = self._connect()
             try:
                 return self._work(connection, work, in_transaction)
-            except self.engine.dialect.loaded_dbapi.Error as error:
-                failure = classify(self.engine.dialect, error, connection.dbapi_connection)
+            except self._driver_error as error:
+                failure = classify(self.engine.dialect, error, connection.pooled.dbapi_connection)
                 if failure in (Failure.LOST, Failure.READ_ONLY):
-                    connection.invalidate(error)
-                    # Its pooled siblings go to the same dead or demoted server.
-                    if self.engine.pool is pool:
-                        self.engine.dispose()
+                    connection.is_broken = True
+                    self._connections.drop_idle()
                 elif failure is not Failure.BUSY:
                     self._give_up(failure, error)
                 last_error = error
             finally:
-                connection.close()
+                self._connections.release(connection)
             if failure is Failure.LOST and is_done is not None and is_done():
                 return None
             if time.monotonic() > deadline:
@@ -277,55 +276,54 @@ class SQLAlchemyStore:
             pause(attempt)
         raise self._unavailable(last_error) from last_error
 
-    def _connect(self) -> PoolProxiedConnection:
+    def _connect(self) -> Connection:
         try:
-            return self.engine.raw_connection()
-        except (sa_exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
+            return self._connections.acquire()
+        except (sa_exc.SQLAlchemyError, self._driver_error, TimeoutError) as error:
             raise self._unavailable(getattr(error, "orig", None) or error) from error
 
     def _work(
-        self, connection: PoolProxiedConnection, work: Callable[[DBAPICursor], _ResultT], in_transaction: bool
+        self, connection: Connection, work: Callable[[DBAPICursor], _ResultT], in_transaction: bool
     ) -> _ResultT:
-        cursor = connection.cursor()
-        autocommit = self._is_autocommit(connection)
+        if connection.is_autocommit and not in_transaction:
+            return work(connection.cursor)
         try:
-            if autocommit and in_transaction:
-                cursor.execute(self._begin)
-            result = work(cursor)
-            if in_transaction or not autocommit:
-                connection.commit()
+            if connection.is_autocommit:
+                connection.cursor.execute(self._begin)
+            result = work(connection.cursor)
+            connection.pooled.commit()
         except BaseException:
-            if in_transaction or not autocommit:
-                self._roll_back(connection)
+            try:
+                connection.pooled.rollback()
+            except self._driver_error:
+                connection.is_broken = True  # Galera without quorum refuses even this
             raise
-        finally:
-            cursor.close()
         return result
 
-    def _is_autocommit(self, connection: PoolProxiedConnection) -> bool:
-        assert connection.dbapi_connection is not None
-        try:
-            return self.engine.dialect.detect_autocommit_setting(connection.dbapi_connection)
-        except NotImplementedError:
-            return False  # then commits are made, needed or not
-
-    def _roll_back(self, connection: PoolProxiedConnection) -> None:
-        try:
-            connection.rollback()
-        except self.engine.dialect.loaded_dbapi.Error as error:
-            # Galera without quorum refuses even this; such a connection must not be used again.
-            connection.invalidate(error)
-
     def _execute(self, statement: Executable, read: Callable[[CursorResult[Any]], _ResultT]) -> _ResultT:
-        """Run a statement that is not on the path of a request, through SQLAlchemy Core."""
-        try:
-            with self.engine.begin() as connection:
-                return read(connection.execute(statement))
-        except sa_exc.DBAPIError as error:
-            assert isinstance(error.orig, Exception)
-            self._give_up(classify(self.engine.dialect, error.orig, None), error.orig)
-        except sa_exc.SQLAlchemyError as error:
-            raise self._unavailable(error) from error
+        """Run a statement that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+        deadline = time.monotonic() + self._timeout
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                with self.engine.begin() as connection:
+                    return read(connection.execute(statement))
+            except sa_exc.DBAPIError as error:
+                assert isinstance(error.orig, Exception)
+                # SQLAlchemy has emptied the pool of a lost connection, but does not take "read-only" for one.
+                failure = (
+                    Failure.LOST if error.connection_invalidated else classify(self.engine.dialect, error.orig, None)
+                )
+                if failure is Failure.READ_ONLY:
+                    self.engine.dispose()
+                elif failure not in (Failure.BUSY, Failure.LOST):
+                    self._give_up(failure, error.orig)
+                last_error = error.orig
+            except sa_exc.SQLAlchemyError as error:
+                raise self._unavailable(error) from error
+            if time.monotonic() > deadline:
+                break
+            pause(attempt)
+        raise self._unavailable(last_error) from last_error
 
     def _give_up(self, failure: Failure, error: Exception) -> NoReturn:
         if failure is Failure.DUPLICATE:
@@ -350,7 +348,7 @@ class SQLAlchemyStore:
         return int(self._clock() * 1000)
 
     def _belongs_to(self, user: str) -> ColumnElement[bool]:
-        # MariaDB ignores trailing spaces in comparisons; behind something else they count. The first one has the index.
+        # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
         column = self.table.c.user_id
         return and_(column == user, column + "." == user + ".")
 
