@@ -1,0 +1,45 @@
+"""The command line: `prism-wsgi`, one module a group of commands.
+
+What is imported here is click and light; a command loads SQLAlchemy and Alembic when it runs.
+"""
+
+from typing import Any
+
+import click
+
+from prism_wsgi.cli.db import db
+from prism_wsgi.cli.demo import demo
+from prism_wsgi.cli.doctor import doctor
+from prism_wsgi.cli.secret import secret
+from prism_wsgi.cli.sessions import sessions
+from prism_wsgi.cli.stats import stats
+from prism_wsgi.cli.sweep import sweep
+from prism_wsgi.cli.text import one_line
+from prism_wsgi.errors import PrismError
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PrismError as error:
+            raise click.ClickException(one_line(str(error))) from error
+
+
+@click.group(
+    cls=_Commands,
+    commands=[db, sweep, stats, sessions, secret, doctor, demo],
+    context_settings={"auto_envvar_prefix": "PRISM", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="prism_wsgi", prog_name="prism-wsgi")
+def commands() -> None:
+    """Look after the sessions of prism_wsgi.
+
+    Each option can also be set by the environment variable shown in the help of its command. Commands exit
+    with 0 for success, 1 for a failure, told in one line, and 2 for wrong usage.
+    """
+
+
+def main() -> None:
+    """Run the command line; the entry point of `prism-wsgi`."""
+    commands(prog_name="prism-wsgi")

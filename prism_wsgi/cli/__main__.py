@@ -1,0 +1,6 @@
+"""`python -m prism_wsgi.cli`, for where the script `prism-wsgi` is not on the path."""
+
+from prism_wsgi.cli import main
+
+if __name__ == "__main__":
+    main()

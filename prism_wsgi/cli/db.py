@@ -1,0 +1,97 @@
+"""`prism-wsgi db`: the schema, by the migrations that `alembic upgrade head` runs too."""
+
+import sys
+
+import click
+
+from prism_wsgi.cli.options import database_options, option
+
+sql_option = option("--sql", is_flag=True, help="Print the SQL instead of running it; needs no database.")
+
+
+@click.group
+def db() -> None:
+    """Create, change and check the sessions table."""
+
+
+@db.command(context_settings={"ignore_unknown_options": True})
+@database_options
+@sql_option
+@click.argument("revision", default="head")
+def upgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
+    """Bring the schema to REVISION, the newest unless given.
+
+    Safe to run many at once: one works, the others wait.
+    """
+    from prism_wsgi import migrate
+
+    done = migrate.upgrade(url, revision=revision, table_name=table_name, sql=sql, output=sys.stdout)
+    if not sql:
+        click.echo(f"Upgraded: {', '.join(done)}" if done else "Nothing to upgrade")
+
+
+@db.command(context_settings={"ignore_unknown_options": True})
+@database_options
+@sql_option
+@click.argument("revision")
+def downgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
+    """Take the schema back to REVISION.
+
+    "base" drops the table, and with it every session. With --sql, REVISION is a range: 0003:0001.
+    """
+    from prism_wsgi import migrate
+
+    done = migrate.downgrade(url, revision=revision, table_name=table_name, sql=sql, output=sys.stdout)
+    if not sql:
+        click.echo(f"Downgraded: {', '.join(done)}" if done else "Nothing to downgrade")
+
+
+@db.command
+@database_options
+def current(url: str, table_name: str) -> None:
+    """Print the revision the database is at, or "none"."""
+    from prism_wsgi import migrate
+
+    click.echo(migrate.current(url, table_name=table_name) or "none")
+
+
+@db.command
+@database_options
+@click.pass_context
+def check(context: click.Context, url: str, table_name: str) -> None:
+    """Compare the database with the schema this version expects.
+
+    Exits with 0 if they agree, with 1 if not.
+    """
+    from prism_wsgi import migrate
+
+    found = migrate.check(url, table_name=table_name)
+    if found.ok:
+        click.echo(f"The schema is at {found.head}, as it should be")
+        return
+    if found.current != found.head:
+        click.echo(f"The schema is at {found.current or 'none'}, not at {found.head}; run `prism-wsgi db upgrade`")
+    for difference in found.differences:
+        click.echo(difference)
+    context.exit(1)
+
+
+@db.command
+def history() -> None:
+    """List the revisions, oldest first."""
+    from prism_wsgi import migrate
+
+    for revision in migrate.history():
+        click.echo(f"{revision.id}  {revision.summary}")
+
+
+@db.command("config-path")
+def config_path() -> None:
+    """Print where the alembic.ini of this installation is.
+
+    \b
+    alembic -c "$(prism-wsgi db config-path)" upgrade head
+    """
+    from prism_wsgi import migrate
+
+    click.echo(migrate.config_path())

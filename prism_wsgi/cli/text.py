@@ -1,0 +1,29 @@
+"""How the command line writes instants, spans of time, sizes, and text that came from elsewhere."""
+
+from datetime import UTC, datetime, timedelta
+
+
+def instant(milliseconds: int) -> str:
+    """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339)."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def span(milliseconds: float) -> str:
+    """Return a length of time to the second: `1 day, 2:03:04`."""
+    return str(timedelta(seconds=int(milliseconds / 1000)))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the largest unit that leaves it at 1 or more."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def one_line(text: str) -> str:
+    """Return text on one line and without control characters: a terminal would obey them."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
