@@ -8,6 +8,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TypeVar, cast
@@ -17,6 +18,7 @@ from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
 from prism_wsgi.serializers import Serializer, TypedSerializer
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.stores.memory import MemoryStore
+from prism_wsgi.tokens import LONGEST_TOKEN
 
 Secret = str | bytes
 
@@ -99,9 +101,9 @@ def session_cookie(
     flag("httponly", httponly)
     flag("partitioned", partitioned)
     try:
-        return Cookie(
+        cookie = Cookie(
             name,
-            "",
+            "0" * LONGEST_TOKEN,  # a name must leave room for it
             path=path,
             domain=domain,
             secure=secure,
@@ -109,6 +111,7 @@ def session_cookie(
             samesite=samesite,
             partitioned=partitioned,
         )
+        return replace(cookie, value="")
     except InvalidCookie as error:
         raise ConfigError(f"The session cookie cannot be set: {error}") from error
 

@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     r"\.(?P<refreshed>0|[1-9][0-9]{0,10})(?:\+(?P<ttl>[1-9][0-9]{0,7}))?(?P<kept>[ps])?"
     r"\.(?P<signature>[A-Za-z0-9_-]{43})"
 )
-_LONGEST_TOKEN = SECRET_LENGTH + 1 + 11 + 1 + 8 + 1 + 1 + 43
+LONGEST_TOKEN = SECRET_LENGTH + 1 + 11 + 1 + 8 + 1 + 1 + 43
 _KEPT = {None: "", True: "p", False: "s"}
 _KEPT_BACK: dict[str | None, bool | None] = {None: None, "p": True, "s": False}
 
@@ -97,11 +97,11 @@ class Signer:
 
     def is_well_formed(self, value: str) -> bool:
         """Tell whether a cookie value is worth the cost of verifying its signature."""
-        return len(value) <= _LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+        return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
 
     def verify(self, value: str) -> Token | None:
         """Return what a cookie value says, or None when it was not signed by one of the keys."""
-        if len(value) > _LONGEST_TOKEN:
+        if len(value) > LONGEST_TOKEN:
             return None
         match = _TOKEN.fullmatch(value)
         if match is None:
