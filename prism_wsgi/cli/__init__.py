@@ -14,7 +14,7 @@ from prism_wsgi.cli.secret import secret
 from prism_wsgi.cli.sessions import sessions
 from prism_wsgi.cli.stats import stats
 from prism_wsgi.cli.sweep import sweep
-from prism_wsgi.cli.text import one_line
+from prism_wsgi.cli.text import explain
 from prism_wsgi.errors import PrismError
 
 
@@ -23,7 +23,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except PrismError as error:
-            raise click.ClickException(one_line(str(error))) from error
+            raise click.ClickException(explain(error)) from error
 
 
 @click.group(

@@ -38,6 +38,8 @@ def demo(port: int, database: Path) -> None:
     from prism_wsgi.cli.demo_app import demo_app
     from prism_wsgi.middleware import SessionMiddleware
 
+    if not database.absolute().parent.is_dir():
+        raise click.ClickException(f"There is no directory {database.absolute().parent}; make it, or see --database")
     url = f"sqlite:///{database.absolute()}"
     migrate.upgrade(url)
     store = SQLAlchemyStore(url)

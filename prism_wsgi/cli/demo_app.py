@@ -132,7 +132,7 @@ def _page(session: Session, visits: int) -> str:
 <dl>
 <dt>Session id</dt><dd><code>{session.id}</code></dd>
 <dt>Began</dt><dd>{session.created_at:%Y-%m-%d %H:%M:%S} UTC</dd>
-<dt>Ends when idle until</dt><dd>{session.expires_at:%Y-%m-%d %H:%M:%S} UTC</dd>
+<dt>Ends, if idle</dt><dd>{session.expires_at:%Y-%m-%d %H:%M:%S} UTC</dd>
 </dl>
 <p>The id is no secret: no cookie can be made from it.</p>
 </footer>

@@ -91,7 +91,12 @@ def _database(url: str, table_name: str) -> Iterator[Finding]:
             if schema.level is not Level.FAIL:
                 yield _sweeper(store)
     except (PrismError, click.ClickException) as error:
-        yield Finding("database", Level.FAIL, str(error))
+        yield Finding("database", Level.FAIL, str(error), _advice(error))
+
+
+def _advice(error: Exception) -> str:
+    # Other errors end with it already.
+    return "start it, or correct --url or PRISM_DATABASE_URL" if isinstance(error, StoreUnavailable) else ""
 
 
 def _connection(store: "SQLAlchemyStore") -> Finding:

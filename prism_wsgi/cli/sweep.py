@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from prism_wsgi.cli.options import database_options, json_option, open_store, option
-from prism_wsgi.cli.text import instant, one_line
+from prism_wsgi.cli.text import explain, instant
 from prism_wsgi.clock import system_clock
 from prism_wsgi.errors import StoreError
 from prism_wsgi.stores.base import CountingStore, StoreStats
@@ -119,12 +119,15 @@ def _run_until_signal(work: Callable[[], int], stop: threading.Event) -> int:
         signal.signal(number, signal.SIG_DFL)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    # In a thread of its own: a handler runs in the main thread, and if that were inside stop.wait() with the
-    # event's lock in hand, stop.set() would wait for it for ever.
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        return worker.submit(work).result()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        # In a thread of its own: a handler runs in the main thread, and if that were inside stop.wait() with the
+        # event's lock in hand, stop.set() would wait for it for ever.
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            return worker.submit(work).result()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _exit_code(result: SweepResult) -> SweepExit:
@@ -149,7 +152,7 @@ class _Report:
         if self._shows_progress and result.batches:
             click.echo(err=True)
         if result.error is not None:
-            click.echo(f"Error: {one_line(str(result.error))}", err=True)
+            click.echo(f"Error: {explain(result.error)}", err=True)
         oldest = self._oldest_remaining(result)
         click.echo(_json_summary(result, oldest) if self._as_json else _summary(result, oldest))
 

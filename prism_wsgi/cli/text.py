@@ -1,6 +1,8 @@
-"""How the command line writes instants, spans of time, sizes, and text that came from elsewhere."""
+"""How the command line writes instants, spans of time, sizes, errors, and text that came from elsewhere."""
 
 from datetime import UTC, datetime, timedelta
+
+from prism_wsgi.errors import PrismError, SchemaMissing, StoreError
 
 
 def instant(milliseconds: int) -> str:
@@ -27,3 +29,11 @@ def size(count: int) -> str:
 def one_line(text: str) -> str:
     """Return text on one line and without control characters: a terminal would obey them."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def explain(error: PrismError) -> str:
+    """Return an error as one line that ends with what to do."""
+    line = one_line(str(error))
+    if isinstance(error, StoreError) and not isinstance(error, SchemaMissing):
+        return f"{line}; check --url, and that the database is up: `prism-wsgi doctor`"
+    return line
