@@ -2,7 +2,9 @@
 
 import secrets
 import time
+from contextlib import suppress
 from enum import Enum, auto
+from typing import NamedTuple
 
 from prism_wsgi.clock import pause
 from prism_wsgi.document import Document
@@ -11,6 +13,8 @@ from prism_wsgi.errors import (
     SessionConflict,
     SessionExists,
     SessionGone,
+    SessionTooLarge,
+    StoreError,
     StoreUnavailable,
 )
 from prism_wsgi.events import Reason
@@ -63,7 +67,9 @@ class Persistence:
     """Whether the browser holds, or is being sent, the cookie of this id."""
     lease = 0
     """The number under which this request is inside `atomic()`."""
-    _checkpoint = b""
+    _dropped = False
+    _unreadable_id: str | None = None
+    _checkpoint: "_Checkpoint | None" = None
     _origin: tuple[str, Token | None, StoredSession | None] | None = None
 
     def __init__(self, repository: Repository, token: Token | None) -> None:
@@ -116,6 +122,7 @@ class Persistence:
                 self._hold(row)
             except SerializationError as error:
                 self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
+                self._unreadable_id = self.id
                 self.start_over()
 
     def start_over(self) -> None:
@@ -123,6 +130,7 @@ class Persistence:
         self.token = self.row = self.retired = self.user = None
         self.document = Document()
         self.phase, self.is_new, self.saved, self.reachable = Phase.NEW, True, False, False
+        self.lease, self._checkpoint = 0, None
         self.created_at = self.repository.now()
         self._take_identity(new_secret(self.created_at))
 
@@ -156,6 +164,8 @@ class Persistence:
 
     def touch(self) -> None:
         """Record activity, unless another request has just done so."""
+        if self.saved or self.touched:
+            return
         assert self.row is not None
         if self.repository.touch(self.row, self.ttl):
             self.touched = True
@@ -163,8 +173,11 @@ class Persistence:
             self._drop()
 
     def report_dropped_write(self) -> None:
-        """Log that this request's changes went nowhere."""
-        self.repository.events.emit(Reason.LATE_WRITE_DROPPED, self.id)
+        """Log, once, that this request's changes went nowhere."""
+        if not self._dropped:
+            ended = self.retired or self.row
+            self.repository.events.emit(Reason.LATE_WRITE_DROPPED, self.id if ended is None else ended.id)
+            self._dropped = True
 
     def regenerate(self) -> None:
         """Move to a new id; the old one is retired when the session is saved."""
@@ -181,8 +194,17 @@ class Persistence:
 
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
-        self.failed = self.destroy_failed = True
-        if self.retired is not None:
+        self.destroy_failed = True
+        if self.phase is Phase.UNREAD:
+            self.load()
+        if self.phase is Phase.GONE:
+            # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
+            self.destroy_failed = False
+            return
+        self.failed = True
+        if self._unreadable_id is not None:
+            self.repository.destroy(self._unreadable_id)
+        elif self.retired is not None:
             self.repository.destroy(self.retired.id)
         elif self.row is not None or self.token is not None:
             self.repository.destroy(self.id)
@@ -216,36 +238,42 @@ class Persistence:
         The lease stands in the stored document, so compare-and-swap guards it on every store, and no
         connection is held meanwhile. Raises StoreUnavailable after LOCK_SECONDS.
         """
-        if self._is_unshared():
-            self._checkpoint = self.repository.codec.encode(self.document)
-            return
-        queue = _LeaseQueue()
-        for attempt in range(1_000_000):
-            if self._try_lock(queue):
-                return
-            if queue.waited() > LOCK_SECONDS:
-                break
-            pause(min(attempt, 4))
-        raise StoreUnavailable(f"Session {self.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds")
+        if not self._is_unshared():
+            self._take_lease()
+        data = self.repository.codec.encode(self.document)
+        self._checkpoint = _Checkpoint(data, self.secret, self.token, self.row, self.retired, self.user)
+
+    def is_locked(self) -> bool:
+        """Tell whether this request is inside `atomic()`."""
+        return self._checkpoint is not None
 
     def unlock(self) -> None:
         """Save the document and give the lease back.
 
-        Raises SessionConflict, with nothing saved, when the lease was lost to another request.
+        When that fails nothing since `lock()` is saved; SessionConflict says that another request took the lease.
         """
-        if self.lease == 0:
-            if self.phase is not Phase.GONE and self.is_changed():
-                self.save()
-            return
-        self.document.lease = 0
         try:
-            self.save()
+            if self.phase is not Phase.GONE and (self.lease or self.is_changed()):
+                self.document.lease = 0
+                self.save()
+        except (SerializationError, SessionTooLarge):
+            self.abandon()
+            raise
+        except StoreError:
+            self._restore_checkpoint()
+            raise
         finally:
-            self.lease = 0
+            self.lease, self._checkpoint = 0, None
 
-    def restore_checkpoint(self) -> None:
-        """Return to how the document was when `lock()` returned."""
-        self.document = self.repository.codec.decode(self._checkpoint)
+    def abandon(self) -> None:
+        """Return to how the session was when `lock()` returned, and give the lease back."""
+        self._restore_checkpoint()
+        if self.lease and self.phase is not Phase.GONE:
+            self.document.lease = 0
+            # What ended the block is the error to be seen; a lease that stays runs out.
+            with suppress(StoreError):
+                self.save()
+        self.lease, self._checkpoint = 0, None
 
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""
@@ -258,25 +286,43 @@ class Persistence:
         else:
             self.document, self.user = Document(), None
 
+    def _take_lease(self) -> None:
+        queue = _LeaseQueue()
+        for attempt in range(1_000_000):
+            if self._try_lock(queue):
+                return
+            if queue.waited() > LOCK_SECONDS:
+                break
+            pause(min(attempt, 4))
+        raise StoreUnavailable(f"Session {self.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds")
+
     def _try_lock(self, queue: "_LeaseQueue") -> bool:
         theirs = self.repository.load(self.id)
         if (theirs is None and self.row is not None) or (theirs is not None and theirs.superseded):
             self._drop()
-            self._checkpoint = self.repository.codec.encode(self.document)
             return True
         if theirs is not None:
             self._catch_up(theirs)
-            if self.document.lease and not queue.is_abandoned(theirs.version, self.document.lease):
+            if self.document.lease and not queue.is_abandoned(self.document.lease):
                 return False
+        found = self.document.lease
         self.lease = self.document.lease = 1 + secrets.randbits(63)
         try:
             self._write()
         except (SessionConflict, SessionGone):
-            self.lease = self.document.lease = 0
+            self.lease, self.document.lease = 0, found
+            if theirs is None and self.repository.load(self.id) is None:
+                self._leave_blocked_id()
             return False
-        assert self.row is not None
-        self._checkpoint = self.row.data
         return True
+
+    def _restore_checkpoint(self) -> None:
+        if self._checkpoint is None:  # the session was ended inside; what came after is dropped
+            self.document, self.user = Document(), None
+            return
+        data, secret, self.token, self.row, self.retired, self.user = self._checkpoint
+        self._take_identity(secret)
+        self.document = self.repository.codec.decode(data)
 
     def _is_unshared(self) -> bool:
         """Tell whether no other request can reach what this one will save."""
@@ -312,9 +358,7 @@ class Persistence:
         if theirs is None and contested is not None and contested.version:
             self._drop()
         elif theirs is None:
-            # What blocks the id is an expired marker: nothing is stored for it, and nothing will be.
-            self.token = self.retired = None
-            self._redraw()
+            self._leave_blocked_id()
         elif theirs.superseded:
             self._drop()
         elif self.retired is not None and isinstance(conflict, SessionExists) and self.retired.version:
@@ -341,13 +385,17 @@ class Persistence:
         else:
             self.row, self.user, self.created_at = theirs, theirs.user, theirs.created_at
 
+    def _leave_blocked_id(self) -> None:
+        # What blocks the id is an expired marker: nothing is stored for it, and nothing will be.
+        self.token = self.retired = None
+        self._redraw()
+
     def _redraw(self) -> None:
         """Take a new id; the session is as old as it was."""
         self._take_identity(new_secret(self.repository.now()))
 
     def _drop(self) -> None:
-        ended = self.retired or self.row
-        self.repository.events.emit(Reason.LATE_WRITE_DROPPED, self.id if ended is None else ended.id)
+        self.report_dropped_write()
         self.phase = Phase.GONE
 
     def _hold(self, row: StoredSession) -> None:
@@ -360,6 +408,17 @@ class Persistence:
         self.id = session_id(secret)
 
 
+class _Checkpoint(NamedTuple):
+    """What `atomic()` returns to when its block fails."""
+
+    data: bytes
+    secret: str
+    token: Token | None
+    row: StoredSession | None
+    retired: StoredSession | None
+    user: str | None
+
+
 class _LeaseQueue:
     """Watches, while we wait, whether the lease we wait for is still being used.
 
@@ -368,12 +427,12 @@ class _LeaseQueue:
 
     def __init__(self) -> None:
         self._began = self._since = time.monotonic()
-        self._seen: tuple[int, int] | None = None
+        self._seen = 0
 
     def waited(self) -> float:
         return time.monotonic() - self._began
 
-    def is_abandoned(self, version: int, lease: int) -> bool:
-        if self._seen != (version, lease):
-            self._seen, self._since = (version, lease), time.monotonic()
+    def is_abandoned(self, lease: int) -> bool:
+        if self._seen != lease:
+            self._seen, self._since = lease, time.monotonic()
         return time.monotonic() - self._since > LEASE_SECONDS

@@ -224,15 +224,14 @@ class Session(MutableMapping[str, Any]):
         StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
         self._begin_write()
-        if self._persistence.lease:
+        if self._persistence.is_locked():
             yield self
             return
         self._persistence.lock()
         try:
             yield self
         except BaseException:
-            self._persistence.restore_checkpoint()
-            self._persistence.unlock()
+            self._persistence.abandon()
             raise
         self._persistence.unlock()
 
