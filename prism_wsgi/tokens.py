@@ -26,13 +26,14 @@ _FROM_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 # One spelling per token: ASCII only, no padding, no leading zeros.
 _TOKEN = re.compile(
-    r"(?P<secret>[A-Za-z0-9_-]{43})"
-    r"\.(?P<refreshed>0|[1-9][0-9]{0,10})(?:\+(?P<ttl>[1-9][0-9]{0,7}))?(?P<kept>[ps])?"
-    r"\.(?P<signature>[A-Za-z0-9_-]{43})"
+    r"[A-Za-z0-9_-]{43}"
+    r"\.(0|[1-9][0-9]{0,10})(\+[1-9][0-9]{0,7})?[ps]?"
+    r"\.[A-Za-z0-9_-]{43}"
 )
 LONGEST_TOKEN = SECRET_LENGTH + 1 + 11 + 1 + 8 + 1 + 1 + 43
+SHORTEST_TOKEN = SECRET_LENGTH + 1 + 1 + 1 + 43
 _KEPT = {None: "", True: "p", False: "s"}
-_KEPT_BACK: dict[str | None, bool | None] = {None: None, "p": True, "s": False}
+_KEPT_BACK = {"p": True, "s": False}
 
 
 def new_secret(now: int) -> str:
@@ -100,24 +101,29 @@ class Signer:
         return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
 
     def verify(self, value: str) -> Token | None:
-        """Return what a cookie value says, or None when it was not signed by one of the keys."""
-        if len(value) > LONGEST_TOKEN:
+        """Return what a cookie value says, or None when it was not signed by one of the keys.
+
+        Nothing is read from a value before its signature has been found right.
+        """
+        if not SHORTEST_TOKEN <= len(value) <= LONGEST_TOKEN or not value.isascii():
             return None
-        match = _TOKEN.fullmatch(value)
-        if match is None:
-            return None
-        secret, refreshed, ttl, kept, signature = match.groups()
-        claims = value[: -len(signature) - 1]
+        claims, _, signature = value.rpartition(".")
         for mac in self._macs:
             if hmac.compare_digest(self._signature(mac, claims), signature):
-                outdated = mac is not self._macs[0]
-                return Token(secret, int(refreshed), int(ttl) if ttl else None, _KEPT_BACK[kept], outdated)
+                return _read_claims(claims, outdated_key=mac is not self._macs[0])
         return None
 
     def _signature(self, mac: hmac.HMAC, claims: str) -> str:
         signing = mac.copy()
         signing.update(self._prefix + claims.encode("ascii"))
         return _base64url(signing.digest())
+
+
+def _read_claims(claims: str, *, outdated_key: bool) -> Token:
+    rest = claims[SECRET_LENGTH + 1 :]
+    refreshed, _, ttl = rest.rstrip("ps").partition("+")
+    persistent = _KEPT_BACK.get(rest[-1])
+    return Token(claims[:SECRET_LENGTH], int(refreshed), int(ttl) if ttl else None, persistent, outdated_key)
 
 
 def _derive_key(secret: bytes, cookie_name: str) -> bytes:
