@@ -1,6 +1,7 @@
 """The examples, each served by a process of its own and driven over HTTP."""
 
 import json
+import runpy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 
 import pytest
 from served import ROOT, Browser, Page, free_port, served
+
+from prism_wsgi import SessionStore
+from prism_wsgi.testing import StoreContract
 
 Visit = Callable[[str], Browser]
 
@@ -144,3 +148,11 @@ def test_a_custom_store_keeps_sessions_through_a_restart(tmp_path: Path) -> None
         assert [browser.get("/").text for _ in range(2)] == ["Visits: 1\n", "Visits: 2\n"]
     with served(program, port=port, cwd=tmp_path, SESSION_SECRET=secret):
         assert browser.get("/").text == "Visits: 3\n"
+
+
+class TestSQLiteStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SessionStore:
+        monkeypatch.setenv("SESSION_FILE", str(tmp_path / "sessions.db"))
+        store: SessionStore = runpy.run_path(str(ROOT / "examples" / "custom_store.py"))["store"]
+        return store
