@@ -140,7 +140,7 @@ def _check_pair(name: str, value: str) -> None:
 def _check_attributes(cookie: Cookie) -> None:
     if not isinstance(cookie.path, str) or not _PATH.fullmatch(cookie.path):
         raise InvalidCookie(f"path must begin with / and be printable ASCII without semicolon, not {cookie.path!r}")
-    if cookie.domain is not None and not _DOMAIN.fullmatch(cookie.domain):
+    if cookie.domain is not None and (not isinstance(cookie.domain, str) or not _DOMAIN.fullmatch(cookie.domain)):
         raise InvalidCookie(
             f"domain must be a plain host name such as example.com (no leading dot, scheme or port), "
             f"not {cookie.domain!r}"
@@ -149,7 +149,7 @@ def _check_attributes(cookie: Cookie) -> None:
         raise InvalidCookie(f"path and domain must not be longer than {MAX_ATTRIBUTE_BYTES} bytes")
     if cookie.max_age is not None and (type(cookie.max_age) is not int or not 0 <= cookie.max_age <= MAX_AGE_LIMIT):
         raise InvalidCookie(f"max_age must be whole seconds from 0 to {MAX_AGE_LIMIT} (400 days)")
-    if cookie.expires is not None and cookie.expires.tzinfo is None:
+    if cookie.expires is not None and (not isinstance(cookie.expires, datetime) or cookie.expires.tzinfo is None):
         raise InvalidCookie("expires must be an aware datetime, for example datetime.now(UTC) + timedelta(days=1)")
     if cookie.samesite is SameSite.NONE and not cookie.secure:
         raise InvalidCookie('samesite="none" needs secure=True: browsers refuse the cookie without it')

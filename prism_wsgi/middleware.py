@@ -147,10 +147,14 @@ class SessionMiddleware:
         Another site under the same domain may have planted a session of its own ("cookie tossing"): neither
         the order of the cookies nor any number of forged ones decides which session is used.
         """
-        if len(values) > 1:
-            values = [value for value in values if self._signer.is_well_formed(value)]
-            if len(values) > MAX_CANDIDATES:
-                return Reason.DUPLICATE_COOKIE
+        if len(values) == 1:
+            token = self._signer.verify(values[0])
+            if token is None:
+                return Reason.FORGED
+            return Reason.EXPIRED if self._has_lapsed(token) else token
+        values = [value for value in values if self._signer.is_well_formed(value)]
+        if len(values) > MAX_CANDIDATES:
+            return Reason.DUPLICATE_COOKIE
         signed = [token for value in values if (token := self._signer.verify(value))]
         if not signed:
             return Reason.FORGED
@@ -225,6 +229,8 @@ class _Answer:
         """Save when no cookie can be set any more."""
         self._is_over = True
         self._session._stage = Stage.STREAMING
+        if not self._persistence.reachable or self._persistence.retired is not None:
+            self._session._roll_back()  # its new id would open for nobody
         try:
             self._session._commit()
         except StoreUnavailable:

@@ -204,7 +204,7 @@ class Persistence:
         self.failed = True
         if self._unreadable_id is not None:
             self.repository.destroy(self._unreadable_id)
-        elif self.retired is not None:
+        if self.retired is not None:
             self.repository.destroy(self.retired.id)
         elif self.row is not None or self.token is not None:
             self.repository.destroy(self.id)

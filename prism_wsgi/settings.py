@@ -52,7 +52,7 @@ class OnStoreError(StrEnum):
 def lifetime(name: str, value: int | timedelta) -> int:
     """Return a lifetime in whole seconds. Raises ConfigError, calling the setting `name`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != int(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds % 1 != 0:
         raise ConfigError(f"{name} must be whole seconds or a timedelta of whole seconds, not {value!r}")
     if not 1 <= seconds <= MAX_AGE_LIMIT:
         raise ConfigError(
@@ -125,7 +125,7 @@ def signing_secrets(secret: Secret | Sequence[Secret] | None) -> list[bytes]:
             'secret=os.environ["SESSION_SECRET"]'
         )
         return [secrets.token_bytes(MIN_SECRET_BYTES)]
-    given = [secret] if isinstance(secret, str | bytes) else list(secret)
+    given = list(secret) if isinstance(secret, list | tuple) else [cast(Secret, secret)]
     if not given:
         raise ConfigError("secret must not be an empty list; pass at least one secret")
     keys = [_secret_bytes(one) for one in given]
