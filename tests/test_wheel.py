@@ -71,6 +71,11 @@ def test_wheel_carries_the_migrations_and_nothing_of_the_checkout_else(wheel: Pa
     assert not [name for name in names if "__pycache__" in name]
 
 
+def test_installed_wheel_upgrades_by_its_own_command(installed: Path, tmp_path: Path) -> None:
+    succeed(installed / "prism-wsgi", "db", "upgrade", cwd=tmp_path, PRISM_DATABASE_URL="sqlite:///s.db")
+    assert_upgraded(tmp_path)
+
+
 def test_installed_wheel_upgrades_from_python(installed: Path, tmp_path: Path) -> None:
     script = "from prism_wsgi import migrate; migrate.upgrade(); print(migrate.check().ok)"
     url = "sqlite:///s.db"
@@ -79,8 +84,7 @@ def test_installed_wheel_upgrades_from_python(installed: Path, tmp_path: Path) -
 
 
 def test_installed_wheel_upgrades_by_plain_alembic_with_our_ini(installed: Path, tmp_path: Path) -> None:
-    script = "from prism_wsgi import migrate; print(migrate.config_path())"
-    ini = succeed(installed / "python", "-c", script, cwd=tmp_path).strip()
+    ini = succeed(installed / "prism-wsgi", "db", "config-path", cwd=tmp_path).strip()
     assert ini.endswith("/site-packages/prism_wsgi/alembic.ini")
     alembic: list[str | Path] = [installed / "alembic", "-c", ini, "-x", "url=sqlite:///s.db"]
     succeed(*alembic, "upgrade", "head", cwd=tmp_path)

@@ -54,8 +54,8 @@ def demo(port: int, database: Path) -> None:
     )
     with _listen(application, port) as server:
         signal.signal(signal.SIGTERM, _interrupt)
-        _introduce(f"http://{HOST}:{server.server_port}/", database)
         try:
+            _introduce(f"http://{HOST}:{server.server_port}/", database)
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo(f"\nStopped. The sessions are in {database}; start again to go on.")
