@@ -77,12 +77,14 @@ class Exchange:
             if self._status is None or isinstance(body, GeneratorType):
                 # The application has yet to run, or to run on: what it does up to its first item counts.
                 return _Body(self, body)
+            written = self.is_sent
             self.send()
         except BaseException as error:
             if body is not None:
                 _close(body)
             return self.recover(error)
-        if _runs_no_code(body, self._environ):
+        # After write() the session may have changed once more, and only close() saves that.
+        if not written and _runs_no_code(body, self._environ):
             self._session.headers_sent(will_close=False)
             return body
         return _Body(self, body)

@@ -58,6 +58,8 @@ class Session(MutableMapping[str, Any]):
         values = self._begin_write()
         self._persistence.repository.codec.check(key, value)
         values[key] = value
+        if type(value) not in _IMMUTABLE:
+            self._lent = True  # the application still has it
         self._end_write()
 
     def __delitem__(self, key: str) -> None:
@@ -208,7 +210,7 @@ class Session(MutableMapping[str, Any]):
     def changed(self) -> None:
         """Say that something in the session changed.
 
-        Only needed for values changed while the response is being streamed; see Pyramid's `ISession`.
+        Never needed, since changes inside values are noticed; Pyramid's `ISession` has it.
         """
         self._begin_write()
         self._end_write()
@@ -275,7 +277,7 @@ class Session(MutableMapping[str, Any]):
                 persistence.save()
             elif persistence.phase is Phase.STORED and persistence.is_touch_due():
                 persistence.touch()
-        self._written = self._lent = False
+        self._written = False  # what was lent may change while the body is sent
 
     def _roll_back(self) -> None:
         """Forget what has not been saved."""
