@@ -102,6 +102,11 @@ class Session(MutableMapping[str, Any]):
         return self._persistence.is_new
 
     @property
+    def new(self) -> bool:
+        """Pyramid's and Flask's name for `is_new`."""
+        return self.is_new
+
+    @property
     def accessed(self) -> bool:
         """Whether the application has looked at the session."""
         return self._accessed
@@ -116,6 +121,12 @@ class Session(MutableMapping[str, Any]):
         """When the session began, in UTC; `regenerate()` does not change it."""
         self._read()
         return _utc(self._persistence.created_at)
+
+    @property
+    def created(self) -> int:
+        """When the session began, in Unix seconds, as Pyramid's `ISession` has it."""
+        self._read()
+        return self._persistence.created_at // 1000
 
     @property
     def expires_at(self) -> datetime:
