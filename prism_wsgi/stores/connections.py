@@ -9,7 +9,9 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
+
+from prism_wsgi.errors import ConfigError
 
 # Connections inherited across a fork. Collecting one would close, in the child, what the parent still uses.
 _abandoned: list[object] = []
@@ -114,6 +116,11 @@ class PooledConnections:
     """Borrows from the pool of an engine that belongs to the application, and returns at once."""
 
     def __init__(self, engine: Engine) -> None:
+        if isinstance(engine.pool, SingletonThreadPool | StaticPool):
+            raise ConfigError(
+                f"The engine for {engine.url.render_as_string()} shares one connection between the application and "
+                "the store, whose commits would be those of your transactions; use MemoryStore, or a SQLite file"
+            )
         self._engine = engine
 
     def acquire(self) -> Connection:

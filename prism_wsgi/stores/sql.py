@@ -38,6 +38,7 @@ from prism_wsgi.errors import (
     SessionConflict,
     SessionExists,
     SessionGone,
+    StoreError,
     StoreUnavailable,
 )
 from prism_wsgi.fork import notify_after_fork
@@ -265,8 +266,14 @@ class SQLAlchemyStore:
                     connection.is_broken = True
                     self._connections.drop_idle()
                 elif failure is not Failure.BUSY:
+                    connection.is_broken = failure is Failure.OTHER  # who knows in what state it is
                     self._give_up(failure, error)
                 last_error = error
+            except StoreError:
+                raise
+            except BaseException:
+                connection.is_broken = True  # a worker's timeout came in the middle of an answer
+                raise
             finally:
                 self._connections.release(connection)
             if failure is Failure.LOST and is_done is not None and is_done():

@@ -1,0 +1,851 @@
+"""SQLAlchemyStore on real databases: statements, failures of the server, forks, and engines that are not its own."""
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg.errors
+import pymysql
+import pytest
+from sqlalchemy import Engine, StaticPool, create_engine, make_url, text
+
+from prism_wsgi import (
+    ConfigError,
+    SchemaMissing,
+    SessionConflict,
+    SessionExists,
+    SessionGone,
+    SQLAlchemyStore,
+    StoredSession,
+    StoreUnavailable,
+    migrate,
+)
+from prism_wsgi.stores import sql
+from prism_wsgi.stores.connections import Connection
+from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
+
+SERVERS = ["postgresql", "mariadb", "mysqlclient"]
+
+
+@pytest.fixture
+def store(migrated_url: str) -> Iterator[SQLAlchemyStore]:
+    store = SQLAlchemyStore(migrated_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=SERVERS)
+def server_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a migrated database on each engine that is a server."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def on_server(server_url: str) -> Iterator[SQLAlchemyStore]:
+    store = SQLAlchemyStore(server_url)
+    yield store
+    store.close()
+
+
+def dialect_of(store: SQLAlchemyStore) -> str:
+    return store.engine.dialect.name.replace("mariadb", "mysql")
+
+
+# What is wrong when the store is made, or before the migrations have run
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.load("0" * 64),
+        lambda store: store.save(new_session()),
+        lambda store: store.destroy("0" * 64),
+        lambda store: store.touch("0" * 64, 1),
+        lambda store: store.replace(new_session(), new_session()),
+        lambda store: store.sweep(1, 1),
+        lambda store: store.find(),
+        lambda store: store.destroy_all("alice"),
+        lambda store: store.stats(),
+    ],
+    ids=["load", "save", "destroy", "touch", "replace", "sweep", "find", "destroy_all", "stats"],
+)
+def test_missing_table_names_the_command_that_makes_it(
+    database_url: str, use: Callable[[SQLAlchemyStore], object]
+) -> None:
+    store = SQLAlchemyStore(database_url, timeout=1)
+    with pytest.raises(SchemaMissing, match="prism-wsgi db upgrade") as error:
+        use(store)
+    assert "prism_sessions" in str(error.value)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "cannot be read"),
+        ("not a url", "cannot be read"),
+        ("postgres://localhost/db", "postgresql://"),
+        ("nosuch://localhost/db", "nosuch"),
+        ("sqlite+pysqlcipher:///x.db", "install"),
+        ("mysql+mysqlconnector://localhost/db", "install"),
+        (None, "cannot be read"),
+        (5, "cannot be read"),
+    ],
+)
+def test_url_that_cannot_work_is_a_configuration_error(url: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        SQLAlchemyStore(url)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("timeout", 0), ("timeout", True), ("timeout", "5"), ("sqlite_synchronous", "OFF"), ("table_name", "a; DROP")],
+)
+def test_setting_that_cannot_work_is_a_configuration_error(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        SQLAlchemyStore("sqlite:///x.db", **{setting: value})
+
+
+def test_nothing_is_connected_before_the_first_use() -> None:
+    store = SQLAlchemyStore("postgresql://nobody@127.0.0.1:1/nowhere")
+    assert "nowhere" in repr(store)
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
+def test_unreachable_server_is_reported_soon_and_without_the_password(driver: str) -> None:
+    store = SQLAlchemyStore(f"{driver}://user:hunter2@127.0.0.1:1/db", timeout=1)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as error:
+        store.load("0" * 64)
+    assert time.monotonic() - began < 5
+    told = "".join(traceback.format_exception(error.value)) + repr(store) + str(error.value)
+    assert "hunter2" not in told
+
+
+def test_wrong_password_is_not_shown(on_server: SQLAlchemyStore, server_url: str) -> None:
+    if dialect_of(on_server) == "postgresql":
+        pytest.skip("this server trusts everybody")
+    store = SQLAlchemyStore(make_url(server_url).set(username="nobody", password="hunter2"))
+    with pytest.raises(StoreUnavailable) as error:
+        store.load("0" * 64)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+
+
+def test_error_of_the_database_shows_no_data(store: SQLAlchemyStore) -> None:
+    session = new_session(data=b"canary-data", user="canary-user\0" + "x" * 300)
+    if dialect_of(store) == "sqlite":
+        store.save(replace(session, user=None))
+        session = replace(session, user="canary-user")
+    with pytest.raises((StoreUnavailable, SessionExists)) as error:
+        store.save(session)
+    told = "".join(traceback.format_exception(error.value))
+    assert "canary" not in str(error.value)
+    assert "canary-data" not in told
+    assert store.load(new_session().id) is None
+
+
+def test_taken_id_is_reported_without_the_row(store: SQLAlchemyStore) -> None:
+    session = new_session(data=b"canary", user="canary")
+    store.save(session)
+    with pytest.raises(SessionExists) as error:
+        store.save(session)
+    assert "canary" not in "".join(traceback.format_exception(error.value))
+
+
+# Statements
+
+
+@dataclass
+class Wire:
+    """What goes over a store's cursors, and what is made to go wrong there."""
+
+    statements: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str, Callable[[Any], None]]] = field(default_factory=list)
+
+    def fail(self, when: str, statement: str, fault: Callable[[Any], None], times: int = 1) -> None:
+        """Let `fault` happen before or after the next statement that begins so."""
+        self.faults += [(when, statement, fault)] * times
+
+    def happen(self, when: str, statement: str, cursor: Any) -> None:
+        for fault in self.faults:
+            if fault[0] == when and statement.startswith(fault[1]):
+                self.faults.remove(fault)
+                fault[2](cursor)
+                return
+
+
+class WatchedCursor:
+    """A driver's cursor under watch."""
+
+    def __init__(self, cursor: Any, wire: Wire) -> None:
+        self._cursor = cursor
+        self._wire = wire
+
+    def execute(self, statement: str, *parameters: object) -> object:
+        self._wire.statements.append(statement.split()[0])
+        self._wire.happen("before", statement, self._cursor)
+        result = self._cursor.execute(statement, *parameters)
+        self._wire.happen("after", statement, self._cursor)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[SQLAlchemyStore], Wire]:
+    """Put the cursors of a store under watch."""
+
+    def start(store: SQLAlchemyStore) -> Wire:
+        wire, acquire = Wire(), store._connections.acquire
+
+        def watched() -> Connection:
+            connection = acquire()
+            if not isinstance(connection.cursor, WatchedCursor):
+                connection.cursor = WatchedCursor(connection.cursor, wire)
+            return connection
+
+        monkeypatch.setattr(store._connections, "acquire", watched)
+        return wire
+
+    return start
+
+
+Watch = Callable[[SQLAlchemyStore], Wire]
+
+
+def test_each_verb_takes_as_few_statements_as_it_can(store: SQLAlchemyStore, watch: Watch) -> None:
+    session, wire = new_session(), watch(store)
+
+    def statements_of(verb: Callable[[], object]) -> list[str]:
+        wire.statements.clear()
+        verb()
+        return list(wire.statements)
+
+    assert statements_of(lambda: store.load(session.id)) == ["SELECT"]
+    assert statements_of(lambda: store.save(session)) == ["INSERT"]
+    assert statements_of(lambda: store.load(session.id)) == ["SELECT"]
+    assert statements_of(lambda: store.save(replace(session, version=1))) == ["UPDATE"]
+    assert statements_of(lambda: store.touch(session.id, session.expires_at + 1000)) == ["UPDATE"]
+    marker = replace(marker_of(session), version=2)
+    assert statements_of(lambda: store.replace(marker, new_session())) == ["BEGIN", "UPDATE", "INSERT"]
+    assert statements_of(lambda: store.destroy(session.id)) == ["DELETE"]
+
+
+def test_load_is_one_command_on_the_wire(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver: Any = pymysql.connections.Connection
+    migrate.upgrade(mariadb_url)
+    store, session = SQLAlchemyStore(mariadb_url), new_session()
+    store.save(session)
+    commands: list[str] = []
+    send = driver._execute_command
+
+    def counted(connection: Any, command: int, statement: Any) -> None:
+        commands.append(statement.decode().split()[0] if isinstance(statement, bytes) else statement)
+        send(connection, command, statement)
+
+    monkeypatch.setattr(driver, "_execute_command", counted)
+    store.load(session.id)
+    store.save(replace(session, version=1))
+    store.touch(session.id, session.expires_at + 1000)
+    assert commands == ["SELECT", "UPDATE", "UPDATE"]
+    store.close()
+
+
+def test_two_statements_of_sqlite_take_the_write_lock_at_once(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url)
+    store, session, traced = SQLAlchemyStore(sqlite_url), new_session(), list[str]()
+    store.save(session)
+    connection = store._connections.acquire()
+    driver: Any = connection.pooled.dbapi_connection
+    driver.set_trace_callback(lambda statement: traced.append(statement.split("_")[0].split("\n")[0]))
+    store._connections.release(connection)
+    store.replace(marker_of(session), new_session())
+    assert [statement.split(" prism")[0] for statement in traced] == [
+        "BEGIN IMMEDIATE",
+        "UPDATE",
+        "INSERT INTO",
+        "COMMIT",
+    ]
+    store.close()
+
+
+@pytest.mark.parametrize(("setting", "level"), [("NORMAL", 1), ("FULL", 2)])
+def test_sqlite_writes_ahead_and_waits_for_locks(sqlite_url: str, setting: str, level: int) -> None:
+    migrate.upgrade(sqlite_url)
+    store = SQLAlchemyStore(sqlite_url, timeout=3, sqlite_synchronous=setting)
+    store.load("0" * 64)
+    with closing(store.engine.raw_connection()) as connection:
+        cursor = connection.cursor()
+        found = [
+            cursor.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous", "busy_timeout")
+        ]
+    assert found == [("wal",), (level,), (3000,)]
+    store.close()
+
+
+def test_many_may_be_the_first_to_open_a_sqlite_file(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url)
+    with closing(sqlite3.connect(str(make_url(sqlite_url).database))) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    stores = [SQLAlchemyStore(sqlite_url) for _ in range(16)]
+    assert set(race([lambda store=store: store.save(new_session()) for store in stores])) == {None}  # type: ignore[misc]
+    assert stores[0].stats().live == 16
+    for store in stores:
+        store.close()
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"])
+@pytest.mark.parametrize("size", [65_535, 65_536, 70_000, 1_000_000])
+def test_data_is_never_cut_even_where_mariadb_is_not_strict(
+    driver: str, size: int, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{driver}_url")
+    migrate.upgrade(url)
+    lenient = make_url(url).update_query_dict({"init_command": "SET SESSION sql_mode=''"})
+    store, session = SQLAlchemyStore(lenient), new_session(data=os.urandom(size))
+    store.save(session)
+    assert loaded(store, session).data == session.data
+    store.save(replace(session, version=1, data=session.data[::-1]))
+    assert loaded(store, session).data == session.data[::-1]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "session_id", ["", "0", "0" * 63, "0" * 66, "A" * 64, "g" * 64, " " * 64, "é" * 64, "0" * 62 + "\n\n", None, 5]
+)
+def test_what_cannot_be_an_id_is_not_stored_and_asks_nothing(session_id: Any, watch: Watch) -> None:
+    store = SQLAlchemyStore("postgresql://nobody@127.0.0.1:1/nowhere")
+    assert store.load(session_id) is None
+    assert store.touch(session_id, 1) is False
+    store.destroy(session_id)
+
+
+def test_other_spelling_of_an_id_is_another_id(store: SQLAlchemyStore) -> None:
+    session = replace(new_session(), id="ab" * 32)
+    store.save(session)
+    assert store.load("AB" * 32) is None
+    store.destroy("AB" * 32)
+    assert store.load(session.id) is not None
+
+
+# Connections
+
+
+def test_every_connection_is_back_after_each_use(store: SQLAlchemyStore) -> None:
+    session = new_session()
+    store.save(session)
+    for use in VERBS.values():
+        with suppress(SessionGone, SessionConflict):
+            use(store, session)
+    with pytest.raises(SessionGone):
+        store.replace(marker_of(new_session()), new_session())
+    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    for connection in held:
+        store._connections.release(connection)
+    assert store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_wait_for_a_connection_is_bounded(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url)
+    store = SQLAlchemyStore(sqlite_url, timeout=0.2)
+    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        store.load("0" * 64)
+    assert time.monotonic() - began < 3
+    for connection in held:
+        store._connections.release(connection)
+    assert store.load("0" * 64) is None
+    store.close()
+
+
+def test_many_threads_share_few_connections(store: SQLAlchemyStore) -> None:
+    sessions = [new_session(data=b"%d" % number) for number in range(40)]
+
+    def use(session: StoredSession) -> bool:
+        store.save(session)
+        for version in range(1, 6):
+            stored = loaded(store, session)
+            assert (stored.data, stored.version) == (session.data, version)
+            store.save(stored)
+        return True
+
+    assert race([lambda session=session: use(session) for session in sessions]) == [True] * 40  # type: ignore[misc]
+
+
+def kill_idle_connections(store: SQLAlchemyStore) -> int:
+    """Let the server close every connection to the store's database; return how many there were."""
+    admin = create_engine(store.engine.url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        if dialect_of(store) == "postgresql":
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            killed = len(connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}")).all())
+            while connection.scalar(text(f"SELECT count(*) {others}")):
+                pass
+        else:
+            others = "FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
+            found = connection.scalars(text(f"SELECT id {others}")).all()
+            killed = len(found)
+            for number in found:
+                connection.execute(text(f"KILL {number}"))
+            while connection.scalar(text(f"SELECT count(*) {others}")):
+                pass
+    admin.dispose()
+    return killed
+
+
+VERBS: dict[str, Callable[[SQLAlchemyStore, StoredSession], object]] = {
+    "load": lambda store, session: store.load(session.id),
+    "insert": lambda store, session: store.save(new_session()),
+    "update": lambda store, session: store.save(replace(session, version=1)),
+    "destroy": lambda store, session: store.destroy(session.id),
+    "touch": lambda store, session: store.touch(session.id, session.expires_at + 1000),
+    "replace": lambda store, session: store.replace(marker_of(session), new_session()),
+    "find": lambda store, session: store.find(),
+    "destroy_all": lambda store, session: store.destroy_all("alice"),
+    "sweep": lambda store, session: store.sweep(1, 1),
+    "stats": lambda store, session: store.stats(),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
+def test_idle_connection_killed_by_the_server_goes_unnoticed(server_url: str, verb: str, own_engine: bool) -> None:
+    engine = create_engine(server_url) if own_engine else None
+    store, session = SQLAlchemyStore(engine or server_url), new_session()
+    store.save(session)
+    store.stats()
+    assert kill_idle_connections(store) >= 1
+    VERBS[verb](store, session)
+    store.close()
+    store.engine.dispose()
+
+
+def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLAlchemyStore) -> None:
+    session = new_session()
+    on_server.save(session)
+    begun = threading.Barrier(8)
+    acquire = on_server._connections.acquire
+
+    def open_one() -> None:
+        connection = acquire()
+        begun.wait(30)
+        on_server._connections.release(connection)
+
+    race([open_one] * 8)
+    assert kill_idle_connections(on_server) >= 8
+    assert all(race([lambda: on_server.load(session.id)] * 16))
+
+
+# Faults
+
+
+def drop_connection(cursor: Any) -> None:
+    """What a driver does when the server goes away in the middle of an answer."""
+    connection = cursor.connection
+    if "psycopg" in type(connection).__module__:
+        connection.close()
+        raise psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly")
+    if "pymysql" in type(connection).__module__:
+        connection._force_close()
+        raise pymysql.OperationalError(2013, "Lost connection to MySQL server during query")
+    import MySQLdb
+
+    connection.close()
+    raise MySQLdb.OperationalError(2013, "Lost connection to server during query")
+
+
+def raising(store: SQLAlchemyStore, sqlstate: str, number: int) -> Callable[[Any], None]:
+    """A fault that raises an error of the store's driver."""
+
+    def fault(_: Any) -> None:
+        if dialect_of(store) == "postgresql":
+            raise psycopg.errors.lookup(sqlstate)("injected")
+        driver: Any = store.engine.dialect.loaded_dbapi
+        raise driver.OperationalError(number, "injected")
+
+    return fault
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("verb", ["insert", "update", "destroy", "touch"])
+def test_connection_lost_around_a_statement_leaves_exactly_one_effect(
+    on_server: SQLAlchemyStore, watch: Watch, verb: str, when: str
+) -> None:
+    session = new_session()
+    if verb != "insert":
+        on_server.save(session)
+    wire = watch(on_server)
+    statement = {"insert": "INSERT", "update": "UPDATE", "destroy": "DELETE", "touch": "UPDATE"}[verb]
+    wire.fail(when, statement, drop_connection)
+    changed = replace(session, data=b"changed", version=0 if verb == "insert" else 1)
+    later = session.expires_at + 60_000
+    if verb in ("insert", "update"):
+        on_server.save(changed)
+        assert on_server.load(session.id) == replace(changed, version=changed.version + 1)
+    elif verb == "touch":
+        assert on_server.touch(session.id, later) is True
+        assert on_server.load(session.id) == replace(session, version=1, expires_at=later)
+    else:
+        on_server.destroy(session.id)
+        assert on_server.load(session.id) is None
+    assert wire.faults == []
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "UPDATE", "INSERT"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_connection_lost_inside_a_replacement_leaves_exactly_one_effect(
+    on_server: SQLAlchemyStore, watch: Watch, statement: str, when: str
+) -> None:
+    session, new = new_session(), new_session()
+    on_server.save(session)
+    wire = watch(on_server)
+    wire.fail(when, statement, drop_connection)
+    on_server.replace(marker_of(session), new)
+    assert loaded(on_server, session).superseded
+    assert loaded(on_server, session).version == 2
+    assert on_server.load(new.id) == replace(new, version=1)
+    assert wire.faults == []
+
+
+class LosingCommit:
+    """A connection that commits, and is lost before the answer."""
+
+    def __init__(self, pooled: Any, commits: list[str]) -> None:
+        self._pooled = pooled
+        self._commits = commits
+
+    def commit(self) -> None:
+        self._pooled.commit()
+        self._commits.append("commit")
+        drop_connection(self._pooled.cursor())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pooled, name)
+
+
+def test_commit_whose_answer_is_lost_is_found_to_have_happened(on_server: SQLAlchemyStore) -> None:
+    session, new = new_session(), new_session()
+    on_server.save(session)
+    connection, commits = on_server._connections.acquire(), list[str]()
+    connection.pooled = LosingCommit(connection.pooled, commits)  # type: ignore[assignment]
+    on_server._connections.release(connection)
+    on_server.replace(marker_of(session), new)
+    assert commits == ["commit"]
+    assert loaded(on_server, session).version == 2
+    assert on_server.load(new.id) == replace(new, version=1)
+
+
+def test_rival_that_saved_while_the_answer_was_lost_is_not_overwritten(
+    on_server: SQLAlchemyStore, watch: Watch
+) -> None:
+    session = new_session()
+    on_server.save(session)
+    rival = SQLAlchemyStore(on_server.engine.url)
+
+    def lose_to_rival(cursor: Any) -> None:
+        rival.save(replace(session, version=1, data=b"rival"))
+        drop_connection(cursor)
+
+    watch(on_server).fail("before", "UPDATE", lose_to_rival)
+    with pytest.raises(SessionConflict):
+        on_server.save(replace(session, version=1, data=b"mine"))
+    assert loaded(on_server, session).data == b"rival"
+    rival.close()
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "number"),
+    [("40001", 1213), ("40P01", 1213), ("55P03", 1205)],
+    ids=["serialisation failure", "deadlock", "lock wait"],
+)
+def test_save_is_repeated_after_a_deadlock(
+    on_server: SQLAlchemyStore, watch: Watch, sqlstate: str, number: int
+) -> None:
+    session, new, wire = new_session(), new_session(), watch(on_server)
+    wire.fail("before", "INSERT", raising(on_server, sqlstate, number), times=3)
+    on_server.save(session)
+    wire.fail("before", "INSERT", raising(on_server, sqlstate, number), times=3)
+    on_server.replace(marker_of(session), new)
+    assert loaded(on_server, session).version == 2
+    assert loaded(on_server, new).version == 1
+
+
+def test_deadlocks_without_end_are_given_up(on_server: SQLAlchemyStore, watch: Watch) -> None:
+    session, wire = new_session(), watch(on_server)
+    wire.fail("before", "INSERT", raising(on_server, "40P01", 1213), times=1000)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        on_server.save(session)
+    assert time.monotonic() - began < 10
+    assert len(wire.statements) <= sql.MAX_ATTEMPTS
+    wire.faults.clear()
+    assert on_server.load(session.id) is None
+
+
+@pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
+@pytest.mark.parametrize("verb", ["insert", "update", "touch", "replace", "destroy", "destroy_all"])
+def test_server_that_became_read_only_is_left_for_its_successor(server_url: str, verb: str, own_engine: bool) -> None:
+    engine = create_engine(server_url, pool_size=1) if own_engine else None
+    store, session = SQLAlchemyStore(engine or server_url), new_session()
+    store.save(session)
+    command = "SET SESSION TRANSACTION READ ONLY"
+    if dialect_of(store) == "postgresql":
+        command = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+    connection = store._connections.acquire()
+    connection.cursor.execute(command)
+    if not connection.is_autocommit:
+        connection.pooled.commit()
+    store._connections.release(connection)
+    VERBS[verb](store, session)
+    store.close()
+    store.engine.dispose()
+
+
+@pytest.mark.parametrize(("sqlstate", "number"), [("25006", 1290), ("25006", 1047), ("25006", 1836)])
+def test_server_that_stays_read_only_is_reported(
+    on_server: SQLAlchemyStore, watch: Watch, sqlstate: str, number: int
+) -> None:
+    wire = watch(on_server)
+    wire.fail("before", "INSERT", raising(on_server, sqlstate, number), times=1000)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        on_server.save(new_session())
+    assert time.monotonic() - began < 10
+    assert 1 < len(wire.statements) <= sql.MAX_ATTEMPTS
+
+
+@contextmanager
+def holding_lock(store: SQLAlchemyStore, session: StoredSession) -> Iterator[None]:
+    """Hold, in a transaction of somebody else's, the lock that a save of the session needs."""
+    other = create_engine(store.engine.url)
+    with other.connect() as connection:
+        if dialect_of(store) == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(
+                store.table.update().where(store.table.c.id == bytes.fromhex(session.id)).values(user_id="other")
+            )
+        yield
+        connection.rollback()
+    other.dispose()
+
+
+def test_wait_for_a_lock_is_bounded(migrated_url: str) -> None:
+    store, session = SQLAlchemyStore(migrated_url, timeout=0.3), new_session()
+    store.save(session)
+    with holding_lock(store, session):
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.save(replace(session, version=1, data=b"late"))
+        assert time.monotonic() - began < 5
+        assert loaded(store, session).data == session.data
+    store.save(replace(session, version=1, data=b"in time"))
+    assert loaded(store, session).data == b"in time"
+    store.close()
+
+
+class Interrupted(BaseException):
+    """What a server raises into a worker that took too long."""
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "mariadb"])
+def test_connection_interrupted_in_the_middle_of_an_answer_is_not_used_again(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{driver}_url")
+    migrate.upgrade(url)
+    store, session = SQLAlchemyStore(url), new_session()
+    store.save(session)
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with holding_lock(store, session):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Interrupted):
+                store.save(replace(session, version=1))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert loaded(store, session).id == session.id
+    stored = loaded(store, session)
+    store.save(replace(stored, data=b"after"))
+    assert loaded(store, session).data == b"after"
+    store.close()
+
+
+# Forks
+
+
+def use_in_child(store: SQLAlchemyStore, number: int) -> None:
+    session = new_session(data=b"%d" % number)
+    store.save(session)
+    for version in range(1, 51):
+        stored = loaded(store, session)
+        assert (stored.data, stored.version) == (b"%d" % number, version)
+        store.save(stored)
+    store.stats()
+
+
+def connection_name(store: SQLAlchemyStore) -> object:
+    """What the server calls the connection that the store uses next."""
+    connection = store._connections.acquire()
+    try:
+        function = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()", "sqlite": "1"}[dialect_of(store)]
+        connection.cursor.execute(f"SELECT {function}")
+        return connection.cursor.fetchall()[0]
+    finally:
+        store._connections.release(connection)
+
+
+@pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
+def test_store_used_before_a_fork_works_in_every_process(migrated_url: str, own_engine: bool) -> None:
+    engine = create_engine(migrated_url) if own_engine else None
+    store, session = SQLAlchemyStore(engine or migrated_url), new_session(data=b"parent")
+    store.save(session)
+    store.stats()
+    before = connection_name(store)
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                use_in_child(store, number)
+                code = 0
+            finally:
+                if code:
+                    traceback.print_exc()
+                os._exit(code)
+        children.append(child)
+    for _ in range(50):
+        assert loaded(store, session).data == b"parent"
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
+    assert connection_name(store) == before
+    assert store.stats().live == 5
+    if dialect_of(store) == "sqlite":
+        with closing(store.engine.raw_connection()) as connection:
+            assert connection.cursor().execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    store.close()
+    store.engine.dispose()
+
+
+def test_fork_while_every_connection_is_lent_leaves_the_child_able_to_work(migrated_url: str) -> None:
+    store, session = SQLAlchemyStore(migrated_url, timeout=2), new_session()
+    store.save(session)
+    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if loaded(store, session).data == session.data else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    for connection in held:
+        store._connections.release(connection)
+    assert loaded(store, session).data == session.data
+    store.close()
+
+
+# An engine of the application's
+
+
+@pytest.fixture(params=[{}, {"isolation_level": "AUTOCOMMIT"}], ids=["as it comes", "autocommit"])
+def engine(migrated_url: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = create_engine(migrated_url, **request.param)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+    yield engine
+    engine.dispose()
+
+
+def orders(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.scalars(text("SELECT id FROM orders ORDER BY id")))
+
+
+def test_transaction_of_the_application_is_its_own(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite" and engine.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        pytest.skip("SQLite has one writer at a time, and the application is it")
+    store, session = SQLAlchemyStore(engine), new_session(user="alice")
+    store.save(session)
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        connection.execute(text("INSERT INTO orders VALUES (1)"))
+        store.save(replace(session, version=1, data=b"saved"))
+        store.load(session.id)
+        store.touch(session.id, session.expires_at + 1000)
+        store.destroy_all("nobody")
+        with pytest.raises(SessionConflict):
+            store.save(replace(session, version=1))
+        with pytest.raises(SessionExists):
+            store.save(session)
+        assert connection.in_transaction()
+        connection.rollback()
+    assert orders(engine) == []
+    assert loaded(store, session).data == b"saved"
+
+
+def test_application_that_only_reads_keeps_its_transaction(engine: Engine) -> None:
+    store, session = SQLAlchemyStore(engine), new_session()
+    with engine.connect() as connection:
+        connection.execute(text("SELECT * FROM orders")).all()
+        store.save(session)
+        assert connection.in_transaction()
+    assert store.load(session.id) is not None
+
+
+def test_connection_goes_back_to_the_applications_pool_after_each_use(engine: Engine) -> None:
+    store, session = SQLAlchemyStore(engine), new_session()
+    for use in VERBS.values():
+        with suppress(SessionGone, SessionConflict):
+            use(store, session)
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_closing_the_store_leaves_the_engine_open(engine: Engine) -> None:
+    store = SQLAlchemyStore(engine)
+    store.save(new_session())
+    idle = engine.pool.checkedin()  # type: ignore[attr-defined]
+    store.close()
+    assert engine.pool.checkedin() == idle > 0  # type: ignore[attr-defined]
+
+
+def test_engine_with_one_connection_for_everything_is_refused() -> None:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    for shared in (engine, create_engine("sqlite://")):
+        with pytest.raises(ConfigError, match="connection"):
+            SQLAlchemyStore(shared)
+
+
+def test_sessions_of_two_tables_are_apart(database_url: str) -> None:
+    clock = ManualClock()
+    for name in ("first_sessions", "second_sessions"):
+        migrate.upgrade(database_url, table_name=name)
+    first, second = (
+        SQLAlchemyStore(database_url, table_name=name, clock=clock) for name in ("first_sessions", "second_sessions")
+    )
+    session = new_session()
+    first.save(session)
+    assert second.load(session.id) is None
+    second.save(session)
+    first.destroy(session.id)
+    assert second.load(session.id) is not None
+    first.close()
+    second.close()
