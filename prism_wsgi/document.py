@@ -47,6 +47,8 @@ class Codec:
         if type(key) is not str:
             raise SerializationError(f"session[{key!r}]: keys must be str, not {type(key).__name__}", "session")
         if self._check is not None:
+            if not key.isascii():
+                self._check("session", {key: None})
             self._check(f"session[{key!r}]", value)
 
     def encode(self, document: Document) -> bytes:

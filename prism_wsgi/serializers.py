@@ -87,7 +87,8 @@ def _check(value: object, depth: int) -> None:
     if kind is str:
         _check_text(value)  # type: ignore[arg-type]
     elif kind is float or kind is Decimal:
-        if not math.isfinite(value):  # type: ignore[arg-type]
+        # math.isfinite() would take 1E+400 for infinite, since no float is that large
+        if not (value.is_finite() if kind is Decimal else math.isfinite(value)):  # type: ignore[attr-defined, arg-type]
             raise _UnstorableError("is not a finite number")
     elif kind is datetime or kind is time:
         if value.tzinfo is not None and value.utcoffset() is None:  # type: ignore[attr-defined]
@@ -163,6 +164,13 @@ def _pack_int(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
+def _unpack_decimal(data: bytes) -> Decimal:
+    value = Decimal(data.decode())
+    if not value.is_finite():
+        raise ValueError("a number that is not finite")
+    return value
+
+
 def _pack_timedelta(value: timedelta) -> bytes:
     return _pack([value.days, value.seconds, value.microseconds])
 
@@ -184,7 +192,7 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
     7: (time, lambda value: value.isoformat().encode(), lambda data, _: time.fromisoformat(data.decode())),
     8: (timedelta, _pack_timedelta, lambda data, depth: timedelta(*_unpack(data, depth))),
     9: (UUID, lambda value: value.bytes, lambda data, _: UUID(bytes=data)),
-    10: (Decimal, lambda value: str(value).encode(), lambda data, _: Decimal(data.decode())),
+    10: (Decimal, lambda value: str(value).encode(), lambda data, _: _unpack_decimal(data)),
 }
 _PACKERS = {kind: (code, pack) for code, (kind, pack, _) in _EXTENSIONS.items()}
 
