@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, SchemaMissing, SQLAlchemyStore, StoredSession, StoreUnavailable
-from prism_wsgi.sweeper import RETRY_DELAYS, Sweeper, SweepEnd, SweepResult
+from prism_wsgi.sweeper import RETRY_DELAYS, SweepEnd, Sweeper, SweepResult
 
 NOW = 1_800_000_000.0
 
