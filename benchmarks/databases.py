@@ -1,0 +1,62 @@
+"""A fresh database on each engine for one run, dropped at its end."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from sqlalchemy import URL, NullPool, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+
+from prism_wsgi import migrate
+
+POSTGRESQL = os.environ.get("PRISM_BENCH_POSTGRESQL", "postgresql+psycopg://root@127.0.0.1:5432/postgres")
+MARIADB = os.environ.get("PRISM_BENCH_MARIADB", "mysql+mysqldb://root@127.0.0.1:3306/")
+REDIS = os.environ.get("PRISM_BENCH_REDIS", "redis://127.0.0.1:6379/9")
+
+ENGINES = ("memory", "sqlite", "postgresql", "mariadb", "redis", "cookie")
+
+_SERVERS = {"postgresql": POSTGRESQL, "mariadb": MARIADB}
+
+Places = dict[str, str]
+"""Where each engine that can be measured keeps its data: a URL, or "" for memory and cookies."""
+
+
+@contextmanager
+def fresh_databases(engines: Iterable[str]) -> Iterator[Places]:
+    """Yield where each engine is; those that do not answer are left out, and said to be."""
+    places: Places = {}
+    with ExitStack() as stack:
+        for engine in engines:
+            try:
+                if engine == "sqlite":
+                    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="prism_bench_"))
+                    places[engine] = f"sqlite:///{directory}/sessions.db"
+                elif engine in _SERVERS:
+                    places[engine] = stack.enter_context(_server_database(make_url(_SERVERS[engine])))
+                else:
+                    places[engine] = REDIS if engine == "redis" else ""
+            except (DBAPIError, ImportError) as error:
+                print(f"{engine} is left out: {str(error).splitlines()[0]}")
+        for engine in ("sqlite", *_SERVERS):
+            if engine in places:
+                for table in ("prism_sessions", "floor_sessions"):
+                    migrate.upgrade(places[engine], table_name=table)
+        yield places
+
+
+@contextmanager
+def _server_database(server: URL) -> Iterator[str]:
+    name = f"prism_bench_{secrets.token_hex(4)}"
+    admin = create_engine(server, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+    def execute(statement: str) -> None:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    execute(f"CREATE DATABASE {name}")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        execute(f"DROP DATABASE {name}{' WITH (FORCE)' if server.get_backend_name() == 'postgresql' else ''}")
