@@ -4,7 +4,12 @@ Each returns a new list: an application may hand the same list to every request,
 it sends one visitor's cookie to the next.
 """
 
+import re
+
 Headers = list[tuple[str, str]]
+
+# What stands between commas, but for those inside a quoted string: no-cache="Set-Cookie, ETag"
+_DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 
 
 def vary_on_cookie(headers: Headers) -> Headers:
@@ -28,13 +33,14 @@ def is_public(headers: Headers) -> bool:
     names = {_directive_name(directive) for directive in directives}
     if names & {"private", "no-store"}:
         return False
-    return bool(names & {"public", "s-maxage"}) or ("max-age" in names and "max-age=0" not in directives)
+    is_stale_at_once = any(directive.lower() == "max-age=0" for directive in directives)
+    return bool(names & {"public", "s-maxage"}) or ("max-age" in names and not is_stale_at_once)
 
 
 def make_private(headers: Headers) -> Headers:
     """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
     directives = _cache_directives(headers)
-    if "no-store" in directives or "private" in directives:
+    if any(directive.lower() in ("no-store", "private") for directive in directives):
         return headers
     kept = [one for one in directives if _directive_name(one) not in ("public", "s-maxage", "private")]
     others = [(name, value) for name, value in headers if name.lower() != "cache-control"]
@@ -53,9 +59,9 @@ def _values(headers: Headers, name: str) -> str:
 
 
 def _cache_directives(headers: Headers) -> list[str]:
-    listed = _values(headers, "cache-control").split(",")
-    return [directive.strip().lower() for directive in listed if directive.strip()]
+    listed = _DIRECTIVE.findall(_values(headers, "cache-control"))
+    return [directive.strip() for directive in listed if directive.strip()]
 
 
 def _directive_name(directive: str) -> str:
-    return directive.partition("=")[0].strip()
+    return directive.partition("=")[0].strip().lower()
