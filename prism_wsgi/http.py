@@ -34,6 +34,9 @@ class Request(webob.Request):
     @property
     def session(self) -> Session:
         """The visitor's session. Raises ConfigError without SessionMiddleware around the application."""
+        session = self.environ.get("webob.adhoc_attrs", {}).get("session")  # there under any environ_key
+        if isinstance(session, Session) and DEFAULT_ENVIRON_KEY not in self.environ:
+            return session
         return get_session(self.environ)
 
 
