@@ -1,6 +1,7 @@
 """MemoryStore: sessions in this process's memory, the least recently used going first."""
 
 import heapq
+import math
 import threading
 from collections import OrderedDict
 from datetime import timedelta
@@ -32,7 +33,7 @@ class MemoryStore:
         seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
         if type(max_sessions) is not int or max_sessions < 1:
             raise ConfigError(f"max_sessions must be a positive whole number, not {max_sessions!r}")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
             raise ConfigError(f"ttl must be a positive number of seconds or a timedelta, not {ttl!r}")
         self._max_sessions = max_sessions
         self._ttl_ms = int(seconds * 1000)
