@@ -5,26 +5,20 @@ kept open: about the cost of the raw driver, where Core's own execute costs 2.2 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import (
     URL,
-    ColumnElement,
-    CursorResult,
     Engine,
-    Executable,
     Table,
-    and_,
     bindparam,
-    case,
     delete,
-    func,
     insert,
     select,
-    text,
     update,
 )
+from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql import ClauseElement
@@ -46,6 +40,8 @@ from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.base import StoredSession, StoreStats
 from prism_wsgi.stores.connections import Connection, Connections, KeptConnections, PooledConnections
 from prism_wsgi.stores.engine import Failure, classify, create_store_engine
+from prism_wsgi.stores.rows import key_of, loaded_columns, stored_session
+from prism_wsgi.stores.upkeep import Upkeep
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
@@ -94,6 +90,7 @@ class SQLAlchemyStore:
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
         self._statements = _Statements(self.table, self.engine)
+        self._upkeep = Upkeep(self.table, self.engine.dialect.name)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._connections: Connections = (
             KeptConnections(self.engine, limit=MAX_CONNECTIONS, timeout=timeout)
@@ -115,7 +112,7 @@ class SQLAlchemyStore:
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
-        key = _key(session_id)
+        key = key_of(session_id)
         if key is None:
             return None
         session = self._run(lambda cursor: self._select(cursor, session_id, key))
@@ -127,13 +124,13 @@ class SQLAlchemyStore:
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there."""
-        key = _key(session_id)
+        key = key_of(session_id)
         if key is not None:
             self._run(lambda cursor: self._statements.delete.run(cursor, p_id=key))
 
     def touch(self, session_id: str, expires_at: int) -> bool:
         """Move the expiry to `expires_at`, never back; False when the session is gone."""
-        key = _key(session_id)
+        key = key_of(session_id)
         return key is not None and bool(self._run(lambda cursor: self._touch(cursor, session_id, key, expires_at)))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
@@ -147,65 +144,29 @@ class SQLAlchemyStore:
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
-        statement = self._sweep_statement(before, limit)
-        return self._execute(statement, lambda result: int(result.rowcount))
+        return self._execute(lambda connection: self._upkeep.sweep(connection, before, limit))
 
     def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return live sessions in the order of their ids; see `IndexedStore.find`."""
-        columns = self.table.c
-        statement = (
-            select(columns.id, *self._statements.loaded_columns)
-            .where(columns.expires_at > self._now(), columns.superseded.is_(False))
-            .order_by(columns.id)
-            .limit(limit)
-        )
-        if user is not None:
-            statement = statement.where(self._belongs_to(user))
-        if after is not None:
-            statement = statement.where(columns.id > bytes.fromhex(after))
-        return self._execute(statement, lambda rows: [_stored(bytes(row[0]).hex(), row[1:]) for row in rows])
+        return self._execute(lambda connection: self._upkeep.find(connection, self._now(), user, limit, after))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
-        columns = self.table.c
-        statement = delete(self.table).where(self._belongs_to(user))
-        if except_id is not None:
-            statement = statement.where(columns.id != bytes.fromhex(except_id))
-        return self._execute(statement, lambda result: int(result.rowcount))
+        return self._execute(lambda connection: self._upkeep.destroy_all(connection, user, except_id))
 
     def stats(self) -> StoreStats:
         """Count what is stored now; reads the whole table."""
-        columns, now = self.table.c, self._now()
-        live, marker = columns.expires_at > now, columns.superseded.is_(True)
-
-        def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-            return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-
-        statement = select(
-            count(and_(live, ~marker)),
-            count(~live),
-            count(and_(live, marker)),
-            count(and_(live, columns.user_id.is_not(None))),
-            func.coalesce(func.sum(func.length(columns.data)), 0),
-            func.min(case((~live, columns.expires_at))),
-        )
-
-        def counted(result: CursorResult[Any]) -> StoreStats:
-            *counts, oldest_expired = tuple(result.one())
-            live, expired, superseded, logged_in, data_bytes = map(int, counts)
-            return StoreStats(live, expired, superseded, logged_in, data_bytes, oldest_expired)
-
-        return self._execute(statement, counted)
+        return self._execute(lambda connection: self._upkeep.stats(connection, self._now()))
 
     # The statements of the hot verbs, on the driver's cursor
 
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         self._statements.select.run(cursor, p_id=key)
         rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
-        return _stored(session_id, rows[0]) if rows else None
+        return stored_session(session_id, rows[0]) if rows else None
 
     def _save(self, cursor: DBAPICursor, session: StoredSession) -> None:
-        key = _key(session.id)
+        key = key_of(session.id)
         if key is None:
             raise ValueError(f"A session's id is {ID_LENGTH} lower-case hex digits")
         values = {
@@ -307,13 +268,13 @@ class SQLAlchemyStore:
             raise
         return result
 
-    def _execute(self, statement: Executable, read: Callable[[CursorResult[Any]], _ResultT]) -> _ResultT:
-        """Run a statement that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
         deadline = time.monotonic() + self._timeout
         for attempt in range(MAX_ATTEMPTS):
             try:
                 with self.engine.begin() as connection:
-                    return read(connection.execute(statement))
+                    return work(connection)
             except sa_exc.DBAPIError as error:
                 assert isinstance(error.orig, Exception)
                 # SQLAlchemy has emptied the pool of a lost connection, but does not take "read-only" for one.
@@ -354,41 +315,12 @@ class SQLAlchemyStore:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _belongs_to(self, user: str) -> ColumnElement[bool]:
-        # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
-        column = self.table.c.user_id
-        return and_(column == user, column + "." == user + ".")
-
-    def _sweep_statement(self, before: int, limit: int) -> Executable:
-        # The DELETE itself repeats the condition on expires_at: one that relies on its subquery alone deletes
-        # sessions that were extended in between.
-        table, dialect = self.table, self.engine.dialect.name
-        expired = and_(table.c.sweep_bucket <= sweep_bucket(before), table.c.expires_at <= before)
-        if dialect in ("mysql", "mariadb"):
-            # IN (subquery) is eighty times slower here and blocks everybody; this form locks what it deletes.
-            return text(
-                f"DELETE FROM {table.name} WHERE sweep_bucket <= :bucket AND expires_at <= :before "  # noqa: S608
-                "ORDER BY sweep_bucket LIMIT :limit"
-            ).bindparams(bucket=sweep_bucket(before), before=before, limit=limit)
-        oldest = select(table.c.id).where(expired).order_by(table.c.sweep_bucket).limit(limit)
-        if dialect == "postgresql":
-            oldest = oldest.with_for_update(skip_locked=True)
-        return delete(table).where(table.c.id.in_(oldest), table.c.expires_at <= before)
-
 
 class _Statements:
     """The hot verbs' statements, compiled for one engine."""
 
     def __init__(self, table: Table, engine: Engine) -> None:
         columns = table.c
-        self.loaded_columns = [
-            columns.data,
-            columns.version,
-            columns.created_at,
-            columns.expires_at,
-            columns.user_id,
-            columns.superseded,
-        ]
         has_id = columns.id == bindparam("p_id")
         is_live = columns.expires_at > bindparam("p_now")
         written: dict[str, Any] = {
@@ -398,7 +330,7 @@ class _Statements:
             "sweep_bucket": bindparam("p_bucket"),
             "superseded": bindparam("p_superseded"),
         }
-        self.select = _Compiled(select(*self.loaded_columns).where(has_id), engine)
+        self.select = _Compiled(select(*loaded_columns(table)).where(has_id), engine)
         self.insert = _Compiled(
             insert(table).values(id=bindparam("p_id"), version=1, created_at=bindparam("p_created"), **written),
             engine,
@@ -433,17 +365,3 @@ class _Compiled:
         values |= self._constants
         cursor.execute(self._sql, values if self._order is None else [values[name] for name in self._order])
         return cursor.rowcount
-
-
-def _key(session_id: str) -> bytes | None:
-    """Return an id as it is stored, None for what cannot be one."""
-    try:
-        key = bytes.fromhex(session_id)
-    except (TypeError, ValueError):
-        return None
-    return key if 2 * len(key) == ID_LENGTH == len(session_id) and key.hex() == session_id else None
-
-
-def _stored(session_id: str, columns: Sequence[Any]) -> StoredSession:
-    data, version, created_at, expires_at, user, superseded = columns
-    return StoredSession(session_id, bytes(data), version, created_at, expires_at, user, bool(superseded))

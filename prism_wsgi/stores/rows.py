@@ -1,0 +1,37 @@
+"""How a session is a row: its key, and the columns it is read from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table
+
+from prism_wsgi.stores.base import StoredSession
+from prism_wsgi.tokens import ID_LENGTH
+
+
+def key_of(session_id: str) -> bytes | None:
+    """Return an id as it is stored, None for what cannot be one."""
+    try:
+        key = bytes.fromhex(session_id)
+    except (TypeError, ValueError):
+        return None
+    return key if 2 * len(key) == ID_LENGTH == len(session_id) and key.hex() == session_id else None
+
+
+def loaded_columns(table: Table) -> list[ColumnElement[Any]]:
+    """Return what `stored_session` takes, in its order."""
+    columns = table.c
+    return [
+        columns.data,
+        columns.version,
+        columns.created_at,
+        columns.expires_at,
+        columns.user_id,
+        columns.superseded,
+    ]
+
+
+def stored_session(session_id: str, columns: Sequence[Any]) -> StoredSession:
+    """Return the session of that id from its columns."""
+    data, version, created_at, expires_at, user, superseded = columns
+    return StoredSession(session_id, bytes(data), version, created_at, expires_at, user, bool(superseded))
