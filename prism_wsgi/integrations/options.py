@@ -1,0 +1,60 @@
+"""SessionMiddleware's settings as types, for the integrations that pass them on."""
+
+from collections.abc import Sequence
+from copy import copy
+from datetime import timedelta
+from typing import TypedDict
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from prism_wsgi.clock import Clock
+from prism_wsgi.cookies import SameSite
+from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.serializers import Serializer
+from prism_wsgi.settings import CookieOn, OnStoreError, Secret
+from prism_wsgi.stores.base import SessionStore
+
+
+class SessionOptions(TypedDict, total=False):
+    """The settings that frameworks have no names of their own for; see SessionMiddleware."""
+
+    store: SessionStore | None
+    secret: Secret | Sequence[Secret] | None
+    max_lifetime: int | timedelta | None
+    touch_interval: float | timedelta | None
+    persistent: bool
+    cookie_on: CookieOn | str
+    max_size: int
+    on_store_error: OnStoreError | str
+    save_on_error: bool
+    serializer: Serializer | None
+    environ_key: str
+    clock: Clock
+
+
+class MiddlewareOptions(SessionOptions, total=False):
+    """Every setting of SessionMiddleware; see there."""
+
+    cookie_name: str
+    ttl: int | timedelta
+    path: str
+    domain: str | None
+    secure: bool
+    httponly: bool
+    samesite: SameSite | str
+    partitioned: bool
+
+
+def prepared(options: MiddlewareOptions) -> SessionMiddleware:
+    """Return a middleware whose settings have been validated, to be put around applications."""
+    return SessionMiddleware(_no_application, **options)
+
+
+def around(app: WSGIApplication, middleware: SessionMiddleware) -> SessionMiddleware:
+    """Return the same middleware, over the same store, around another application."""
+    twin = copy(middleware)
+    twin.app = app
+    return twin
+
+
+def _no_application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    raise AssertionError("Only the copies around applications are called")

@@ -1,0 +1,98 @@
+"""The same site in every framework, over HTTP."""
+
+from pathlib import Path
+from wsgiref.types import WSGIApplication
+
+import bottle_site
+import django_site
+import flask_site
+import pyramid_site
+import pytest
+import webob_site
+import werkzeug_site
+from paste.deploy import loadapp
+from serving import SECRET, SiteContract
+
+from prism_wsgi import MemoryStore, SessionMiddleware
+
+
+class TestWebOb(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return webob_site.make_app(store, SECRET)
+
+
+class TestWerkzeug(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return werkzeug_site.make_app(store, SECRET)
+
+
+class TestDjango(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return django_site.make_app(store, SECRET)
+
+
+class TestBottle(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return bottle_site.make_app(store, SECRET)
+
+
+class TestFlask(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return flask_site.make_app(store, SECRET)
+
+
+class TestPyramid(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return pyramid_site.make_app(store, {"prism.secret": SECRET, "prism.store": store})
+
+
+class TestPyramidInsideTheMiddleware(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        return SessionMiddleware(pyramid_site.make_app(store, {}), store=store, secret=SECRET)
+
+
+class TestPyramidWithItsOwnSettingsInsideTheMiddleware(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore) -> WSGIApplication:
+        app = pyramid_site.make_app(store, {"prism.secret": "not used, for the middleware around wins"})
+        return SessionMiddleware(app, store=store, secret=SECRET)
+
+
+store_of_the_ini: MemoryStore
+"""What the ini's `store` names."""
+
+
+def paste_app(global_conf: dict[str, str]) -> WSGIApplication:
+    return pyramid_site.make_app(store_of_the_ini, {})
+
+
+INI = f"""
+[pipeline:main]
+pipeline = sessions site
+
+[filter:sessions]
+use = egg:prism_wsgi
+secret = {SECRET}
+store = test_sites:store_of_the_ini
+
+[app:site]
+paste.app_factory = test_sites:paste_app
+"""
+
+
+class TestPasteDeploy(SiteContract):
+    @pytest.fixture
+    def application(self, store: MemoryStore, tmp_path: Path) -> WSGIApplication:
+        global store_of_the_ini
+        store_of_the_ini = store
+        ini = tmp_path / "site.ini"
+        ini.write_text(INI)
+        application: WSGIApplication = loadapp(f"config:{ini}")
+        return application

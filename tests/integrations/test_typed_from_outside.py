@@ -1,0 +1,51 @@
+"""The public names, as the type checker sees them in an application of one's own."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from served import ROOT
+
+# None of them ships type hints.
+CONFIGURATION = """
+[mypy]
+[mypy-bottle,django.*,pyramid.*]
+ignore_missing_imports = True
+"""
+
+MISTAKES = """
+from prism_wsgi import SessionMiddleware, get_session
+from prism_wsgi.bottle import SessionPlugin
+from prism_wsgi.flask import PrismSessions, session
+
+SessionPlugin(secret="s", ttl="an hour")
+SessionPlugin(secret="s", cookie_nam="shop")
+PrismSessions(store="sqlite://")
+session.permanent = "yes"
+session.login(7)
+reveal_type(session["n"])
+"""
+
+
+def mypy(*arguments: str, cwd: Path) -> str:
+    cache = ROOT / ".mypy_cache" / "outside"
+    options = ("--strict", "--config-file=", f"--cache-dir={cache}", f"--python-executable={sys.executable}")
+    command = [sys.executable, "-m", "mypy", *options, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False).stdout
+
+
+def test_an_application_in_each_framework_passes_mypy_strict(tmp_path: Path) -> None:
+    (tmp_path / "setup.cfg").write_text(CONFIGURATION)
+    for site in (ROOT / "tests" / "integrations").glob("*_site.py"):
+        shutil.copy(site, tmp_path)
+    sites = sorted(path.name for path in tmp_path.glob("*_site.py"))
+    assert len(sites) == 6
+    assert "Success: no issues found in 6 source files" in mypy("--config-file=setup.cfg", *sites, cwd=tmp_path)
+
+
+def test_mistakes_are_found_by_the_type_checker(tmp_path: Path) -> None:
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    report = mypy("--disable-error-code=import-untyped", "mistakes.py", cwd=tmp_path)
+    assert [line.split(":")[1] for line in report.splitlines() if ": error:" in line] == ["6", "7", "8", "9", "10"]
+    assert 'Revealed type is "Any"' in report
