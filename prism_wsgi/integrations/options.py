@@ -1,4 +1,8 @@
-"""SessionMiddleware's settings as types, for the integrations that pass them on."""
+"""SessionMiddleware's settings as types, for the integrations that pass them on.
+
+An integration takes `**options: Unpack[MiddlewareOptions]`: explicit to type checkers and editors, checked by the
+middleware itself, and listed once.
+"""
 
 from collections.abc import Sequence
 from copy import copy

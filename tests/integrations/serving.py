@@ -13,7 +13,7 @@ from wsgiref.types import WSGIApplication
 import pytest
 from served import Browser, Page
 
-from prism_wsgi import MemoryStore
+from prism_wsgi import MemoryStore, StoredSession
 
 SECRET = "0123456789-abcdefghijklmnopqrstuvwxyz"
 
@@ -44,12 +44,23 @@ def post(browser: Browser, path: str, **form: str) -> Page:
     return browser.post(path, csrf_token=browser.get("/").field("csrf_token"), **form)
 
 
+class FragileStore(MemoryStore):
+    """A store that can be switched off."""
+
+    is_down = False
+
+    def load(self, session_id: str) -> StoredSession | None:
+        if self.is_down:
+            raise OSError("nobody answers")
+        return super().load(session_id)
+
+
 class SiteContract:
     """What the site does, whatever framework serves it; a subclass provides `application`."""
 
     @pytest.fixture
-    def store(self) -> MemoryStore:
-        return MemoryStore()
+    def store(self) -> FragileStore:
+        return FragileStore()
 
     @pytest.fixture
     def visit(self, application: WSGIApplication) -> Iterator[Visit]:
@@ -128,3 +139,14 @@ class SiteContract:
         post(browser, "/notes", note="milk")
         assert post(browser, "/fail").status == 500
         assert "notes: milk;" in browser.get("/").text
+
+    def test_a_store_that_is_down_is_a_503_and_logs_nobody_out(self, visit: Visit, store: FragileStore) -> None:
+        browser = visit()
+        post(browser, "/login", user="ada")
+        store.is_down = True
+        page = browser.get("/")
+        assert page.status == 503
+        assert page.headers["Retry-After"] == "5"
+        assert "Set-Cookie" not in page.headers
+        store.is_down = False
+        assert "user: ada;" in browser.get("/").text

@@ -108,6 +108,22 @@ def test_a_permanent_session_lasts_for_permanent_session_lifetime(store: MemoryS
     assert f"Max-Age={7 * DAY}" in response.headers["Set-Cookie"]
 
 
+def test_sessions_can_be_permanent_from_the_start_without_storing_empty_ones(store: MemoryStore) -> None:
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = SECRET
+    PrismSessions(app, store=store, persistent=True)
+
+    def make_permanent() -> bool:
+        session.permanent = True
+        return session.permanent
+
+    show(app, "/permanent", make_permanent)
+    response = app.test_client().get("/permanent")
+    assert response.text == "True"
+    assert "Max-Age=" in response.headers["Set-Cookie"]
+    assert len(store) == 0
+
+
 def test_the_cookie_has_flasks_defaults(app: Flask) -> None:
     attributes = app.test_client().get("/count").headers["Set-Cookie"].split("; ")
     assert attributes[0].startswith("session=")

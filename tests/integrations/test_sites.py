@@ -10,10 +10,10 @@ import pyramid_site
 import pytest
 import webob_site
 import werkzeug_site
-from paste.deploy import loadapp
+from paste.deploy import loadapp, loadfilter
 from serving import SECRET, SiteContract
 
-from prism_wsgi import MemoryStore, SessionMiddleware
+from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware
 
 
 class TestWebOb(SiteContract):
@@ -96,3 +96,18 @@ class TestPasteDeploy(SiteContract):
         ini.write_text(INI)
         application: WSGIApplication = loadapp(f"config:{ini}")
         return application
+
+    def test_a_key_that_is_no_setting_is_refused_when_the_ini_is_loaded(self, tmp_path: Path) -> None:
+        ini = tmp_path / "wrong.ini"
+        ini.write_text(INI.replace("store =", "stor ="))
+        with pytest.raises(ConfigError, match="stor is not a setting; did you mean store"):
+            loadapp(f"config:{ini}")
+
+    def test_the_middleware_has_the_settings_of_its_section(self, tmp_path: Path) -> None:
+        ini = tmp_path / "settings.ini"
+        section = f"use = egg:prism_wsgi\nsecret = {SECRET}\nstore = memory\nttl = 60\nsamesite = strict\n"
+        ini.write_text(f"[DEFAULT]\ndebug = true\n[filter:main]\n{section}")
+        middleware = loadfilter(f"config:{ini}")(webob_site.make_app(MemoryStore(), SECRET))
+        assert isinstance(middleware, SessionMiddleware)
+        assert middleware.repository.ttl == 60
+        assert middleware.cookie.samesite == "Strict"
