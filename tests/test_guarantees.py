@@ -28,6 +28,7 @@ from prism_wsgi import (
     migrate,
     persistence,
 )
+from prism_wsgi.clock import pause
 from prism_wsgi.testing import ManualClock
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
@@ -416,6 +417,34 @@ def test_counting_beside_other_writers_is_exact(browser: Browser) -> None:
     for _ in range(ROUNDS):
         assert {visit.status for visit in browser.at_once(actions)} == {"200 OK"}
     assert browser.read() == {"n": 8 * ROUNDS} | {f"key {number}": number for number in range(8)}
+
+
+def test_nobody_enters_atomic_while_another_is_inside(
+    browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser.do(put("n", 0))
+    inside, waiting = threading.Event(), threading.Event()
+    entered: list[int] = []
+
+    def pause_and_tell(attempt: int) -> None:
+        waiting.set()
+        pause(attempt)
+
+    def hold(session: Session) -> None:
+        with session.atomic():
+            inside.set()
+            assert waiting.wait(20)
+            assert entered == []
+            session["n"] += 1
+
+    def follow() -> None:
+        assert inside.wait(20)
+        entered.append(copy_of(browser, site).do(count))
+
+    monkeypatch.setattr(persistence, "pause", pause_and_tell)
+    run_at_once([lambda: browser.do(hold), follow])
+    assert entered == [2]
+    assert browser.read() == {"n": 2}
 
 
 def test_atomic_sees_what_was_saved_since_the_session_was_read(browser: Browser, site: SessionMiddleware) -> None:
