@@ -189,6 +189,24 @@ def test_setting_modified_is_allowed_and_false_forgets_the_changes(app: Flask, b
     assert browser.get("/show").text == "5"
 
 
+def test_setting_modified_saves_what_a_stream_changes_inside_a_value(app: Flask, browse: Browse) -> None:
+    @app.get("/stream")
+    def stream() -> Response:
+        numbers = flask.session["numbers"] = [1]
+
+        def body() -> Iterator[str]:
+            yield "begun"
+            numbers.append(2)
+            flask.session.modified = True
+
+        return flask.Response(stream_with_context(body()))
+
+    show(app, "/numbers", lambda: flask.session["numbers"])
+    browser = browse(app)
+    browser.get("/stream")
+    assert browser.get("/numbers").text == "[1, 2]"
+
+
 def test_using_the_session_varies_the_response_and_leaving_it_does_not(app: Flask) -> None:
     show(app, "/accessed", lambda: flask.session.accessed)
     client = app.test_client()
@@ -251,6 +269,18 @@ def test_a_session_whose_last_key_is_removed_ends(app: Flask, browse: Browse, st
     assert browser.get("/pop").text == "1"
     assert len(store) == 0
     assert len(browser.cookies) == 0
+
+
+def test_a_page_that_fails_after_removing_the_last_key_ends_nothing(app: Flask, browse: Browse) -> None:
+    def fail() -> None:
+        del flask.session["n"]
+        raise LookupError
+
+    show(app, "/fail", fail)
+    browser = browse(app)
+    browser.get("/count")
+    assert browser.get("/fail").status == 500
+    assert browser.get("/show").text == "1"
 
 
 def test_an_empty_session_of_somebody_logged_in_stays(app: Flask, browse: Browse) -> None:
