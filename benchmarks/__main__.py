@@ -1,104 +1,88 @@
-"""Measure prism_wsgi beside the floor and its peers: `python3 dev.py bench`."""
+"""Measure prism_wsgi beside the floor and its peers, on databases of its own that are dropped at the end."""
 
 import argparse
 import json
-import os
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import parts
+from benchmarks.chart import draw
 from benchmarks.databases import ENGINES, fresh_databases
-from benchmarks.measure import cells, measure
-from benchmarks.placement import Placement, place
+from benchmarks.machine import machine
+from benchmarks.page import as_text, write_page
+from benchmarks.placement import Placement
 from benchmarks.report import Figures
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.subjects import FLOOR, PEERS, PRISM, subjects
+from benchmarks.subjects import FLOOR, PEERS, PRISM
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results.json"
+CHART = ROOT / "docs" / "benchmarks.svg"
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def main() -> None:
+    """Run the chosen parts, print the figures, and write what was asked for."""
     options = _parser().parse_args()
-    figures: Figures = {"measured_on": measured_on()}
-    figures |= time_requests(options)
-    print(as_text(figures))
+    figures = measured(options)
+    print("\n" + as_text(figures))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        _write_json(options.json, figures)
+    if options.publish:
+        _write_json(RESULTS, figures)
+        CHART.write_text(draw(figures))
+        write_page(PAGE, figures)
 
 
-def time_requests(options: argparse.Namespace) -> Figures:
-    """Time every chosen subject in every chosen scenario."""
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenarios]
+def measured(options: argparse.Namespace) -> Figures:
+    """Return the figures of a run."""
+    plan = parts.Plan(
+        options.subjects,
+        options.scenarios,
+        seconds=min(options.seconds, 60) if options.quick else options.seconds,
+        rounds=min(options.rounds, 3) if options.quick else options.rounds,
+        table_sizes=tuple(options.rows),
+        placement=options.placement,
+    )
+    figures: Figures = {"machine": machine()}
     with fresh_databases(options.engines) as places:
-        made = cells(subjects(places, options.subjects), scenarios)
-        for cell in made:
-            cell.prepare()
-        placed = place(places, options.placement)
-        return {"placement": placed} | measure(made, options.seconds)
+        for part in parts.PARTS if options.publish else options.parts:
+            print(f"Measuring {part} ...", flush=True)
+            figures |= parts.run(part, places, plan)
+    figures["load_after"] = machine()["load_average"]
+    return figures
 
 
-def measured_on() -> dict[str, object]:
-    """Say what the figures were measured on."""
-    packages = ("prism_wsgi", "sqlalchemy", "psycopg", "mysqlclient", "msgpack", "webob", "beaker", "django")
-    packages += ("flask", "flask-session", "pyramid_session_redis", "gunicorn")
-    return {
-        "processor": _processor(),
-        "processors": os.cpu_count(),
-        "system": platform.platform(),
-        "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in packages},
-        "load_average": os.getloadavg(),
-    }
-
-
-def as_text(figures: Figures) -> str:
-    """Return the figures as a person reads them."""
-    parts = [f"{figures['rounds']} rounds, one hmac.digest {figures['digest_us']:.2f} µs. {figures['placement']}"]
-    parts.append("Microseconds added per request over the same application without sessions, medians:")
-    for engine in ENGINES:
-        if any(cell["engine"] == engine for cell in figures["added_us"]):
-            parts.append(report.as_markdown(report.added_table(figures, engine)))
-    return "\n\n".join(parts)
+def _write_json(path: Path, figures: Figures) -> None:
+    path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev.py bench", description=__doc__)
-    scenarios = [scenario.name for scenario in SCENARIOS]
-    everybody = [PRISM, FLOOR, *PEERS]
+    _add_choice(parser, "--parts", tuple(parts.PARTS), parts.SHORT_PARTS)
     _add_choice(parser, "--engines", ENGINES, ENGINES)
+    scenarios = tuple(scenario.name for scenario in SCENARIOS)
     _add_choice(parser, "--scenarios", scenarios, scenarios)
+    everybody = (PRISM, FLOOR, *PEERS)
     _add_choice(parser, "--subjects", everybody, everybody)
-    parser.add_argument("--seconds", type=float, default=480, help="time for timing requests (default: %(default)s)")
-    parser.add_argument("--placement", type=Placement, choices=list(Placement), default=Placement.APART)
+    seconds = "how long requests are timed; default: %(default)s"
+    parser.add_argument("--seconds", type=float, default=480, metavar="N", help=seconds)
+    rounds = "how often the other parts take turns; default: %(default)s"
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help=rounds)
+    sizes = "the sizes of the tables that the part `rows` fills; default: %(default)s"
+    parser.add_argument("--rows", type=int, nargs=2, default=(10_000, 5_000_000), metavar="N", help=sizes)
+    where = "the databases' processors beside the application's: %(choices)s; default: %(default)s"
+    parser.add_argument("--placement", type=Placement, choices=list(Placement), default=Placement.APART, help=where)
+    parser.add_argument("--quick", action="store_true", help="two minutes: shorter, and coarser")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    publish = "run every part, and renew results.json, the chart and the page under docs/"
+    parser.add_argument("--publish", action="store_true", help=publish)
     return parser
 
 
-def _add_choice(
-    parser: argparse.ArgumentParser,
-    name: str,
-    choices: tuple[str, ...] | list[str],
-    default: tuple[str, ...] | list[str],
-) -> None:
-    listed = ", ".join(choices)
-    parser.add_argument(name, nargs="+", choices=choices, default=default, metavar="NAME", help=f"of {listed}")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _add_choice(parser: argparse.ArgumentParser, name: str, choices: Sequence[str], default: Sequence[str]) -> None:
+    listed = f"of {', '.join(choices)}; default: {'all' if choices == default else ', '.join(default)}"
+    parser.add_argument(name, nargs="+", choices=choices, default=default, metavar="NAME", help=listed)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -60,3 +61,10 @@ def _server_database(server: URL) -> Iterator[str]:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:
         execute(f"DROP DATABASE {name}{' WITH (FORCE)' if server.get_backend_name() == 'postgresql' else ''}")
+
+
+def set_sqlite_pragmas(connection: object, _: object) -> None:
+    """Give a peer's connection to SQLite what prism_wsgi's have; listens to SQLAlchemy's "connect"."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")

@@ -3,61 +3,128 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.databases import ENGINES
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.subjects import FLOOR, PRISM
 
 Figures = dict[str, Any]
 
+_TIMED = "added_us"
+
 
 def added(figures: Figures, engine: str, name: str, scenario: str) -> float | None:
     """Return the median of one cell in added microseconds, or None when it was not measured."""
-    for cell in figures.get("added_us", []):
-        if (cell["engine"], cell["name"], cell["scenario"]) == (engine, name, scenario):
-            return float(cell["median"])
-    return None
+    return _look_up(figures, _TIMED, "median", engine, name, scenario)
+
+
+def messages(figures: Figures, engine: str, name: str, scenario: str) -> float | None:
+    """Return the messages a request costs, or None when they were not counted."""
+    return _look_up(figures, "messages", "messages", engine, name, scenario)
 
 
 def fastest_peer(figures: Figures, engine: str, scenario: str) -> float | None:
     """Return the least that a peer on this engine adds, or None when none was measured."""
     medians = [
-        cell["median"]
-        for cell in figures.get("added_us", [])
+        float(cell["median"])
+        for cell in figures.get(_TIMED, [])
         if (cell["engine"], cell["scenario"]) == (engine, scenario) and cell["name"] not in (PRISM, FLOOR)
     ]
     return min(medians, default=None)
 
 
-def added_table(figures: Figures, engine: str) -> list[list[str]]:
-    """Return what each subject adds in each scenario on an engine, with ratios to the floor."""
-    cells = [cell for cell in figures["added_us"] if cell["engine"] == engine]
-    names = list(dict.fromkeys(cell["name"] for cell in cells))
-    measured = {cell["scenario"] for cell in cells}
-    scenarios = [scenario.name for scenario in SCENARIOS if scenario.name in measured]
-    names.sort(key=lambda name: (name != FLOOR, name != PRISM))
-    rows = [[engine, *scenarios]]
-    for name in names:
-        rows.append([name, *(_figure(figures, engine, name, scenario) for scenario in scenarios)])
-    if PRISM in names and len(names) > 2:
-        rows.append(
-            ["fastest peer / prism_wsgi", *(_peer_ratio(figures, engine, scenario) for scenario in scenarios)]
-        )
+def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
+    """Return every table for which there are figures, each with its heading."""
+    found = []
+    for engine in ENGINES:
+        if any(cell["engine"] == engine for cell in figures.get(_TIMED, [])):
+            found.append((f"{engine}: µs added per request (times the floor)", _added_table(figures, engine)))
+    if "messages" in figures:
+        found.append(("Messages to the database per request", _messages_table(figures)))
+    if "threads" in figures:
+        rows = [["8 threads", "loads/s, store", "loads/s, raw connections", "ratio"]]
+        for engine, rates in figures["threads"].items():
+            ratio = f"{rates['store'] / rates['raw']:.2f}"
+            rows.append([engine, f"{rates['store']:,.0f}", f"{rates['raw']:,.0f}", ratio])
+        found.append(("Eight threads sharing one store", rows))
+    if "rows" in figures:
+        rows = [["engine", "rows", "load, median µs", "load, 99 % µs", "inserts/s"]]
+        for engine, sizes in figures["rows"].items():
+            rows += [
+                [
+                    engine,
+                    f"{one['rows']:,}",
+                    short(one["load_us"]),
+                    short(one["load_p99_us"]),
+                    f"{one['inserts_per_second']:,.0f}",
+                ]
+                for one in sizes
+            ]
+        found.append(("Small and large tables", rows))
+    if "http" in figures:
+        found.append(("Requests a second through gunicorn", _http_table(figures)))
+    return found
+
+
+def _added_table(figures: Figures, engine: str) -> list[list[str]]:
+    cells = [cell for cell in figures[_TIMED] if cell["engine"] == engine]
+    names, scenarios = _names(cells), _scenarios(cells)
+    rows = [["", *scenarios]]
+    rows += [[name, *(_figure(figures, engine, name, scenario) for scenario in scenarios)] for name in names]
+    if PRISM in names and set(names) - {PRISM, FLOOR}:
+        rows.append(["*fastest peer*", *(_peer_ratio(figures, engine, scenario) for scenario in scenarios)])
     return rows
 
 
+def _messages_table(figures: Figures) -> list[list[str]]:
+    cells = figures["messages"]
+    scenarios = _scenarios(cells)
+    rows = [["", "", *scenarios]]
+    for engine in ENGINES:
+        for name in _names([cell for cell in cells if cell["engine"] == engine]):
+            counts = [messages(figures, engine, name, scenario) for scenario in scenarios]
+            rows.append([engine, name, *("" if count is None else f"{count:g}" for count in counts)])
+    return rows
+
+
+def _http_table(figures: Figures) -> list[list[str]]:
+    cells = figures["http"]
+    scenarios = _scenarios(cells)
+    rates = {(cell["engine"], cell["name"], cell["scenario"]): cell["per_second"] for cell in cells}
+    rows = [["", "", *scenarios]]
+    for engine, name in dict.fromkeys((cell["engine"], cell["name"]) for cell in cells):
+        measured = [rates.get((engine, name, scenario)) for scenario in scenarios]
+        rows.append([engine, name, *("" if rate is None else f"{rate:,.0f}" for rate in measured)])
+    return rows
+
+
+def _names(cells: list[dict[str, Any]]) -> list[str]:
+    return sorted(dict.fromkeys(cell["name"] for cell in cells), key=lambda name: (name != FLOOR, name != PRISM))
+
+
+def _scenarios(cells: list[dict[str, Any]]) -> list[str]:
+    measured = {cell["scenario"] for cell in cells}
+    return [scenario.name for scenario in SCENARIOS if scenario.name in measured]
+
+
 def _figure(figures: Figures, engine: str, name: str, scenario: str) -> str:
-    median = added(figures, engine, name, scenario)
+    median, least = added(figures, engine, name, scenario), added(figures, engine, FLOOR, scenario)
     if median is None:
         return ""
-    least = added(figures, engine, FLOOR, scenario)
-    ratio = (
-        "" if least is None or name == FLOOR or least <= 0 else f" ({median / least:.{2 if name == PRISM else 1}f}x)"
-    )
-    return f"{short(median)}{ratio}"
+    if least is None or name == FLOOR:
+        return short(median)
+    return f"{short(median)} ({median / least:.{2 if name == PRISM else 0}f}x)"
 
 
 def _peer_ratio(figures: Figures, engine: str, scenario: str) -> str:
     ours, peer = added(figures, engine, PRISM, scenario), fastest_peer(figures, engine, scenario)
-    return f"{peer / ours:.1f}" if ours and peer else ""
+    return f"{peer / ours:.1f}x ours" if ours and peer else ""
+
+
+def _look_up(figures: Figures, part: str, value: str, engine: str, name: str, scenario: str) -> float | None:
+    for cell in figures.get(part, []):
+        if (cell["engine"], cell["name"], cell["scenario"]) == (engine, name, scenario):
+            return float(cell[value])
+    return None
 
 
 def short(value: float) -> str:
@@ -68,8 +135,6 @@ def short(value: float) -> str:
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, aligned so that it can be read as it is. The first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    rule = "| " + " | ".join("-" * width for width in widths) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    head, *lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    rule = " | ".join("-" * width for width in widths)
+    return "\n".join(f"| {line} |" for line in (head, rule, *lines))

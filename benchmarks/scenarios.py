@@ -54,7 +54,7 @@ SCENARIOS = (
     Scenario("new", "/write", Sent.NONE, "no cookie, one key written"),
     Scenario("forged", "/untouched", Sent.FORGED, "forged cookie, session not used"),
     Scenario("forged_read", "/read", Sent.FORGED, "forged cookie, one key read"),
-    Scenario("expired", "/untouched", Sent.VALID, "expired cookie, session not used"),
+    Scenario("expired", "/read", Sent.VALID, "expired cookie, one key read"),
     Scenario("first_visit", "/untouched", Sent.NONE, "no cookie, session not used"),
     Scenario("login", "/login", Sent.LATEST, "new id for a session that goes on"),
     Scenario("touch", "/touch", Sent.LATEST, "one key read, activity to be recorded"),

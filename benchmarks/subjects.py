@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from wsgiref.types import WSGIApplication
@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from benchmarks import floor
 from benchmarks.databases import Places
-from benchmarks.scenarios import ACTIONS, SCENARIOS, bare_application, plain_application, read
+from benchmarks.scenarios import ACTIONS, SCENARIOS, Action, bare_application, plain_application, read
 from prism_wsgi import InsecureSecretWarning, MemoryStore, SessionMiddleware, SessionStore, SQLAlchemyStore
 
 PRISM = "prism_wsgi"
@@ -55,7 +55,7 @@ class Subject:
         return scenario not in self.omits
 
 
-def subjects(places: Places, names: list[str]) -> list[Subject]:
+def subjects(places: Places, names: Sequence[str]) -> list[Subject]:
     """Return everything that can be measured; a peer that is not installed is left out, and said to be."""
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore", InsecureSecretWarning)
@@ -91,7 +91,7 @@ def prism_subjects(places: Places) -> list[Subject]:
 
 
 def _prism(engine: str, place: str) -> Subject:
-    actions = {**ACTIONS, "/touch": read, "/login": _prism_login}
+    actions: dict[str, Action] = {**ACTIONS, "/touch": read, "/login": _prism_login}
     app = plain_application("prism.session", actions)
 
     def middleware(clock: Callable[[], float], ttl: int) -> WSGIApplication:
@@ -132,7 +132,7 @@ class _Login:
 
 def floor_subjects(places: Places) -> list[Subject]:
     """Return the floor on each of its engines."""
-    actions = {**ACTIONS, "/touch": _floor_touch, "/login": _prism_login}
+    actions: dict[str, Action] = {**ACTIONS, "/touch": _floor_touch, "/login": _prism_login}
     found = []
     for engine, place in places.items():
         store = floor_store(engine, place)
