@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "set-up-for"
+PEERS_STAMP = VENV / "has-peers"
 
 
 def demo(arguments: list[str]) -> int:
@@ -32,7 +33,17 @@ def lint(arguments: list[str]) -> int:
     return max([run(*check, *arguments) for check in checks])
 
 
-TASKS = (demo, test, lint)
+def bench(arguments: list[str]) -> int:
+    """Measure prism_wsgi beside its peers, in ten minutes (--quick: in two); -h lists the options."""
+    if not PEERS_STAMP.exists():
+        print("Installing the peers (once) ...", flush=True)
+        if install("bench"):
+            sys.exit("dev.py could not install the peers; what pip said is above")
+        PEERS_STAMP.touch()
+    return run("python", "-m", "benchmarks", *arguments)
+
+
+TASKS = (demo, test, lint, bench)
 
 
 def run(tool: str, *arguments: str) -> int:
@@ -48,15 +59,19 @@ def set_up() -> None:
     if pip("--version"):
         sys.exit(f"dev.py needs pip for {sys.executable}; on Debian: apt-get install python3-pip")
     print("Setting up .venv (once, a minute or two) ...", flush=True)
-    # Without pip inside, venv needs no ensurepip, which Debian has in a package of its own; and pip that
-    # installs into another Python minds no EXTERNALLY-MANAGED (PEP 668).
+    # Without pip inside, venv needs no ensurepip, which Debian has in a package of its own.
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV], check=True)
-    into_venv = ("--python", str(VENV / "bin" / "python"), "install", "--quiet", "--editable")
-    if pip(*into_venv, f"{ROOT}[dev]"):
+    if install("dev"):
         sys.exit("dev.py could not install the project's tools; what pip said is above")
-    if not has_mysql_client() or pip(*into_venv, f"{ROOT}[mysqlclient]"):
+    if not has_mysql_client() or install("mysqlclient"):
         print("No mysqlclient (it needs gcc and default-libmysqlclient-dev): its tests will be skipped.")
     STAMP.write_text(wanted)
+
+
+def install(extra: str) -> int:
+    """Install the project with an extra into .venv."""
+    # pip that installs into another Python minds no EXTERNALLY-MANAGED (PEP 668).
+    return pip("--python", str(VENV / "bin" / "python"), "install", "--quiet", "--editable", f"{ROOT}[{extra}]")
 
 
 def pip(*arguments: str) -> int:

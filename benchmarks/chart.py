@@ -120,6 +120,7 @@ def _text(
     x: float, y: float, text: str, *, size: float = 12, weight: int = 400, colour: str = _INK, anchor: str = "start"
 ) -> str:
     style = f'font-size="{size}" font-weight="{weight}" fill="{colour}" text-anchor="{anchor}"'
+    style += ' paint-order="stroke" stroke="#fff" stroke-width="3"'  # lines pass behind
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
 
 

@@ -202,6 +202,9 @@ class SQLFloor:
         self.insert(new, data, expires_at)
         self._execute("COMMIT")
 
+    def close(self) -> None:
+        self._cursor.connection.close()
+
 
 def sqlite_cursor(path: str) -> sqlite3.Cursor:
     """Return a cursor on a connection as everybody's here: WAL, synchronous=NORMAL."""
@@ -218,8 +221,11 @@ def postgresql_cursor(conninfo: str) -> Any:
     return psycopg.connect(conninfo, autocommit=True).cursor(binary=True)
 
 
-def mariadb_cursor(host: str, port: int, user: str, database: str) -> Any:
+def mariadb_cursor(host: str | None, port: int, user: str | None, password: str | None, database: str | None) -> Any:
     """Return a mysqlclient cursor, each statement committing itself."""
     import MySQLdb
 
-    return MySQLdb.connect(host=host, port=port, user=user, database=database, autocommit=True).cursor()
+    connection = MySQLdb.connect(
+        host=host, port=port, user=user, password=password or "", database=database, autocommit=True
+    )
+    return connection.cursor()

@@ -80,6 +80,7 @@ def measure(cells: list[Cell], seconds: float) -> dict[str, Any]:
         for cell in cells:
             cell.take_turn()
         rounds += 1
+    gc.unfreeze()
     return {"rounds": rounds, "digest_us": _digest_us(cells), "added_us": _added(cells)}
 
 
