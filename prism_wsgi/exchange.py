@@ -25,6 +25,10 @@ class Answering(Protocol):
         """Learn that the headers are out, and whether `at_close` will be called."""
         ...
 
+    def is_untouched(self) -> bool:
+        """Tell whether the application has not looked at the session."""
+        ...
+
     def at_failure(self) -> None:
         """Learn that the application raised, and what it raised goes on to the server."""
         ...
@@ -84,7 +88,7 @@ class Exchange:
                 _close(body)
             return self.recover(error)
         # After write() the session may have changed once more, and only close() saves that.
-        if not written and _runs_no_code(body, self._environ):
+        if not written and (self._session.is_untouched() or _runs_no_code(body, self._environ)):
             self._session.headers_sent(will_close=False)
             return body
         return _Body(self, body)

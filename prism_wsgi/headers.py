@@ -14,17 +14,15 @@ _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 
 def vary_on_cookie(headers: Headers) -> Headers:
     """Say that the response depends on the cookie (RFC 9110 12.5.5; CVE-2023-30861)."""
+    first = next((index for index, (name, _) in enumerate(headers) if name.lower() == "vary"), None)
+    if first is None:
+        return [*headers, ("Vary", "Cookie")]
     fields = [field.strip().lower() for field in _values(headers, "vary").split(",")]
     if "*" in fields or "cookie" in fields:
         return headers
-    for index, (name, value) in enumerate(headers):
-        if name.lower() == "vary":
-            return [
-                *headers[:index],
-                (name, f"{value}, Cookie" if value.strip() else "Cookie"),
-                *headers[index + 1 :],
-            ]
-    return [*headers, ("Vary", "Cookie")]
+    name, value = headers[first]
+    joined = f"{value}, Cookie" if value.strip() else "Cookie"
+    return [*headers[:first], (name, joined), *headers[first + 1 :]]
 
 
 def is_public(headers: Headers) -> bool:

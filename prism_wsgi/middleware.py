@@ -212,6 +212,9 @@ class _Answer:
     def headers_sent(self, *, will_close: bool) -> None:
         self._session._stage = Stage.STREAMING if will_close else Stage.DETACHED
 
+    def is_untouched(self) -> bool:
+        return not self._session.accessed
+
     def at_failure(self) -> None:
         if self._middleware.save_on_error and not self._is_over:
             self._save_late()

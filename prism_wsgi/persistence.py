@@ -1,10 +1,6 @@
 """Persistence: one session's way from the store and back during one request."""
 
-import secrets
-import time
-from contextlib import suppress
 from enum import Enum, auto
-from typing import NamedTuple
 
 from prism_wsgi.clock import pause
 from prism_wsgi.document import Document
@@ -13,8 +9,6 @@ from prism_wsgi.errors import (
     SessionConflict,
     SessionExists,
     SessionGone,
-    SessionTooLarge,
-    StoreError,
     StoreUnavailable,
 )
 from prism_wsgi.events import Reason
@@ -23,10 +17,6 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at, new_secret, session_id
 
 MAX_ATTEMPTS = 40
-LEASE_SECONDS = 5.0
-"""How long one request may stay inside `atomic()` before another takes it for dead."""
-LOCK_SECONDS = 30.0
-"""How long `atomic()` waits for its turn."""
 
 
 class Phase(Enum):
@@ -66,10 +56,9 @@ class Persistence:
     reachable = False
     """Whether the browser holds, or is being sent, the cookie of this id."""
     lease = 0
-    """The number under which this request is inside `atomic()`."""
+    """The number under which this request is inside `atomic()`, 0 outside."""
     _dropped = False
     _unreadable_id: str | None = None
-    _checkpoint: "_Checkpoint | None" = None
     _origin: tuple[str, Token | None, StoredSession | None] | None = None
 
     def __init__(self, repository: Repository, token: Token | None) -> None:
@@ -81,7 +70,7 @@ class Persistence:
         else:
             self.phase = Phase.UNREAD
             self.reachable = True
-            self._take_identity(token.secret)
+            self.take_identity(token.secret)
 
     @property
     def ttl(self) -> int:
@@ -107,16 +96,16 @@ class Persistence:
         self.failed = True
         row = self.repository.load(self.id)
         self.failed = False
-        self.document, self.created_at = Document(), issued_at(self.secret)
         if row is None and self.token.refreshed == 0:
             # Issued by us and never stored: the one id that may be written under without being held.
             self.phase, self.is_new = Phase.NEW, True
+            self.document, self.created_at = Document(), issued_at(self.secret)
         elif row is None:
             self.repository.events.emit(Reason.UNKNOWN_ID, self.id)
             self.start_over()
         elif row.superseded:
             self.repository.events.emit(Reason.SUPERSEDED_ID, self.id)
-            self.phase = Phase.GONE
+            self.phase, self.document, self.created_at = Phase.GONE, Document(), row.created_at
         else:
             try:
                 self._hold(row)
@@ -130,9 +119,9 @@ class Persistence:
         self.token = self.row = self.retired = self.user = None
         self.document = Document()
         self.phase, self.is_new, self.saved, self.reachable = Phase.NEW, True, False, False
-        self.lease, self._checkpoint = 0, None
+        self.lease = 0
         self.created_at = self.repository.now()
-        self._take_identity(new_secret(self.created_at))
+        self.take_identity(new_secret(self.created_at))
 
     def is_changed(self) -> bool:
         """Tell whether the document differs from what is stored."""
@@ -170,7 +159,7 @@ class Persistence:
         if self.repository.touch(self.row, self.ttl):
             self.touched = True
         else:
-            self._drop()
+            self.drop()
 
     def report_dropped_write(self) -> None:
         """Log, once, that this request's changes went nowhere."""
@@ -220,9 +209,9 @@ class Persistence:
         """
         for attempt in range(MAX_ATTEMPTS):
             try:
-                self._write()
+                self.write()
             except SessionGone:
-                self._drop()
+                self.drop()
             except SessionConflict as conflict:
                 self._reconcile(conflict)
             if self.phase is Phase.GONE:
@@ -232,103 +221,23 @@ class Persistence:
             pause(attempt)
         raise StoreUnavailable(f"Session {self.id} changed under each of {MAX_ATTEMPTS} attempts to save it")
 
-    def lock(self) -> None:
-        """Re-read the session and take its lease, waiting while another request holds it.
-
-        The lease stands in the stored document, so compare-and-swap guards it on every store, and no
-        connection is held meanwhile. Raises StoreUnavailable after LOCK_SECONDS.
-        """
-        if not self._is_unshared():
-            self._take_lease()
-        data = self.repository.codec.encode(self.document)
-        self._checkpoint = _Checkpoint(data, self.secret, self.token, self.row, self.retired, self.user)
-
-    def is_locked(self) -> bool:
-        """Tell whether this request is inside `atomic()`."""
-        return self._checkpoint is not None
-
-    def unlock(self) -> None:
-        """Save the document and give the lease back.
-
-        When that fails nothing since `lock()` is saved; SessionConflict says that another request took the lease.
-        """
-        try:
-            if self.phase is not Phase.GONE and (self.lease or self.is_changed()):
-                self.document.lease = 0
-                self.save()
-        except (SerializationError, SessionTooLarge):
-            self.abandon()
-            raise
-        except StoreError:
-            self._restore_checkpoint()
-            raise
-        finally:
-            self.lease, self._checkpoint = 0, None
-
-    def abandon(self) -> None:
-        """Return to how the session was when `lock()` returned, and give the lease back."""
-        self._restore_checkpoint()
-        if self.lease and self.phase is not Phase.GONE:
-            self.document.lease = 0
-            # What ended the block is the error to be seen; a lease that stays runs out.
-            with suppress(StoreError):
-                self.save()
-        self.lease, self._checkpoint = 0, None
-
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""
         if self.retired is not None and self._origin is not None:
             secret, self.token, self.row = self._origin
-            self._take_identity(secret)
+            self.take_identity(secret)
             self.retired = None
         if self.row is not None:
             self._hold(self.row)
         else:
             self.document, self.user = Document(), None
 
-    def _take_lease(self) -> None:
-        queue = _LeaseQueue()
-        for attempt in range(1_000_000):
-            if self._try_lock(queue):
-                return
-            if queue.waited() > LOCK_SECONDS:
-                break
-            pause(min(attempt, 4))
-        raise StoreUnavailable(f"Session {self.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds")
-
-    def _try_lock(self, queue: "_LeaseQueue") -> bool:
-        theirs = self.repository.load(self.id)
-        if (theirs is None and self.row is not None) or (theirs is not None and theirs.superseded):
-            self._drop()
-            return True
-        if theirs is not None:
-            self._catch_up(theirs)
-            if self.document.lease and not queue.is_abandoned(self.document.lease):
-                return False
-        found = self.document.lease
-        self.lease = self.document.lease = 1 + secrets.randbits(63)
-        try:
-            self._write()
-        except (SessionConflict, SessionGone):
-            self.lease, self.document.lease = 0, found
-            if theirs is None and self.repository.load(self.id) is None:
-                self._leave_blocked_id()
-            return False
-        return True
-
-    def _restore_checkpoint(self) -> None:
-        if self._checkpoint is None:  # the session was ended inside; what came after is dropped
-            self.document, self.user = Document(), None
-            return
-        data, secret, self.token, self.row, self.retired, self.user = self._checkpoint
-        self._take_identity(secret)
-        self.document = self.repository.codec.decode(data)
-
-    def _is_unshared(self) -> bool:
+    def is_unshared(self) -> bool:
         """Tell whether no other request can reach what this one will save."""
         return self.phase is Phase.GONE or self.retired is not None or (self.row is None and self.token is None)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Try once to store the document as it is. Raises SessionConflict and SessionGone."""
         if self.retired is not None:
             self.document.lease = 0  # whoever is inside atomic() under the old id will find it retired
         data = self.repository.codec.encode(self.document)
@@ -356,28 +265,28 @@ class Persistence:
             return
         theirs = self.repository.load(self.id if contested is None else contested.id)
         if theirs is None and contested is not None and contested.version:
-            self._drop()
+            self.drop()
         elif theirs is None:
-            self._leave_blocked_id()
+            self.leave_blocked_id()
         elif theirs.superseded:
-            self._drop()
+            self.drop()
         elif self.retired is not None and isinstance(conflict, SessionExists) and self.retired.version:
             self._redraw()
         else:
-            self._catch_up(theirs)
+            self.catch_up(theirs)
             self.repository.events.emit(Reason.CONFLICT_MERGED, theirs.id)
 
-    def _catch_up(self, theirs: StoredSession) -> None:
+    def catch_up(self, theirs: StoredSession) -> None:
         """Carry this request's changes over to what is stored now."""
         codec = self.repository.codec
         base = self.retired or self.row
         # Nothing was loaded when the first write of two raced: both started from nothing.
         before = codec.decode(base.data) if base is not None and base.version else Document()
         after = codec.decode(theirs.data)
-        if self.lease and after.lease != self.lease:
+        if self.lease and self.retired is None and after.lease != self.lease:
             raise SessionConflict(
                 f"Session {self.id} was changed by another request inside atomic(), because this one stayed there "
-                f"for more than {LEASE_SECONDS:.0f} seconds; nothing was saved. Keep slow work outside atomic()"
+                "for too long; nothing was saved. Keep slow work outside atomic()"
             )
         self.document = codec.merge(before, self.document, after)
         if self.retired is not None:
@@ -385,16 +294,17 @@ class Persistence:
         else:
             self.row, self.user, self.created_at = theirs, theirs.user, theirs.created_at
 
-    def _leave_blocked_id(self) -> None:
-        # What blocks the id is an expired marker: nothing is stored for it, and nothing will be.
+    def leave_blocked_id(self) -> None:
+        """Take a new id where an expired marker blocks the one of the cookie: nothing will be stored there."""
         self.token = self.retired = None
         self._redraw()
 
     def _redraw(self) -> None:
         """Take a new id; the session is as old as it was."""
-        self._take_identity(new_secret(self.repository.now()))
+        self.take_identity(new_secret(self.repository.now()))
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Learn that the session has ended elsewhere."""
         self.report_dropped_write()
         self.phase = Phase.GONE
 
@@ -403,36 +313,7 @@ class Persistence:
         self.row, self.user, self.created_at = row, row.user, row.created_at
         self.phase = Phase.STORED
 
-    def _take_identity(self, secret: str) -> None:
+    def take_identity(self, secret: str) -> None:
+        """Be the session that `secret` opens."""
         self.secret = secret
         self.id = session_id(secret)
-
-
-class _Checkpoint(NamedTuple):
-    """What `atomic()` returns to when its block fails."""
-
-    data: bytes
-    secret: str
-    token: Token | None
-    row: StoredSession | None
-    retired: StoredSession | None
-    user: str | None
-
-
-class _LeaseQueue:
-    """Watches, while we wait, whether the lease we wait for is still being used.
-
-    Time is measured here, by how long the same lease has been seen: servers' clocks may differ.
-    """
-
-    def __init__(self) -> None:
-        self._began = self._since = time.monotonic()
-        self._seen = 0
-
-    def waited(self) -> float:
-        return time.monotonic() - self._began
-
-    def is_abandoned(self, lease: int) -> bool:
-        if self._seen != lease:
-            self._seen, self._since = lease, time.monotonic()
-        return time.monotonic() - self._since > LEASE_SECONDS

@@ -113,7 +113,8 @@ def _check_elements(container: Any, depth: int) -> None:
     step: Any = None
     try:
         for step, element in elements:  # noqa: B007, read where the error is caught
-            if type(element) not in _SCALARS:
+            kind = type(element)
+            if not (kind in _SCALARS or (kind is str and element.isascii())):  # type: ignore[attr-defined]
                 _check(element, depth + 1)
     except _UnstorableError as error:
         error.steps.append(_step(container, step, depth))

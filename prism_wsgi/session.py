@@ -13,6 +13,7 @@ from prism_wsgi import settings
 from prism_wsgi.document import Codec, Document
 from prism_wsgi.errors import ResponseStarted
 from prism_wsgi.events import EventLog
+from prism_wsgi.lease import Lease
 from prism_wsgi.persistence import Persistence, Phase
 from prism_wsgi.repository import Repository
 from prism_wsgi.serializers import TypedSerializer
@@ -237,16 +238,17 @@ class Session(MutableMapping[str, Any]):
         StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
         self._begin_write()
-        if self._persistence.is_locked():
+        if self._persistence.lease:
             yield self
             return
-        self._persistence.lock()
+        lease = Lease(self._persistence)
+        lease.acquire()
         try:
             yield self
         except BaseException:
-            self._persistence.abandon()
+            lease.abandon()
             raise
-        self._persistence.unlock()
+        lease.release()
 
     # Flash messages and CSRF tokens, as Pyramid's ISession has them
 
@@ -295,9 +297,6 @@ class Session(MutableMapping[str, Any]):
         if self._written or self._lent:
             self._persistence.roll_back()
             self._written = self._lent = False
-
-    def _response_started(self, stage: "Stage") -> None:
-        self._stage = stage
 
     def _read(self) -> dict[str, Any]:
         self._accessed = True

@@ -25,8 +25,8 @@ from prism_wsgi import (
     SessionTooLarge,
     SQLAlchemyStore,
     StoredSession,
+    lease,
     migrate,
-    persistence,
 )
 from prism_wsgi.clock import pause
 from prism_wsgi.testing import ManualClock
@@ -441,7 +441,7 @@ def test_nobody_enters_atomic_while_another_is_inside(
         assert inside.wait(20)
         entered.append(copy_of(browser, site).do(count))
 
-    monkeypatch.setattr(persistence, "pause", pause_and_tell)
+    monkeypatch.setattr(lease, "pause", pause_and_tell)
     run_at_once([lambda: browser.do(hold), follow])
     assert entered == [2]
     assert browser.read() == {"n": 2}
@@ -587,7 +587,7 @@ def die_inside_atomic(session: Session) -> AbstractContextManager[Session]:
 
 
 def test_place_of_a_dead_holder_is_taken(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
     browser.do(put("n", 1))
     held = browser.do(die_inside_atomic)
     assert browser.do(count) == 2
@@ -597,7 +597,7 @@ def test_place_of_a_dead_holder_is_taken(browser: Browser, monkeypatch: pytest.M
 def test_everyone_who_waits_for_a_dead_holder_gets_in_once(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistence, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
     browser.do(put("n", 0))
     for turn in range(1, ROUNDS + 1):
         held = browser.do(die_inside_atomic)
@@ -609,8 +609,8 @@ def test_everyone_who_waits_for_a_dead_holder_gets_in_once(
 def test_place_of_a_dead_holder_is_taken_although_others_keep_writing(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistence, "LEASE_SECONDS", 0.3)
-    monkeypatch.setattr(persistence, "LOCK_SECONDS", 3.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "LOCK_SECONDS", 3.0)
     browser.do(put("n", 1))
     held = browser.do(die_inside_atomic)
     counted = threading.Event()
@@ -635,7 +635,7 @@ def test_place_of_a_dead_holder_is_taken_although_others_keep_writing(
 def test_late_holder_learns_that_nothing_of_its_block_was_saved(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistence, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
     browser.do(put("n", 1))
     other = copy_of(browser, site)
 

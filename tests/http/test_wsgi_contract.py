@@ -324,6 +324,7 @@ def test_closing_twice_closes_once() -> None:
     body = Body([b"a"])
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        session_of(environ).get("n")
         start_response("200 OK", TEXT)
         return body
 
@@ -565,9 +566,8 @@ def test_no_reference_to_an_error_is_kept(browser: Browser) -> None:
 # What passes through untouched
 
 
-def test_an_untouched_session_hands_the_applications_own_list_to_the_server() -> None:
-    body = [b"hello"]
-
+@pytest.mark.parametrize("body", [[b"hello"], (b"hello",), Body([b"hello"])], ids=["list", "tuple", "iterable"])
+def test_an_untouched_session_hands_the_applications_own_body_to_the_server(body: Iterable[bytes]) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)
         return body
