@@ -347,6 +347,21 @@ def test_an_expired_row_is_unreadable_though_nobody_sweeps(site: Site) -> None:
     assert site.calls == []  # the token says so itself
 
 
+def test_a_store_that_knows_no_time_does_not_make_sessions_live_longer(clock: Clock) -> None:
+    class Timeless(MemoryStore):
+        def _now(self) -> int:
+            return 0
+
+    browser = visitor(Site(ThreeVerbStore(Timeless(ttl=10**10)), clock))
+    row_id = browser.visit(session_id).result
+    row = browser.site.store.load(row_id)
+    assert row is not None
+    row.expires_at = int(clock() * 1000) + 1000
+    browser.site.store.save(row)
+    clock.advance(1)
+    assert browser.visit(read_n).result is None
+
+
 def test_expires_at_says_when(site: Site) -> None:
     browser = visitor(site)
     expires_at, created_at = browser.visit(lambda session: (session.expires_at, session.created_at)).result
@@ -464,8 +479,12 @@ def test_the_cookie_does_not_outlive_the_absolute_lifetime(store: ThreeVerbStore
 
 def test_a_lower_absolute_lifetime_counts_for_sessions_that_exist(store: ThreeVerbStore, clock: Clock) -> None:
     browser = visitor(Site(store, clock, ttl=10_000))
-    clock.advance(5000)
+    clock.advance(3000)
+    browser.visit(read_n)
+    clock.advance(999)
     browser.site = Site(store, clock, ttl=4000, max_lifetime=4000)
+    assert replay(browser.site, browser.cookie_header).result == 1
+    clock.advance(1)
     assert replay(browser.site, browser.cookie_header).result is None
 
 

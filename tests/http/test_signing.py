@@ -15,7 +15,7 @@ from browsing import OTHER_SECRET, SECRET, Browser, Site, ThreeVerbStore, read, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_wsgi import PrismError, Session
+from prism_wsgi import PrismError, Session, StoreUnavailable
 from prism_wsgi.tokens import Signer, issued_at, new_secret, session_id
 
 pytest_plugins = ["site_fixtures"]
@@ -221,6 +221,27 @@ def test_issuing_anew_does_not_lengthen_the_idle_lifetime(store: ThreeVerbStore)
     assert browser.visit().attributes()["max-age"] == "600"
     browser.site.clock.advance(700)
     assert browser.visit(read("n")).result is None
+
+
+def test_a_retired_id_is_not_issued_anew(store: ThreeVerbStore) -> None:
+    browser = visitor(Site(store, secret=OLD))
+    old = browser.cookie_header
+    browser.visit(lambda session: session.regenerate())
+    rotated = same_sessions(browser, secret=[NEW, OLD])
+    assert rotated.browser().visit(read("n"), HTTP_COOKIE=old).all("Set-Cookie") == []
+
+
+def test_nothing_is_issued_anew_while_the_store_fails(store: ThreeVerbStore) -> None:
+    browser = visitor(Site(store, secret=OLD))
+    rotated = same_sessions(browser, secret=[NEW, OLD])
+    store.failing = {"load"}
+
+    def shrug(session: Session) -> None:
+        with pytest.raises(StoreUnavailable):
+            session.get("n")
+
+    page = rotated.browser().visit(shrug, HTTP_COOKIE=browser.cookie_header)
+    assert (page.status, page.all("Set-Cookie")) == (200, [])
 
 
 def test_a_removed_key_is_refused_at_once(store: ThreeVerbStore) -> None:
