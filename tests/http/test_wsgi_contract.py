@@ -380,6 +380,36 @@ def test_a_change_while_streaming_inside_a_value_assigned_before_is_saved(browse
     assert browser.visit(read("cart")).result == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: session.update(cart=[1, 2]),
+        pytest.param(
+            lambda session: session["cart"].append(2),
+            marks=pytest.mark.xfail(
+                strict=True, reason="the server has the iterator itself, so nobody is there to notice when it closes"
+            ),
+        ),
+    ],
+)
+def test_a_change_made_by_an_iterator_that_is_the_first_to_look_is_saved(change: Callable[[Session], object]) -> None:
+    browser = Site(plain=True).browser()
+    browser.visit(write(cart=[1]))
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        class Changing(Body):
+            def __next__(self) -> bytes:
+                item = super().__next__()
+                change(session_of(environ))
+                return item
+
+        start_response("200 OK", TEXT)
+        return Changing([b"one"])
+
+    browser.request(app)
+    assert browser.visit(read("cart")).result == [1, 2]
+
+
 def test_a_change_between_write_and_return_is_saved(browser: Browser) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)(b"one")
