@@ -113,13 +113,16 @@ class SessionMiddleware:
         around = environ.get(self.environ_key)
         if isinstance(around, Session) and around._stage is Stage.OPEN:
             return self.app(environ, start_response)  # mounted twice: the outer one has it in hand
-        persistence = Persistence(self.repository, self._verified_token(environ))
+        token = self._verified_token(environ)
+        persistence = Persistence(self.repository, token if isinstance(token, Token) else None)
         session = Session(persistence)
         environ[self.environ_key] = session
         environ[self.id_key] = persistence.id
         # Where webob.Request looks for attributes it has not got: request.session, on any of them.
         environ.setdefault("webob.adhoc_attrs", {})["session"] = session
-        answer = _Answer(self, environ, session, persistence)
+        # A cookie set in answer to contradicting ones would only push out the one that is the visitor's own.
+        offers_cookie = self.cookie_on is CookieOn.REQUEST and token is not Reason.DUPLICATE_COOKIE
+        answer = _Answer(self, environ, session, persistence, offers_cookie=offers_cookie)
         return Exchange(answer, environ, start_response, answers_503=self.answers_503).run(self.app)
 
     def signed_cookie(self, token: Token, expires_at: int) -> str:
@@ -130,15 +133,14 @@ class SessionMiddleware:
             max_age = f"; Max-Age={max(0, -(-(expires_at - self.repository.now()) // 1000))}"
         return f"{self.cookie.name}={value}{max_age}{self._cookie_attributes}"
 
-    def _verified_token(self, environ: WSGIEnvironment) -> Token | None:
-        """Return the one valid token among the request's cookies; asks no store."""
+    def _verified_token(self, environ: WSGIEnvironment) -> Token | Reason | None:
+        """Return the one valid token among the request's cookies, or why there is none; asks no store."""
         values = read_cookie(environ.get("HTTP_COOKIE", ""), self.cookie.name)
         if not values:
             return None
         chosen = self._choose(values)
         if isinstance(chosen, Reason):
             self.events.emit(chosen)
-            return None
         return chosen
 
     def _choose(self, values: list[str]) -> Token | Reason:
@@ -179,7 +181,7 @@ class SessionMiddleware:
 class _Answer:
     """What happens to one request's session while the request is answered."""
 
-    __slots__ = ("_environ", "_is_over", "_middleware", "_persistence", "_session")
+    __slots__ = ("_environ", "_is_over", "_middleware", "_offers_cookie", "_persistence", "_session")
 
     def __init__(
         self,
@@ -187,7 +189,10 @@ class _Answer:
         environ: WSGIEnvironment,
         session: Session,
         persistence: Persistence,
+        *,
+        offers_cookie: bool,
     ) -> None:
+        self._offers_cookie = offers_cookie
         self._middleware = middleware
         self._environ = environ
         self._session = session
@@ -264,7 +269,7 @@ class _Answer:
         token = persistence.token
         if persistence.is_cookie_stale():
             return middleware.signed_cookie(persistence.fresh_token(), persistence.expires_at)
-        if token is None and persistence.phase is Phase.NEW and middleware.cookie_on is CookieOn.REQUEST:
+        if token is None and persistence.phase is Phase.NEW and self._offers_cookie:
             return middleware.signed_cookie(Token(persistence.secret, 0), persistence.expires_at)
         if token is not None and token.outdated_key:
             return middleware.signed_cookie(token, middleware.lapses_at(token))

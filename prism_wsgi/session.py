@@ -220,9 +220,10 @@ class Session(MutableMapping[str, Any]):
         self.destroy()
 
     def changed(self) -> None:
-        """Say that something in the session changed.
+        """Say that something inside a value changed; see Pyramid's `ISession`.
 
-        Never needed, since changes inside values are noticed; Pyramid's `ISession` has it.
+        That is noticed without being told, with one exception: an iterator of the application's own, other
+        than a generator, that makes the body and is the first to look at the session.
         """
         self._begin_write()
         self._end_write()

@@ -183,6 +183,7 @@ def test_two_different_valid_cookies_are_both_refused_with_one_event(
         header = "; ".join(f"{NAME}={value}" for value in order)
         page = site.browser().visit(read("name"), HTTP_COOKIE=header)
         assert page.result is None
+        assert page.all("Set-Cookie") == []  # it would push out the visitor's own
         assert [record.reason for record in caplog.records] == ["duplicate_cookie"]  # type: ignore[attr-defined]
     assert site.calls == []
 
