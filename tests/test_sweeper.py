@@ -1,12 +1,21 @@
 """Sweeper: what it deletes, when it ends, and what it does about failures."""
 
+import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, SchemaMissing, SQLAlchemyStore, StoredSession, StoreUnavailable
-from prism_wsgi.sweeper import RETRY_DELAYS, SweepEnd, Sweeper, SweepResult
+from prism_wsgi.sweeper import (
+    FIRST_BATCH_SIZE,
+    RETRY_DELAYS,
+    SMALLEST_BATCH_SIZE,
+    SweepEnd,
+    Sweeper,
+    SweepResult,
+)
 
 NOW = 1_800_000_000.0
 
@@ -72,6 +81,31 @@ def test_sweep_deletes_what_has_expired_and_nothing_else(migrated_url: str) -> N
     assert (stats.live, stats.expired) == (3, 0)
 
 
+def test_sweep_says_what_remains(migrated_url: str) -> None:
+    store = SQLAlchemyStore(migrated_url, clock=clock)
+    keep(store, 3, expires_in=-1)
+    keep(store, 2, expires_in=-7200)
+    keep(store, 1, expires_in=60)
+    sweeper = Sweeper(store, batch_size=2, max_seconds=0, clock=clock)
+    remaining = [sweeper.sweep().oldest_remaining for _ in range(3)]
+    store.close()
+    assert remaining == [int(NOW * 1000) - 1000, int(NOW * 1000) - 1000, None]
+
+
+def test_backlog_is_what_expired_until_then(migrated_url: str) -> None:
+    sql_store, memory_store = SQLAlchemyStore(migrated_url, clock=clock), MemoryStore(clock=clock)
+    now = int(NOW * 1000)
+    for store in (sql_store, memory_store):
+        assert (store.oldest_expired(now), store.count_expired(now)) == (None, 0)
+        keep(store, 2, expires_in=-7200)
+        keep(store, 3, expires_in=0)
+        keep(store, 1, expires_in=1)
+        assert (store.oldest_expired(now), store.count_expired(now)) == (now - 7_200_000, 5)
+        assert (store.oldest_expired(now - 1), store.count_expired(now - 1)) == (now - 7_200_000, 2)
+        assert (store.oldest_expired(now - 7_200_001), store.count_expired(now - 7_200_001)) == (None, 0)
+    sql_store.close()
+
+
 def test_sweeps_at_once_delete_each_session_once(migrated_url: str) -> None:
     filling = SQLAlchemyStore(migrated_url, clock=clock)
     keep(filling, 120, expires_in=-60)
@@ -109,23 +143,74 @@ def test_batches_are_counted_as_they_are_done() -> None:
     assert progress == [(2, 1), (4, 2), (5, 3)]
 
 
+class Timer:
+    """Counts up by so many seconds each time it is read."""
+
+    def __init__(self, step: float) -> None:
+        self.seconds = 0.0
+        self._step = step
+
+    def __call__(self) -> float:
+        self.seconds += self._step
+        return self.seconds
+
+
 def test_rows_per_second_counts_the_time_of_the_sweep() -> None:
-    times = iter([10.0, 12.0])
-    result = Sweeper(expired_store(5), clock=clock, timer=lambda: next(times)).sweep()
-    assert (result.seconds, result.rows_per_second) == (2.0, 2.5)
+    result = Sweeper(expired_store(5), clock=clock, timer=Timer(0.5)).sweep()
+    assert result.rows_per_second == 5 / result.seconds
+    assert result.seconds >= 2.0
 
 
 def test_sweep_ends_when_its_time_is_up() -> None:
-    times = iter(range(100))
     store = expired_store(50)
-    result = Sweeper(store, batch_size=2, max_seconds=3, clock=clock, timer=lambda: next(times)).sweep()
+    result = Sweeper(store, batch_size=2, pause=0, max_seconds=8, clock=clock, timer=Timer(1)).sweep()
     assert (result.end, result.deleted, len(store)) == (SweepEnd.TIME_UP, 6, 44)
+
+
+class SlowStore(MemoryStore):
+    """A store whose batches take so many milliseconds a session; it remembers how large they were."""
+
+    def __init__(self, milliseconds: float) -> None:
+        super().__init__(max_sessions=100_000, clock=clock)
+        self.milliseconds = milliseconds
+        self.limits: list[int] = []
+        self.seconds = 0.0
+
+    def sweep(self, before: int, limit: int) -> int:
+        self.limits.append(limit)
+        self.seconds += limit * self.milliseconds / 1000
+        return limit
+
+
+@pytest.mark.parametrize(("milliseconds", "size"), [(0.02, 500), (0.1, 100), (0.25, 40)])
+def test_batches_take_the_time_they_should(milliseconds: float, size: int) -> None:
+    store = SlowStore(milliseconds)
+    Sweeper(store, stopping=RecordedStop(), clock=clock, timer=lambda: store.seconds).sweep()
+    assert store.limits[0] == FIRST_BATCH_SIZE
+    assert all(abs(limit - size) <= 1 for limit in store.limits[10:])
+
+
+def test_batches_shrink_at_once_when_the_database_is_busy() -> None:
+    store, stop = SlowStore(0.02), RecordedStop(20)
+    sweeper = Sweeper(store, stopping=stop, clock=clock, timer=lambda: store.seconds)
+    sweeper.sweep()
+    store.milliseconds, store.limits, stop.waits = 2.0, [], []
+    stop.clear()
+    sweeper.sweep()
+    assert store.limits[:4] == [499, 249, 124, 62]
+    assert min(store.limits) == SMALLEST_BATCH_SIZE
+
+
+def test_batches_are_never_larger_than_they_may_be() -> None:
+    store = SlowStore(0.001)
+    Sweeper(store, batch_size=70, stopping=RecordedStop(), clock=clock, timer=lambda: store.seconds).sweep()
+    assert set(store.limits) == {50, 70}
 
 
 def test_sweep_does_not_begin_a_pause_that_would_outlast_its_time() -> None:
     stop = RecordedStop()
     sweeper = Sweeper(
-        expired_store(5), batch_size=1, pause=10, max_seconds=9, stop=stop, clock=clock, timer=lambda: 0.0
+        expired_store(5), batch_size=1, pause=10, max_seconds=9, stopping=stop, clock=clock, timer=lambda: 0.0
     )
     assert sweeper.sweep().end is SweepEnd.TIME_UP
     assert stop.waits == []
@@ -133,57 +218,71 @@ def test_sweep_does_not_begin_a_pause_that_would_outlast_its_time() -> None:
 
 def test_stop_lets_the_batch_under_way_finish() -> None:
     stop = threading.Event()
-    sweeper = Sweeper(expired_store(5), batch_size=2, stop=stop, clock=clock)
+    sweeper = Sweeper(expired_store(5), batch_size=2, stopping=stop, clock=clock)
     result = sweeper.sweep(lambda *_: stop.set())
     assert (result.end, result.deleted, result.batches) == (SweepEnd.STOPPED, 2, 1)
 
 
 def test_sweep_pauses_between_batches() -> None:
     stop = RecordedStop()
-    Sweeper(expired_store(5), batch_size=2, pause=0.5, stop=stop, clock=clock).sweep()
-    assert stop.waits == [0.5, 0.5]
+    Sweeper(expired_store(5), batch_size=2, pause=0.5, stopping=stop, clock=clock).sweep()
+    assert stop.waits == [0.5, 0.5, 0.5]
 
 
 def test_stop_ends_a_pause() -> None:
-    sweeper = Sweeper(expired_store(5), batch_size=2, pause=3600, stop=RecordedStop(after=1), clock=clock)
+    sweeper = Sweeper(expired_store(5), batch_size=2, pause=3600, stopping=RecordedStop(after=1), clock=clock)
     assert sweeper.sweep().end is SweepEnd.STOPPED
 
 
 def test_failed_batch_is_repeated() -> None:
     stop = RecordedStop()
-    result = Sweeper(FailingStore(2), stop=stop, clock=clock).sweep()
+    result = Sweeper(FailingStore(2), stopping=stop, clock=clock).sweep()
     assert (result.end, result.deleted, result.error) == (SweepEnd.COMPLETE, 5, None)
-    assert stop.waits == list(RETRY_DELAYS[:2])
+    assert stop.waits[:2] == list(RETRY_DELAYS[:2])
 
 
 def test_batch_that_fails_every_time_ends_the_sweep_with_its_error() -> None:
     store = FailingStore(1000)
-    result = Sweeper(store, stop=RecordedStop(), clock=clock).sweep()
+    result = Sweeper(store, stopping=RecordedStop(), clock=clock).sweep()
     assert (result.end, result.deleted, str(result.error)) == (SweepEnd.FAILED, 0, "not now")
     assert store.failures == 1000 - len(RETRY_DELAYS) - 1
 
 
 def test_stop_ends_the_wait_for_another_attempt() -> None:
     stop = RecordedStop(after=1)
-    assert Sweeper(FailingStore(1000), stop=stop, clock=clock).sweep().end is SweepEnd.FAILED
+    assert Sweeper(FailingStore(1000), stopping=stop, clock=clock).sweep().end is SweepEnd.FAILED
     assert len(stop.waits) == 1
+
+
+def test_batch_is_smaller_after_a_failure() -> None:
+    store, limits = FailingStore(2), []
+
+    def sweep(before: int, limit: int) -> int:
+        limits.append(limit)
+        return FailingStore.sweep(store, before, limit)
+
+    store.sweep = sweep  # type: ignore[method-assign]
+    Sweeper(store, stopping=RecordedStop(), clock=clock).sweep()
+    assert limits[:3] == [50, 25, 12]
 
 
 def test_missing_table_is_not_tried_again() -> None:
     stop = RecordedStop()
-    assert Sweeper(FailingStore(1000, SchemaMissing), stop=stop, clock=clock).sweep().end is SweepEnd.FAILED
+    assert Sweeper(FailingStore(1000, SchemaMissing), stopping=stop, clock=clock).sweep().end is SweepEnd.FAILED
     assert stop.waits == []
 
 
 def test_sweep_every_goes_on_after_a_failure() -> None:
     results: list[SweepResult] = []
-    Sweeper(FailingStore(1, SchemaMissing), stop=RecordedStop(after=3), clock=clock).sweep_every(60, results.append)
+    Sweeper(FailingStore(1, SchemaMissing), stopping=RecordedStop(after=4), clock=clock).sweep_every(
+        60, results.append
+    )
     assert [result.end for result in results] == [SweepEnd.FAILED, SweepEnd.COMPLETE, SweepEnd.COMPLETE]
 
 
 def test_sweep_every_waits_its_interval_and_some_of_the_jitter() -> None:
     stop = RecordedStop(after=50)
-    Sweeper(MemoryStore(), stop=stop, clock=clock).sweep_every(60, lambda _: None, jitter=10)
+    Sweeper(MemoryStore(), stopping=stop, clock=clock).sweep_every(60, lambda _: None, jitter=10)
     assert all(60 <= wait <= 70 for wait in stop.waits)
     assert len(set(stop.waits)) > 1
 
@@ -192,6 +291,9 @@ def test_sweep_every_waits_its_interval_and_some_of_the_jitter() -> None:
     ("make", "setting"),
     [
         (lambda: Sweeper(MemoryStore(), batch_size=0), "batch_size"),
+        (lambda: Sweeper(MemoryStore(), target_ms=0), "target_ms"),
+        (lambda: Sweeper(MemoryStore()).start(-1), "every"),
+        (lambda: Sweeper(MemoryStore()).start(jitter=-1), "jitter"),
         (lambda: Sweeper(MemoryStore(), pause=-1), "pause"),
         (lambda: Sweeper(MemoryStore(), older_than=float("inf")), "older_than"),
         (lambda: Sweeper(MemoryStore(), max_seconds=True), "max_seconds"),
@@ -202,3 +304,100 @@ def test_sweep_every_waits_its_interval_and_some_of_the_jitter() -> None:
 def test_number_out_of_range_is_refused_by_name(make: Callable[[], object], setting: str) -> None:
     with pytest.raises(ConfigError, match=setting):
         make()
+
+
+def wait_until_empty(store: MemoryStore) -> None:
+    deadline = time.monotonic() + 30
+    while len(store):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # another thread works; there is nothing to be told by
+
+
+def test_thread_sweeps_at_once_and_ends_when_told() -> None:
+    store = expired_store(120)
+    sweeper = Sweeper(store, clock=clock)
+    sweeper.start(every=3600)
+    wait_until_empty(store)
+    assert sweeper.is_running
+    sweeper.stop(30)
+    assert not sweeper.is_running
+
+
+def test_thread_does_not_keep_the_process_alive_and_is_one_however_often_started() -> None:
+    sweeper = Sweeper(MemoryStore(), clock=clock)
+    assert not sweeper.is_running
+    for _ in range(3):
+        sweeper.start()
+    (thread,) = (one for one in threading.enumerate() if one.name == "prism-wsgi-sweeper")
+    assert thread.daemon
+    sweeper.stop(30)
+
+
+def test_thread_can_be_started_again() -> None:
+    store = expired_store(3)
+    sweeper = Sweeper(store, clock=clock)
+    sweeper.stop()
+    sweeper.start(every=3600)
+    wait_until_empty(store)
+    sweeper.stop(30)
+
+
+def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    store = FailingStore(1, SchemaMissing)
+    sweeper = Sweeper(store, clock=clock)
+    sweeper.start(every=0.001, jitter=0)
+    wait_until_empty(store)
+    sweeper.stop(30)
+    assert "store_unavailable: the session store failed: not now" in caplog.text
+
+
+def test_forked_child_does_not_sweep_and_may_start_to() -> None:
+    store = MemoryStore(clock=clock)
+    sweeper = Sweeper(store, clock=clock)
+    sweeper.start(every=3600)
+    child = os.fork()
+    if child == 0:
+        try:
+            assert not sweeper.is_running
+            keep(store, 3, expires_in=-60)
+            sweeper.start(every=3600)
+            wait_until_empty(store)
+            sweeper.stop(30)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert sweeper.is_running
+    sweeper.stop(30)
+
+
+def test_session_extended_while_the_sweep_runs_survives(migrated_url: str) -> None:
+    """The sweepers' clock is ahead, so that they meet sessions that still live and are being extended."""
+    keeping = SQLAlchemyStore(migrated_url, clock=clock, timeout=30)
+    keep(keeping, 400, expires_in=60)
+    ids = [session.id for session in keeping.find(limit=1000)]
+    together = threading.Barrier(4)
+    extended: list[str] = []
+
+    def extend(part: list[str]) -> None:
+        together.wait()
+        for session_id in part:
+            if keeping.touch(session_id, int((NOW + 7200) * 1000)):
+                extended.append(session_id)
+
+    def sweep() -> None:
+        store = SQLAlchemyStore(migrated_url, clock=clock, timeout=30)
+        together.wait()
+        assert Sweeper(store, batch_size=5, pause=0, clock=lambda: NOW + 120).sweep().error is None
+        store.close()
+
+    jobs = [(extend, ids[::-2]), (extend, ids[::2])]
+    threads = [threading.Thread(target=work, args=(part,)) for work, part in jobs]
+    threads += [threading.Thread(target=sweep) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    remaining = [session.id for session in keeping.find(limit=1000)]
+    keeping.close()
+    assert remaining == sorted(extended)

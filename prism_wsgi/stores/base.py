@@ -29,6 +29,18 @@ class StoredSession:
         return self.expires_at <= now
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """What a listing shows of a session: everything but its data, of which it has the size in bytes."""
+
+    id: str
+    user: str | None
+    created_at: int
+    expires_at: int
+    size: int
+    version: int
+
+
 class SessionStore(Protocol):
     """Where sessions live. These three verbs are enough; see the other protocols for what can be added.
 
@@ -84,6 +96,19 @@ class SweepingStore(Protocol):
 
 
 @runtime_checkable
+class BacklogStore(Protocol):
+    """A store that can say what waits for a sweep, without reading everything."""
+
+    def oldest_expired(self, before: int) -> int | None:
+        """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
+        ...
+
+    def count_expired(self, before: int) -> int:
+        """Return how many sessions expired at or before `before` (Unix ms)."""
+        ...
+
+
+@runtime_checkable
 class IndexedStore(Protocol):
     """A store that can list and end the sessions of a user."""
 
@@ -99,9 +124,18 @@ class IndexedStore(Protocol):
         ...
 
 
+AGE_LIMITS = (3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
+"""The ages, in seconds, at which the histogram of `StoreStats.ages` is divided."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. `oldest_expired` is Unix ms: how far the sweeper lags behind."""
+    """What a store holds. `oldest_expired` is Unix ms: how far the sweeper lags behind.
+
+    Of the live sessions, `saved_once` were never saved again after their first save, `largest` is the size of the
+    largest in bytes, and `ages` counts them by the time since they began: one number for each of AGE_LIMITS, those
+    younger than it and not than the one before, and one for the older ones.
+    """
 
     live: int
     expired: int
@@ -109,6 +143,9 @@ class StoreStats:
     logged_in: int
     data_bytes: int
     oldest_expired: int | None
+    saved_once: int = 0
+    largest: int = 0
+    ages: tuple[int, ...] = (0,) * (len(AGE_LIMITS) + 1)
 
 
 @runtime_checkable

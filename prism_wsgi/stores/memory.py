@@ -3,13 +3,14 @@
 import heapq
 import math
 import threading
-from collections import OrderedDict
+from bisect import bisect_right
+from collections import Counter, OrderedDict
 from datetime import timedelta
 
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import StoredSession, StoreStats
+from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats
 
 
 class MemoryStore:
@@ -97,6 +98,14 @@ class MemoryStore:
                 deleted += 1
         return deleted
 
+    def oldest_expired(self, before: int) -> int | None:
+        """Return the earliest expiry (Unix ms) at or before `before`, None when there is none."""
+        return min(self._expired(before), default=None)
+
+    def count_expired(self, before: int) -> int:
+        """Return how many sessions expired at or before `before` (Unix ms)."""
+        return len(self._expired(before))
+
     def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return live sessions in the order of their ids; see `IndexedStore.find`."""
         now = self._now()
@@ -124,15 +133,20 @@ class MemoryStore:
         now = self._now()
         with self._lock:
             sessions = list(self._sessions.values())
-        live = [one for one in sessions if not one.is_expired(now)]
+        unexpired = [one for one in sessions if not one.is_expired(now)]
         expired = [one.expires_at for one in sessions if one.is_expired(now)]
+        live = [one for one in unexpired if not one.superseded]
+        ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for one in live)
         return StoreStats(
-            live=sum(not one.superseded for one in live),
+            live=len(live),
             expired=len(expired),
-            superseded=sum(one.superseded for one in live),
-            logged_in=sum(one.user is not None for one in live),
+            superseded=len(unexpired) - len(live),
+            logged_in=sum(one.user is not None for one in unexpired),
             data_bytes=sum(len(one.data) for one in sessions),
             oldest_expired=min(expired, default=None),
+            saved_once=sum(one.version == 1 for one in live),
+            largest=max((len(one.data) for one in live), default=0),
+            ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
         )
 
     def _now(self) -> int:
@@ -172,6 +186,10 @@ class MemoryStore:
     def _evict(self) -> None:
         if not self._drop_expired(self._now()):
             self._sessions.popitem(last=False)
+
+    def _expired(self, before: int) -> list[int]:
+        with self._lock:
+            return [one.expires_at for one in self._sessions.values() if one.is_expired(before)]
 
     def _drop_expired(self, before: int) -> bool:
         """Delete the session that expired first, if any did at or before `before`."""

@@ -5,7 +5,7 @@ kept open: about the cost of the raw driver, where Core's own execute costs 2.2 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import (
@@ -37,7 +37,7 @@ from prism_wsgi.errors import (
 )
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
-from prism_wsgi.stores.base import StoredSession, StoreStats
+from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats
 from prism_wsgi.stores.connections import Connection, Connections, KeptConnections, PooledConnections
 from prism_wsgi.stores.engine import Failure, classify, create_store_engine
 from prism_wsgi.stores.rows import key_of, loaded_columns, stored_session
@@ -146,9 +146,36 @@ class SQLAlchemyStore:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
         return self._execute(lambda connection: self._upkeep.sweep(connection, before, limit))
 
+    def oldest_expired(self, before: int) -> int | None:
+        """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
+        return self._execute(lambda connection: self._upkeep.oldest_expired(connection, before))
+
+    def count_expired(self, before: int) -> int:
+        """Return how many sessions expired at or before `before` (Unix ms)."""
+        return self._execute(lambda connection: self._upkeep.count_expired(connection, before))
+
     def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return live sessions in the order of their ids; see `IndexedStore.find`."""
         return self._execute(lambda connection: self._upkeep.find(connection, self._now(), user, limit, after))
+
+    def summaries(
+        self,
+        *,
+        user: str | None = None,
+        created_before: int | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[SessionSummary]:
+        """Return what `find` does, without the data; `created_before` (Unix ms) leaves out younger sessions."""
+        return self._execute(
+            lambda connection: self._upkeep.summaries(
+                connection, self._now(), user=user, created_before=created_before, limit=limit, after=after
+            )
+        )
+
+    def destroy_many(self, ids: Sequence[str]) -> int:
+        """Delete the sessions of these ids in one transaction; return how many there were."""
+        return self._execute(lambda connection: self._upkeep.destroy_many(connection, ids))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""

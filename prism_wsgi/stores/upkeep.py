@@ -1,10 +1,40 @@
 """The SQL store's upkeep: what sweeps, lists, counts and ends sessions, away from the path of a request."""
 
-from sqlalchemy import ColumnElement, Connection, Executable, Table, and_, case, delete, func, select, text
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    select,
+    text,
+)
 
 from prism_wsgi.schema import sweep_bucket
-from prism_wsgi.stores.base import StoredSession, StoreStats
+from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
 from prism_wsgi.stores.rows import loaded_columns, stored_session
+
+# Each DELETE itself repeats the condition on expires_at: one that relies on what its subquery saw deletes sessions
+# that were extended in between.
+_EXPIRED = "sweep_bucket <= :bucket AND expires_at <= :before"
+_SWEEPS = {
+    # By the rows' places: a place whose row has moved or gone fails the condition and is left alone. Sweeps side by
+    # side pass over each other's rows. Nobody has to wait for the disk: what a crash brings back is swept again.
+    "postgresql": """DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {table} WHERE {expired} ORDER BY sweep_bucket LIMIT :limit FOR UPDATE SKIP LOCKED
+        )) AND expires_at <= :before AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL""",
+    "sqlite": """DELETE FROM {table} WHERE rowid IN (
+        SELECT rowid FROM {table} WHERE {expired} ORDER BY sweep_bucket LIMIT :limit
+        ) AND expires_at <= :before""",
+}
 
 
 class Upkeep:
@@ -19,24 +49,63 @@ class Upkeep:
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before`; return how many."""
+        if self._dialect in ("mysql", "mariadb"):
+            return self._sweep_by_ids(connection, before, limit)
         return int(connection.execute(self._sweep_statement(before, limit)).rowcount)
+
+    def oldest_expired(self, connection: Connection, before: int) -> int | None:
+        """Return the earliest expiry at or before `before`; reads the lowest bucket only."""
+        columns = self._table.c
+        lowest = select(func.min(columns.sweep_bucket)).scalar_subquery()
+        statement = select(func.min(columns.expires_at)).where(columns.sweep_bucket == lowest)
+        oldest: int | None = connection.execute(statement).scalar_one()
+        return None if oldest is None or oldest > before else oldest
+
+    def count_expired(self, connection: Connection, before: int) -> int:
+        """Count the sessions that expired at or before `before`."""
+        statement = select(func.count()).select_from(self._table).where(self._expired(before))
+        return int(connection.execute(statement).scalar_one())
 
     def find(
         self, connection: Connection, now: int, user: str | None, limit: int, after: str | None
     ) -> list[StoredSession]:
         """Return the sessions that live at `now`; see `IndexedStore.find`."""
         columns = self._table.c
-        statement = (
-            select(columns.id, *loaded_columns(self._table))
-            .where(columns.expires_at > now, columns.superseded.is_(False))
-            .order_by(columns.id)
-            .limit(limit)
+        statement = select(columns.id, *loaded_columns(self._table)).where(
+            columns.expires_at > now, columns.superseded.is_(False)
         )
-        if user is not None:
-            statement = statement.where(self._belongs_to(user))
-        if after is not None:
-            statement = statement.where(columns.id > bytes.fromhex(after))
+        statement = self._page(statement, user, limit, after)
         return [stored_session(bytes(row[0]).hex(), row[1:]) for row in connection.execute(statement)]
+
+    def summaries(
+        self,
+        connection: Connection,
+        now: int,
+        *,
+        user: str | None,
+        created_before: int | None,
+        limit: int,
+        after: str | None,
+    ) -> list[SessionSummary]:
+        """Return what `find` does, without the data; `created_before` (Unix ms) leaves out younger sessions."""
+        columns = self._table.c
+        statement = select(
+            columns.id,
+            columns.user_id,
+            columns.created_at,
+            columns.expires_at,
+            func.length(columns.data),
+            columns.version,
+        ).where(columns.expires_at > now, columns.superseded.is_(False))
+        if created_before is not None:
+            statement = statement.where(columns.created_at < created_before)
+        statement = self._page(statement, user, limit, after)
+        return [SessionSummary(bytes(row[0]).hex(), *row[1:]) for row in connection.execute(statement)]
+
+    def destroy_many(self, connection: Connection, ids: Sequence[str]) -> int:
+        """Delete the sessions of these ids; return how many there were."""
+        column = self._table.c.id
+        return int(connection.execute(delete(self._table).where(column.in_(map(bytes.fromhex, ids)))).rowcount)
 
     def destroy_all(self, connection: Connection, user: str, except_id: str | None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
@@ -48,40 +117,65 @@ class Upkeep:
     def stats(self, connection: Connection, now: int) -> StoreStats:
         """Count what is stored at `now`; reads the whole table."""
         columns = self._table.c
-        is_live, is_marker = columns.expires_at > now, columns.superseded.is_(True)
+        is_unexpired, is_marker = columns.expires_at > now, columns.superseded.is_(True)
+        is_live = and_(is_unexpired, ~is_marker)
+        begun_after = [now - limit * 1000 for limit in AGE_LIMITS]
 
         def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
             return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
         statement = select(
-            count(and_(is_live, ~is_marker)),
-            count(~is_live),
-            count(and_(is_live, is_marker)),
+            count(is_live),
+            count(~is_unexpired),
+            count(and_(is_unexpired, is_marker)),
             count(and_(is_live, columns.user_id.is_not(None))),
             func.coalesce(func.sum(func.length(columns.data)), 0),
-            func.min(case((~is_live, columns.expires_at))),
+            count(and_(is_live, columns.version == 1)),
+            func.coalesce(func.max(case((is_live, func.length(columns.data)))), 0),
+            *(count(and_(is_live, columns.created_at > moment)) for moment in begun_after),
+            func.min(case((~is_unexpired, columns.expires_at))),
         )
-        *counts, oldest_expired = tuple(connection.execute(statement).one())
-        live, expired, superseded, logged_in, data_bytes = map(int, counts)
-        return StoreStats(live, expired, superseded, logged_in, data_bytes, oldest_expired)
+        *counts, oldest = connection.execute(statement).one()
+        live, expired, superseded, logged_in, data_bytes, saved_once, largest, *younger = map(int, counts)
+        ages = tuple(more - fewer for fewer, more in pairwise([0, *younger, live]))
+        return StoreStats(live, expired, superseded, logged_in, data_bytes, oldest, saved_once, largest, ages)
+
+    def _page(self, statement: Select[Any], user: str | None, limit: int, after: str | None) -> Select[Any]:
+        column = self._table.c.id
+        if user is not None:
+            statement = statement.where(self._belongs_to(user))
+        if after is not None:
+            statement = statement.where(column > bytes.fromhex(after))
+        return statement.order_by(column).limit(limit)
 
     def _belongs_to(self, user: str) -> ColumnElement[bool]:
         # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
         column = self._table.c.user_id
         return and_(column == user, column + "." == user + ".")
 
-    def _sweep_statement(self, before: int, limit: int) -> Executable:
-        # The DELETE itself repeats the condition on expires_at: one that relies on its subquery alone deletes
-        # sessions that were extended in between.
+    def _expired(self, before: int) -> ColumnElement[bool]:
+        columns = self._table.c
+        return and_(columns.sweep_bucket <= sweep_bucket(before), columns.expires_at <= before)
+
+    def _sweep_by_ids(self, connection: Connection, before: int, limit: int) -> int:
+        # Two statements, since IN (subquery) is forty times slower here and blocks everybody. Alone, this is as fast
+        # as DELETE ... LIMIT; with four sweepers 1.5 times as fast, as it locks only rows and never a range of the
+        # index. FOR UPDATE SKIP LOCKED in the first took a quarter off.
         table = self._table
-        expired = and_(table.c.sweep_bucket <= sweep_bucket(before), table.c.expires_at <= before)
-        if self._dialect in ("mysql", "mariadb"):
-            # IN (subquery) is eighty times slower here and blocks everybody; this form locks what it deletes.
-            return text(
-                f"DELETE FROM {table.name} WHERE sweep_bucket <= :bucket AND expires_at <= :before "  # noqa: S608
-                "ORDER BY sweep_bucket LIMIT :limit"
-            ).bindparams(bucket=sweep_bucket(before), before=before, limit=limit)
-        oldest = select(table.c.id).where(expired).order_by(table.c.sweep_bucket).limit(limit)
-        if self._dialect == "postgresql":
-            oldest = oldest.with_for_update(skip_locked=True)
+        oldest = select(table.c.id).where(self._expired(before)).order_by(table.c.sweep_bucket).limit(limit)
+        for _ in range(3):  # 0 means that nothing is left, not that another sweeper was faster
+            ids = connection.execute(oldest).scalars().all()
+            statement = delete(table).where(table.c.id.in_(ids), table.c.expires_at <= before)
+            deleted = int(connection.execute(statement).rowcount) if ids else 0
+            if deleted or not ids:
+                return deleted
+        return 0
+
+    def _sweep_statement(self, before: int, limit: int) -> Executable:
+        table = self._table
+        own = _SWEEPS.get(self._dialect)
+        if own is not None:
+            statement = text(own.format(table=table.name, expired=_EXPIRED))
+            return statement.bindparams(bucket=sweep_bucket(before), before=before, limit=limit)
+        oldest = select(table.c.id).where(self._expired(before)).order_by(table.c.sweep_bucket).limit(limit)
         return delete(table).where(table.c.id.in_(oldest), table.c.expires_at <= before)
