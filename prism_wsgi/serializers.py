@@ -4,9 +4,11 @@ Never pickle, in either direction: reading a pickle runs whatever was stored (CV
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -52,6 +54,9 @@ class TypedSerializer:
             value = _unpack(data)
             # Repeated keys, overlong numbers and other second spellings do not survive being written again.
             canonical = type(value) is dict and _pack(value) == data
+            _check_read(value, data)
+        except _UnstorableError as error:
+            raise SerializationError(f"Stored session data {error}") from None
         except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
             raise SerializationError(f"Stored session data cannot be read: {type(error).__name__}") from None
         if not canonical:
@@ -144,12 +149,42 @@ def _check_text(text: str) -> None:
             raise _UnstorableError("has text with a lone surrogate, which has no UTF-8 encoding") from None
 
 
+_NESTING = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # headers of maps and arrays, which all of ours are
+_BINARY = b"\xc4\xc5\xc6"
+_NO_SUSPECTS = bytes(set(range(256)) - set(_NESTING + _BINARY))
+_HUGE_FLOAT = re.compile(rb"\xcb[\x7f\xff]")
+
+
+def _check_read(value: object, data: bytes) -> None:
+    """Refuse the few things that msgpack reads and `dumps` does not take: bytes as keys, NaN, deep nesting.
+
+    To check every value would cost as much as reading it; to look for their headers among the bytes, a tenth. Text
+    and numbers may hold the same bytes, which costs time and nothing else.
+    """
+    suspects = data.translate(None, _NO_SUSPECTS)
+    if suspects.translate(None, _NESTING) or _HUGE_FLOAT.search(data):
+        _check(value, 0)
+    elif len(suspects) > MAX_DEPTH:
+        _check_depth(value)
+
+
+def _check_depth(value: object) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        elements = chain.from_iterable(one.values() if type(one) is dict else one for one in level)
+        level = [element for element in elements if type(element) in _CONTAINERS]
+        if not level:
+            return
+    raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
 def _pack(value: object) -> bytes:
     return msgpack.packb(value, default=_pack_extension, strict_types=True)  # type: ignore[no-any-return]
 
 
 def _unpack(data: bytes, depth: int = 0) -> Any:
-    return msgpack.unpackb(data, ext_hook=_EXTENSION_HOOKS[depth], strict_map_key=True)
+    # As a number, msgpack's own type for timestamps does not survive being written again: we have never written it.
+    return msgpack.unpackb(data, ext_hook=_EXTENSION_HOOKS[depth], strict_map_key=True, timestamp=1)
 
 
 def _pack_set(value: set[Any] | frozenset[Any]) -> bytes:

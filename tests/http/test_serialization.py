@@ -5,7 +5,6 @@ import math
 import pickle
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum
@@ -80,6 +79,22 @@ def test_what_goes_in_comes_out_with_the_same_types(session: dict[str, Any]) -> 
     data = SERIALIZER.dumps(session)
     assert exactly(SERIALIZER.loads(data)) == exactly(session)
     assert SERIALIZER.dumps(SERIALIZER.loads(data)) == data
+
+
+# Bytes that look like the headers of what is refused
+INNOCENT: dict[str, Any] = {
+    "polish": {"ł": "ąęćł" * 100},
+    "bytes as a value": {"b": b"\xc4\xcb\x7f" * 100},
+    "large floats": {"f": [1.7e308, -1.7e308, 1e300]},
+    "wide": {str(number): [number, {"n": [number]}] for number in range(300)},
+    "wide and deep": {"a": [{"b": ({"c": [set()]},)} for _ in range(100)]},
+    "greek": {"text": "αβγδ" * 200},
+}
+
+
+@pytest.mark.parametrize("session", INNOCENT.values(), ids=INNOCENT)
+def test_what_only_looks_like_something_refused_is_read(session: dict[str, Any]) -> None:
+    assert exactly(SERIALIZER.loads(SERIALIZER.dumps(session))) == exactly(session)
 
 
 EXAMPLES: dict[str, Any] = {
@@ -277,15 +292,19 @@ UNREADABLE: dict[str, bytes] = {
     "a number": pack(5),
     "int key": pack({1: 2}),
     "bytes key": pack({b"a": 2}),
+    "bytes key inside": pack({"a": [{b"b" * 300: 1}]}),
     "repeated key": b"\x82" + pack("a") + pack(1) + pack("a") + pack(2),
     "overlong int": b"\x81" + pack("a") + b"\xcd\x00\x01",
     "overlong text": b"\x81" + pack("a") + b"\xd9\x01b",
     "nan": pack({"a": float("nan")}),
     "nested infinity": pack({"a": [float("inf")]}),
+    "infinity in a set": pack({"a": packed(2, pack([pack(float("-inf"))]))}),
     "lone surrogate": b"\x81\xa1a\xa3\xed\xa0\x80",
     "bad utf-8": b"\x81\xa1a\xa1\xff",
     "unknown extension": pack({"a": packed(99, b"")}),
     "timestamp extension": b"\x81\xa1a\xd6\xff\x00\x00\x00\x05",
+    "longer timestamp": b"\x81\xa1a\xd7\xff\x00\x00\x00\x05\x00\x00\x00\x05",
+    "longest timestamp": b"\x81\xa1a\xc7\x0c\xff" + bytes(3) + b"\x01" + bytes(7) + b"\x05",
     "bad date": pack({"a": packed(6, b"2026-13-01")}),
     "bad uuid": pack({"a": packed(9, b"short")}),
     "bad decimal": pack({"a": packed(10, b"one")}),
@@ -297,6 +316,7 @@ UNREADABLE: dict[str, bytes] = {
     "set that repeats": pack({"a": packed(2, pack([pack(1), pack(1)]))}),
     "small int as big": pack({"a": packed(4, b"\x01")}),
     "deep lists": b"\x81\xa1a" + b"\x91" * 5000 + b"\x00",
+    "a little too deep in tuples": b"\x81\xa1a" + b"\x91" * 50 + ext_bomb(15)[3:],
     "a little too deep": b"\x81\xa1a" + b"\x91" * (MAX_DEPTH + 1) + b"\x00",
     "deep maps": b"\x81\xa1a" + b"\x81\xa1a" * 100_000 + b"\x00",
     "deep tuples": ext_bomb(500),
@@ -307,24 +327,7 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
-TOO_COSTLY_TO_NOTICE = {"bytes key", "a little too deep", "nan", "nested infinity", "timestamp extension"}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(
-            data,
-            id=name,
-            marks=pytest.mark.xfail(
-                name in TOO_COSTLY_TO_NOTICE,
-                strict=True,
-                reason="msgpack takes it, and checking all that was read would cost twice as much as reading it",
-            ),
-        )
-        for name, data in UNREADABLE.items()
-    ],
-)
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
 def test_bytes_that_dumps_never_wrote_are_refused(data: bytes) -> None:
     with pytest.raises(SerializationError):
         SERIALIZER.loads(data)
@@ -337,8 +340,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         value = SERIALIZER.loads(data)
     except SerializationError:
         return
-    with suppress(SerializationError):  # TOO_COSTLY_TO_NOTICE
-        assert SERIALIZER.dumps(value) == data
+    assert SERIALIZER.dumps(value) == data
 
 
 @given(st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3), st.data())
@@ -351,8 +353,7 @@ def test_a_flipped_bit_is_read_or_refused(session: dict[str, Any], data: st.Data
         value = SERIALIZER.loads(bytes(stored))
     except SerializationError:
         return
-    with suppress(SerializationError):
-        assert SERIALIZER.dumps(value) == stored
+    assert SERIALIZER.dumps(value) == stored
 
 
 def plant(browser: Browser, data: bytes) -> StoredSession:
