@@ -25,6 +25,7 @@ from prism_wsgi.stores.base import SessionStore, StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from prism_wsgi.stores.redis import RedisStore
     from prism_wsgi.stores.sql import SQLAlchemyStore
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidCookie",
     "MemoryStore",
     "PrismError",
+    "RedisStore",
     "Request",
     "Response",
     "ResponseStarted",
@@ -61,4 +63,8 @@ def __getattr__(name: str) -> Any:
         from prism_wsgi.stores.sql import SQLAlchemyStore
 
         return SQLAlchemyStore
+    if name == "RedisStore":
+        from prism_wsgi.stores.redis import RedisStore
+
+        return RedisStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,6 +52,13 @@ def mysqlclient_url(request: pytest.FixtureRequest) -> str:
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
 
+@pytest.fixture
+def redis_prefix() -> Iterator[str]:
+    """What the names of this test's keys in Redis begin with."""
+    with databases.redis_prefix() as prefix:
+        yield prefix
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", "mysqlclient"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, on each engine in turn."""

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+import redis
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import OperationalError
 
 POSTGRESQL = os.environ.get("PRISM_TEST_POSTGRESQL") or "postgresql+psycopg://root@127.0.0.1:5432/test"
 MARIADB = os.environ.get("PRISM_TEST_MARIADB") or "mysql+pymysql://root@127.0.0.1:3306/"
+REDIS = os.environ.get("PRISM_TEST_REDIS") or "redis://127.0.0.1:6379/15"
 
 REQUIRED = {name.strip() for name in os.environ.get("PRISM_TEST_REQUIRE", "").split(",") if name.strip()}
 
@@ -67,6 +69,20 @@ def mariadb_server() -> Iterator[Server]:
         connection.exec_driver_sql("SET lock_wait_timeout = 10")
         for number in range(1, server.made + 1):
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {server.name}_{number}")
+
+
+@contextmanager
+def redis_prefix() -> Iterator[str]:
+    """Yield the beginning of the keys that one test may use in Redis, deleted at the end."""
+    with redis.Redis.from_url(REDIS, protocol=2) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            unavailable("redis", f"{REDIS} does not answer: {error}")
+        prefix = f"prism_test_{secrets.token_hex(6)}:"
+        yield prefix
+        if keys := list(client.scan_iter(f"{prefix}*", count=1000)):
+            client.delete(*keys)
 
 
 def unavailable(engine: str, reason: str) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import REDIS
 from plain_store import PlainStore
 from visitors import Action, Browser, application, count, put, run_at_once
 
 from prism_wsgi import (
     MemoryStore,
+    RedisStore,
     Session,
     SessionConflict,
     SessionMiddleware,
@@ -41,12 +43,16 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb", "mysqlclient", "plain"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb", "mysqlclient", "redis", "plain"])
 def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[SessionStore]:
     if request.param == "memory":
         yield MemoryStore(clock=clock)
     elif request.param == "plain":
         yield PlainStore(tmp_path / "plain.db", clock)
+    elif request.param == "redis":
+        redis_store = RedisStore(REDIS, prefix=request.getfixturevalue("redis_prefix"), clock=clock)
+        yield redis_store
+        redis_store.close()
     else:
         url: str = request.getfixturevalue(f"{request.param}_url")
         migrate.upgrade(url)
@@ -650,6 +656,8 @@ def test_late_holder_learns_that_nothing_of_its_block_was_saved(
 
 
 def store_at(where: str) -> SessionStore:
+    if where.startswith(REDIS):
+        return RedisStore(REDIS, prefix=where.removeprefix(REDIS))
     return SQLAlchemyStore(where) if "://" in where else PlainStore(Path(where))
 
 
@@ -662,10 +670,12 @@ def count_in_process(where: str, cookies: dict[str, str], times: int, start: thr
         browser.do(count)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "plain"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis", "plain"])
 def test_counting_in_processes_is_exact(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     where = str(tmp_path / "plain.db")
-    if kind != "plain":
+    if kind == "redis":
+        where = REDIS + request.getfixturevalue("redis_prefix")
+    elif kind != "plain":
         where = request.getfixturevalue(f"{kind}_url")
         migrate.upgrade(where)
     browser = Browser(SessionMiddleware(application, store=store_at(where), secret=SECRET, secure=False))

@@ -17,6 +17,7 @@ _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+_REDIS_URLS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 
 
 def read_settings(settings: Mapping[str, Any], *, prefix: str = "") -> MiddlewareOptions:
@@ -78,13 +79,17 @@ def _lines(name: str, text: str) -> list[str]:
 def _store(name: str, text: str) -> object:
     if text == "memory":
         return None
+    if text.startswith(_REDIS_URLS):
+        from prism_wsgi import RedisStore
+
+        return RedisStore(text)
     if "://" in text:
         from prism_wsgi import SQLAlchemyStore
 
         return SQLAlchemyStore(text)
     if ":" not in text:
         raise ConfigError(
-            f"{name} must be a database URL, the word memory, or the name of a store of yours written "
+            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours written "
             f"package.module:name, not {text!r}"
         )
     return _named(name, text)

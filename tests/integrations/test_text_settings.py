@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import pytest
 
-from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware, SQLAlchemyStore
+from prism_wsgi import ConfigError, MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.integrations.options import MiddlewareOptions
 from prism_wsgi.integrations.text_settings import read_settings
 from prism_wsgi.serializers import TypedSerializer
@@ -60,6 +60,13 @@ def test_a_database_url_is_a_store_in_that_database(sqlite_url: str) -> None:
     assert str(store.engine.url) == sqlite_url
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://localhost:6379/0", "rediss://localhost", "valkey://localhost", "unix:///redis"]
+)
+def test_a_redis_url_is_a_store_there(url: str) -> None:
+    assert isinstance(read_settings({"store": url})["store"], RedisStore)
+
+
 def test_of_a_named_class_an_instance_is_made() -> None:
     assert isinstance(
         read_settings({"serializer": "test_text_settings:ExampleSerializer"})["serializer"], ExampleSerializer
@@ -96,7 +103,11 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest_that_is(name: str
         ("prism.secure", "", "prism.secure must be true or false, not ''"),
         ("prism.ttl", "an hour", "prism.ttl must be a number, not 'an hour'"),
         ("prism.secret", " \n ", "prism.secret must not be empty"),
-        ("prism.store", "sqlite", "prism.store must be a database URL, the word memory, or the name of a store"),
+        (
+            "prism.store",
+            "sqlite",
+            "prism.store must be a URL of a database or of Redis, the word memory, or the name",
+        ),
         ("prism.store", "no_such_module:store", "prism.store must name an object as package.module:name"),
         ("prism.store", "test_text_settings:no_such_name", "prism.store must name an object as package.module:name"),
         ("prism.serializer", "json", "prism.serializer must name an object as package.module:name"),

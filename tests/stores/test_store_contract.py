@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import REDIS
 from plain_store import PlainStore
 from sqlalchemy import create_engine
 
-from prism_wsgi import MemoryStore, SessionStore, SQLAlchemyStore, migrate
+from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore, migrate
 from prism_wsgi.testing import ManualClock, StoreContract
 
 
@@ -49,6 +50,14 @@ class TestSQLAlchemyStoreOnTheApplicationsEngine(TimedContract):
         engine = create_engine(migrated_url, pool_size=20, **request.param)
         yield SQLAlchemyStore(engine, clock=clock)
         engine.dispose()
+
+
+class TestRedisStore(TimedContract):
+    @pytest.fixture
+    def store(self, redis_prefix: str, clock: ManualClock) -> Iterator[SessionStore]:
+        store = RedisStore(REDIS, prefix=redis_prefix, clock=clock)
+        yield store
+        store.close()
 
 
 class TestStoreOfThreeVerbs(TimedContract):
