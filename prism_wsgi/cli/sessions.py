@@ -2,13 +2,19 @@
 
 import re
 from json import dumps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prism_wsgi.cli.options import database_options, json_option, open_store, option
 from prism_wsgi.cli.text import instant, one_line, size
-from prism_wsgi.stores.base import StoredSession
+from prism_wsgi.clock import system_clock
+from prism_wsgi.stores.base import SessionSummary, StoredSession
+
+if TYPE_CHECKING:
+    from prism_wsgi import SQLAlchemyStore
+
+REVOKE_BATCH = 100
 
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -25,25 +31,41 @@ def sessions() -> None:
     """List, show and revoke sessions; what is in them is never shown."""
 
 
+older_than_option = option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Only sessions that began at least so many seconds ago.",
+)
+
+
 @sessions.command("list")
 @database_options
 @option("--user", help="Only the sessions of this user.")
+@older_than_option
 @option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
+@option("--after", callback=_checked_id, help="Go on behind this id, the last one of the list before.")
 @json_option
-def list_sessions(url: str, table_name: str, user: str | None, limit: int, json: bool) -> None:
+def list_sessions(
+    url: str,
+    table_name: str,
+    user: str | None,
+    older_than: float | None,
+    limit: int,
+    after: str | None,
+    json: bool,
+) -> None:
     """List live sessions, the oldest first."""
     with open_store(url, table_name) as store:
-        found = store.find(user=user, limit=limit)
+        found = store.summaries(user=user, created_before=_before(older_than), limit=limit, after=after)
     if json:
         for session in found:
             click.echo(dumps(_as_json(session)))
         return
     for session in found:
-        click.echo(
-            f"{session.id}  until {instant(session.expires_at)}  {size(len(session.data)):>9}  {_user(session)}"
-        )
+        click.echo(f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}")
     if len(found) == limit:
-        click.echo(f"There may be more than {limit}; ask for them with --limit", err=True)
+        click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
 
 
 @sessions.command
@@ -53,7 +75,7 @@ def list_sessions(url: str, table_name: str, user: str | None, limit: int, json:
 def show(url: str, table_name: str, session_id: str, json: bool) -> None:
     """Show one live session."""
     with open_store(url, table_name) as store:
-        session = _live(store.load(session_id))
+        session = _summary(_live(store.load(session_id)))
     if json:
         click.echo(dumps(_as_json(session)))
         return
@@ -61,31 +83,68 @@ def show(url: str, table_name: str, session_id: str, json: bool) -> None:
     click.echo(f"user     {_user(session)}")
     click.echo(f"created  {instant(session.created_at)}")
     click.echo(f"expires  {instant(session.expires_at)}")
-    click.echo(f"size     {size(len(session.data))}")
+    click.echo(f"size     {size(session.size)}")
     click.echo(f"version  {session.version}")
 
 
 @sessions.command
 @database_options
-@option("--user", help="End every session of this user.")
+@option("--user", help="End the sessions of this user.")
+@older_than_option
 @option("--id", "session_id", callback=_checked_id, help="End the session of this id.")
+@option("--all", "everybody", is_flag=True, help="End every session.")
 @option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def revoke(url: str, table_name: str, user: str | None, session_id: str | None, yes: bool, json: bool) -> None:
-    """End sessions: the browsers that have them are logged out."""
-    if (user is None) == (session_id is None):
-        raise click.UsageError("Give either --user or --id")
+def revoke(
+    url: str,
+    table_name: str,
+    user: str | None,
+    older_than: float | None,
+    session_id: str | None,
+    everybody: bool,
+    yes: bool,
+    json: bool,
+) -> None:
+    """End sessions: the browsers that have them are logged out.
+
+    Those of a user, those that began long ago, or, with both, the user's that did; one of an id; or all.
+    """
+    narrowed = user is not None or older_than is not None
+    if narrowed + (session_id is not None) + everybody != 1:
+        raise click.UsageError("Give --user, --older-than or both, or --id, or --all")
     with open_store(url, table_name) as store:
         if session_id is not None:
             _live(store.load(session_id))
             _confirm(f"End session {session_id}?", yes)
-            store.destroy(session_id)
-            revoked = 1
+            revoked = store.destroy_many([session_id])
         else:
-            assert user is not None
-            _confirm(f"End every session of {one_line(user)}?", yes)
-            revoked = store.destroy_all(user)
+            _confirm(_question(user, older_than), yes)
+            # All rows of a user at once, also a marker or one that is new since the question.
+            revoked = (
+                _revoke_in_batches(store, user, _before(older_than))
+                if user is None or older_than is not None
+                else store.destroy_all(user)
+            )
     click.echo(dumps({"revoked": revoked}) if json else f"Revoked: {revoked}")
+
+
+def _revoke_in_batches(store: "SQLAlchemyStore", user: str | None, created_before: int | None) -> int:
+    revoked, last = 0, None
+    while found := store.summaries(user=user, created_before=created_before, limit=REVOKE_BATCH, after=last):
+        last = found[-1].id
+        revoked += store.destroy_many([session.id for session in found])
+    return revoked
+
+
+def _question(user: str | None, older_than: float | None) -> str:
+    whose = "" if user is None else f" of {one_line(user)}"
+    begun = "" if older_than is None else f" that began before {instant(_before(older_than) or 0)}"
+    return f"End every session{whose}{begun}?"
+
+
+def _before(older_than: float | None) -> int | None:
+    """Return the moment (Unix ms) that was so many seconds ago."""
+    return None if older_than is None else int((system_clock() - older_than) * 1000)
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -99,16 +158,22 @@ def _live(session: StoredSession | None) -> StoredSession:
     return session
 
 
-def _as_json(session: StoredSession) -> dict[str, Any]:
+def _summary(session: StoredSession) -> SessionSummary:
+    return SessionSummary(
+        session.id, session.user, session.created_at, session.expires_at, len(session.data), session.version
+    )
+
+
+def _as_json(session: SessionSummary) -> dict[str, Any]:
     return {
         "id": session.id,
         "user": session.user,
         "created_at": instant(session.created_at),
         "expires_at": instant(session.expires_at),
-        "size": len(session.data),
+        "size": session.size,
         "version": session.version,
     }
 
 
-def _user(session: StoredSession) -> str:
+def _user(session: SessionSummary) -> str:
     return "-" if session.user is None else one_line(session.user)

@@ -141,7 +141,7 @@ class MemoryStore:
             live=len(live),
             expired=len(expired),
             superseded=len(unexpired) - len(live),
-            logged_in=sum(one.user is not None for one in unexpired),
+            logged_in=sum(one.user is not None for one in live),
             data_bytes=sum(len(one.data) for one in sessions),
             oldest_expired=min(expired, default=None),
             saved_once=sum(one.version == 1 for one in live),

@@ -62,10 +62,21 @@ def session_id(number: int) -> str:
     return f"{number:064x}"
 
 
-def keep(url: str, number: int, *, expires_in: float = HOUR, user: str | None = None, data: bytes = b"data") -> str:
-    """Store a session that expires that many seconds from now, in the past if negative; return its id."""
+def keep(
+    url: str,
+    number: int,
+    *,
+    expires_in: float = HOUR,
+    user: str | None = None,
+    data: bytes = b"data",
+    began: float = 1,
+) -> str:
+    """Store a session that expires that many seconds from now, in the past if negative; return its id.
+
+    `began` is how many seconds ago it did.
+    """
     now = int(time.time() * 1000)
-    session = StoredSession(session_id(number), data, 0, now - HOUR, now + int(expires_in * 1000), user)
+    session = StoredSession(session_id(number), data, 0, now - int(began * 1000), now + int(expires_in * 1000), user)
     with store_of(url) as store:
         store.save(session)
     return session.id

@@ -1,11 +1,12 @@
 """`prism-wsgi sessions` and `prism-wsgi stats`."""
 
 import json
+from importlib import import_module
 
 import pytest
 from command_line import HOUR, keep, keep_expired, run, session_id, store_of
 
-from prism_wsgi import migrate
+from prism_wsgi import MemoryStore, SQLAlchemyStore, StoredSession, migrate
 
 CONTENTS = b"what the visitor keeps"
 
@@ -27,18 +28,74 @@ def test_stats_count_what_is_stored(migrated_url: str) -> None:
     keep_expired(migrated_url, 3)
     counted = json.loads(run("stats", "--json", "--url", migrated_url).stdout)
     assert counted.pop("oldest_expired").endswith("Z")
-    assert counted == {"live": 2, "expired": 3, "superseded": 0, "logged_in": 1, "data_bytes": 1548}
+    assert HOUR <= counted.pop("lag_seconds") < HOUR + 60
+    assert counted.pop("ages") == {
+        "under_1_hour": 2,
+        "under_1_day": 0,
+        "under_7_days": 0,
+        "under_30_days": 0,
+        "older": 0,
+    }
+    assert counted == {
+        "live": 2,
+        "expired": 3,
+        "superseded": 0,
+        "logged_in": 1,
+        "anonymous": 1,
+        "saved_once": 2,
+        "largest": 1500,
+        "data_bytes": 1548,
+    }
 
 
 def test_stats_are_readable(url: str) -> None:
     keep(url, 1, user="ada", data=b"x" * 1536)
+    keep(url, 2, began=2 * HOUR)
+    keep(url, 3, began=3 * HOUR)
     assert run("stats", "--url", url).stdout.splitlines() == [
-        "live        1",
-        "logged in   1",
-        "superseded  0",
-        "expired     0",
-        "data        1.5 KiB",
+        "live             3",
+        "  logged in      1",
+        "  anonymous      2",
+        "  saved once     3",
+        "superseded       0",
+        "expired          0",
+        "data             1.5 KiB",
+        "  largest        1.5 KiB",
+        "live, by age",
+        "  under 1 hour   1         ###############",
+        "  under 1 day    2         ##############################",
+        "  under 7 days   0",
+        "  under 30 days  0",
+        "  older          0",
     ]
+
+
+def test_stats_tell_the_lag_of_the_sweeper(url: str) -> None:
+    keep_expired(url, 3, seconds_ago=2 * HOUR)
+    (line,) = (line for line in run("stats", "--url", url).stdout.splitlines() if line.startswith("expired"))
+    assert line.startswith("expired          3, the oldest at 2")
+    assert "(lag 2:00:0" in line
+
+
+@pytest.mark.parametrize("store", ["memory", "sql"])
+def test_stats_know_saved_once_largest_and_ages(store: str, migrated_url: str) -> None:
+    now = 1_800_000_000_000
+    counting: MemoryStore | SQLAlchemyStore = (
+        MemoryStore(clock=lambda: now / 1000)
+        if store == "memory"
+        else SQLAlchemyStore(migrated_url, clock=lambda: now / 1000)
+    )
+    ages = [0, HOUR - 1, HOUR, 24 * HOUR, 8 * 24 * HOUR, 31 * 24 * HOUR]
+    for number, age in enumerate(ages):
+        counting.save(StoredSession(session_id(number), b"x" * number, 0, now - age * 1000, now + 1000))
+    counting.save(StoredSession(session_id(5), b"y" * 7, 1, now, now + 1000))
+    counting.save(StoredSession(session_id(90), b"x" * 50, 0, now - 1000, now))
+    counting.save(StoredSession(session_id(91), b"x" * 60, 0, now, now + 1000, "ada", superseded=True))
+    stats = counting.stats()
+    assert (stats.live, stats.logged_in, stats.saved_once, stats.largest) == (6, 0, 5, 7)
+    assert stats.ages == (2, 1, 1, 1, 1)
+    if isinstance(counting, SQLAlchemyStore):
+        counting.close()
 
 
 def test_list_shows_live_sessions_without_their_contents(migrated_url: str) -> None:
@@ -63,7 +120,9 @@ def test_list_says_when_there_may_be_more(url: str) -> None:
         keep(url, number)
     result = run("sessions", "list", "--limit", "2", "--url", url)
     assert len(result.stdout.splitlines()) == 2
-    assert "--limit" in result.stderr
+    assert f"--after {session_id(1)}" in result.stderr
+    more = run("sessions", "list", "--after", session_id(1), "--url", url)
+    assert more.stdout.startswith(session_id(2))
     assert run("sessions", "list", "--limit", "4", "--url", url).stderr == ""
 
 
@@ -122,6 +181,29 @@ def test_revoke_ends_one_session(url: str) -> None:
     assert stored(url) == [other]
 
 
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_revoke_ends_every_session(batch: int, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("prism_wsgi.cli.sessions"), "REVOKE_BATCH", batch)
+    for number in range(3):
+        keep(migrated_url, number)
+    assert run("sessions", "revoke", "--all", "--yes", "--url", migrated_url).stdout == "Revoked: 3\n"
+    assert stored(migrated_url) == []
+
+
+def test_sessions_that_began_long_ago_are_listed_and_revoked(migrated_url: str) -> None:
+    keep(migrated_url, 1, user="ada", began=3 * HOUR)
+    keep(migrated_url, 2, user="bob", began=3 * HOUR)
+    keep(migrated_url, 3, user="ada", began=HOUR)
+    options = ("--older-than", str(2 * HOUR), "--url", migrated_url)
+    listed = run("sessions", "list", *options).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [session_id(1), session_id(2)]
+    assert run("sessions", "revoke", "--user", "ada", "--yes", *options).stdout == "Revoked: 1\n"
+    assert stored(migrated_url) == [session_id(2), session_id(3)]
+    asked = run("sessions", "revoke", *options, input="y\n")
+    assert "End every session that began before 2" in asked.stderr
+    assert stored(migrated_url) == [session_id(3)]
+
+
 def test_revoke_asks_first(url: str) -> None:
     one = keep(url, 1, user="ada")
     refused = run("sessions", "revoke", "--user", "ada", "--url", url, input="n\n")
@@ -138,8 +220,17 @@ def test_revoke_without_an_answer_ends_nothing(url: str) -> None:
     assert stored(url) == [one]
 
 
-@pytest.mark.parametrize("options", [(), ("--user", "ada", "--id", session_id(1))])
-def test_revoke_takes_either_a_user_or_an_id(options: tuple[str, ...], url: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--user", "ada", "--id", session_id(1)),
+        ("--all", "--user", "ada"),
+        ("--all", "--older-than", "60"),
+        ("--id", session_id(1), "--older-than", "60"),
+    ],
+)
+def test_revoke_needs_to_know_which_and_only_once(options: tuple[str, ...], url: str) -> None:
     keep(url, 1, user="ada")
     assert run("sessions", "revoke", "--yes", *options, "--url", url).exit_code == 2
     assert stored(url) == [session_id(1)]
