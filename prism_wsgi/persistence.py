@@ -149,7 +149,7 @@ class Persistence:
 
     def is_touch_due(self) -> bool:
         """Tell whether the cookie was last renewed a touch interval ago."""
-        return self.token is not None and self.repository.is_touch_due(self.token.refreshed)
+        return self.token is not None and self.repository.is_touch_due(self.token.refreshed, self.ttl)
 
     def touch(self) -> None:
         """Record activity, unless another request has just done so."""

@@ -41,7 +41,6 @@ class Repository:
         self._max_lifetime_ms = None if max_lifetime is None else max_lifetime * 1000
         self._clock = clock
         self._touch_interval_ms = touch_interval * 1000
-        self._touch_quantum_ms = max(1, min(1000, int(touch_interval * 1000)))
         self._store_touch = store.touch if isinstance(store, TouchingStore) else None
         self._store_replace = store.replace if isinstance(store, ReplacingStore) else None
 
@@ -53,9 +52,9 @@ class Repository:
         """Return when a session active now expires, in Unix ms; never past its absolute lifetime."""
         return self._capped(self.now() + ttl * 1000, created_at)
 
-    def is_touch_due(self, refreshed: int) -> bool:
+    def is_touch_due(self, refreshed: int, ttl: int) -> bool:
         """Tell whether activity last recorded at the Unix second `refreshed` should be recorded again."""
-        return self.now() - refreshed * 1000 >= self._touch_interval_ms
+        return self.now() - refreshed * 1000 >= self._touch_interval_of(ttl)
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return what is stored under an id, a marker of `regenerate()` included."""
@@ -79,9 +78,10 @@ class Repository:
 
         The expiry moves in whole quanta, so that requests racing to record the same activity write it once.
         """
+        interval = self._touch_interval_of(ttl)
         expires_at = self.expiry(row.created_at, ttl)
-        expires_at -= expires_at % self._touch_quantum_ms
-        if expires_at - row.expires_at < self._touch_interval_ms:
+        expires_at -= expires_at % max(1, min(1000, int(interval)))
+        if expires_at - row.expires_at < interval:
             return True
         if self._store_touch is not None:
             touched = self._ask(self._store_touch, row.id, expires_at)
@@ -112,6 +112,10 @@ class Repository:
         except StoreError:
             self.destroy(new.id)
             raise
+
+    def _touch_interval_of(self, ttl: int) -> float:
+        # A session that chose a short lifetime would end while it is used, were it touched as rarely as the others.
+        return self._touch_interval_ms * min(1, ttl / self.ttl)
 
     def _touch_by_saving(self, row: StoredSession, expires_at: int) -> bool:
         try:

@@ -309,6 +309,18 @@ def test_a_shorter_lifetime_of_the_sessions_own_counts_too(site: Site) -> None:
     assert replay(site, header).result is None
 
 
+def test_use_begins_a_short_lifetime_of_the_sessions_own_anew(site: Site) -> None:
+    browser = visitor(site)
+
+    def shorten(session: Session) -> None:
+        session.ttl = 60
+
+    browser.visit(shorten)
+    for _ in range(5):
+        site.clock.advance(50)
+        assert browser.visit(read("n")).result == 1
+
+
 def test_taking_back_a_lifetime_of_the_sessions_own(site: Site) -> None:
     browser = visitor(site)
 
