@@ -101,8 +101,8 @@ class Cookie:
 def read_cookie(header: str, name: str) -> list[str]:
     """Return each distinct value that the cookie `name` has in a Cookie header, in order; no empty ones.
 
-    Splits at `;`, trims space and tab, compares the name byte for byte, and does nothing else. Parsers that
-    also split at commas or spaces, unquote, or trim other white space can be made to see a cookie that the
+    Splits at `;`, trims space and tab around pair and value, compares the name byte for byte, and does nothing
+    else. Parsers that also split at commas or spaces, unquote, or trim other white space can be made to see a cookie that the
     browser never set (CVE-2020-8184, CVE-2023-23934); those that stop at a malformed pair lose ours.
     """
     wanted = f"{name}="
@@ -110,11 +110,9 @@ def read_cookie(header: str, name: str) -> list[str]:
         return []
     values = []
     for pair in header.split(";"):
-        if wanted in pair:
-            key, _, value = pair.partition("=")
-            value = value.strip(" \t")
-            if value and key.strip(" \t") == name:
-                values.append(value)
+        pair = pair.strip(" \t")
+        if pair.startswith(wanted) and (value := pair[len(wanted) :].lstrip(" \t")):
+            values.append(value)
     return values if len(values) < 2 else list(dict.fromkeys(values))
 
 
