@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "set-up-for"
 PEERS_STAMP = VENV / "has-peers"
+FUZZER_STAMP = VENV / "has-fuzzer"
 
 
 def demo(arguments: list[str]) -> int:
@@ -43,7 +44,16 @@ def bench(arguments: list[str]) -> int:
     return run("python", "-m", "benchmarks", *arguments)
 
 
-TASKS = (demo, test, lint, bench)
+def fuzz(arguments: list[str]) -> int:
+    """Fuzz the readers of cookies, tokens and stored bytes (--minutes, --seed, --target); -h lists the options."""
+    if not FUZZER_STAMP.exists():
+        if pip("--python", str(VENV / "bin" / "python"), "install", "--quiet", "atheris>=3.0"):
+            print("No atheris for this Python: Hypothesis draws the inputs, without regard to coverage.")
+        FUZZER_STAMP.touch()
+    return run("python", "tests/fuzz/fuzz.py", *arguments)
+
+
+TASKS = (demo, test, lint, bench, fuzz)
 
 
 def run(tool: str, *arguments: str) -> int:
