@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +26,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 def main() -> None:
     """Run the chosen parts, print the figures, and write what was asked for."""
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no database behind
     figures = measured(options)
     print("\n" + as_text(figures))
     if options.json:

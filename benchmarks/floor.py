@@ -8,8 +8,9 @@ import hashlib
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import msgpack
@@ -18,6 +19,8 @@ SESSION_KEY = "floor.session"
 TTL = 14 * 24 * 3600
 
 _HOUR_MS = 3_600_000
+
+_ResultT = TypeVar("_ResultT")
 
 
 class FloorStore(Protocol):
@@ -204,6 +207,35 @@ class SQLFloor:
 
     def close(self) -> None:
         self._cursor.connection.close()
+
+
+class SharedFloor:
+    """Several stores, each with a connection of its own, for as many threads."""
+
+    def __init__(self, stores: Iterable[FloorStore]) -> None:
+        self._idle = deque(stores)
+
+    def load(self, key: bytes) -> tuple[bytes, int] | None:
+        return self._lent(lambda store: store.load(key))
+
+    def insert(self, key: bytes, data: bytes, expires_at: int) -> None:
+        self._lent(lambda store: store.insert(key, data, expires_at))
+
+    def update(self, key: bytes, data: bytes, expires_at: int) -> None:
+        self._lent(lambda store: store.update(key, data, expires_at))
+
+    def touch(self, key: bytes, expires_at: int) -> None:
+        self._lent(lambda store: store.touch(key, expires_at))
+
+    def replace(self, old: bytes, new: bytes, data: bytes, expires_at: int) -> None:
+        self._lent(lambda store: store.replace(old, new, data, expires_at))
+
+    def _lent(self, work: Callable[[FloorStore], _ResultT]) -> _ResultT:
+        store = self._idle.pop()
+        try:
+            return work(store)
+        finally:
+            self._idle.append(store)
 
 
 def sqlite_cursor(path: str) -> sqlite3.Cursor:

@@ -89,16 +89,24 @@ def _messages_table(figures: Figures) -> list[list[str]]:
 def _http_table(figures: Figures) -> list[list[str]]:
     cells = figures["http"]
     scenarios = _scenarios(cells)
-    rates = {(cell["engine"], cell["name"], cell["scenario"]): cell["per_second"] for cell in cells}
+    rates = {
+        (cell["engine"], cell["name"], cell["scenario"]): f"{cell['per_second']:,.0f}"
+        + (f" ({cell['failed']} failed)" if cell["failed"] else "")
+        for cell in cells
+    }
     rows = [["", "", *scenarios]]
-    for engine, name in dict.fromkeys((cell["engine"], cell["name"]) for cell in cells):
-        measured = [rates.get((engine, name, scenario)) for scenario in scenarios]
-        rows.append([engine, name, *("" if rate is None else f"{rate:,.0f}" for rate in measured)])
+    served = sorted({(cell["engine"], cell["name"]) for cell in cells}, key=lambda who: _order(*who))
+    for engine, name in served:
+        rows.append([engine, name, *(rates.get((engine, name, scenario), "") for scenario in scenarios)])
     return rows
 
 
+def _order(engine: str, name: str) -> tuple[int, bool, bool, str]:
+    return ENGINES.index(engine) if engine else -1, name != FLOOR, name != PRISM, name
+
+
 def _names(cells: list[dict[str, Any]]) -> list[str]:
-    return sorted(dict.fromkeys(cell["name"] for cell in cells), key=lambda name: (name != FLOOR, name != PRISM))
+    return sorted({cell["name"] for cell in cells}, key=lambda name: _order("", name))
 
 
 def _scenarios(cells: list[dict[str, Any]]) -> list[str]:

@@ -156,6 +156,12 @@ def floor_store(engine: str, place: str) -> floor.FloorStore | None:
     return None
 
 
+def shared_floor(engine: str, place: str, threads: int) -> floor.SharedFloor:
+    """Return a floor's store that as many threads can use at a time."""
+    stores = [store for _ in range(threads) if (store := floor_store(engine, place)) is not None]
+    return floor.SharedFloor(stores)
+
+
 def _postgresql_cursor(place: str) -> object:
     return floor.postgresql_cursor(place.replace("postgresql+psycopg:", "postgresql:", 1))
 

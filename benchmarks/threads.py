@@ -5,15 +5,13 @@ import secrets
 import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from benchmarks.databases import Places
 from benchmarks.floor import FloorStore
 from benchmarks.rows import SAMPLE_DATA
-from benchmarks.subjects import floor_store
+from benchmarks.subjects import shared_floor
 from prism_wsgi import SQLAlchemyStore, StoredSession
 
 THREADS = 8
@@ -29,17 +27,13 @@ def loads_per_second(places: Places, rounds: int) -> dict[str, Any]:
     for engine in ("sqlite", "postgresql", "mariadb"):
         if engine in places:
             store = SQLAlchemyStore(places[engine])
-            raw: deque[FloorStore] = deque()
-            while len(raw) < THREADS:
-                held = floor_store(engine, places[engine])
-                assert held is not None
-                raw.append(held)
-            ids = [_stored(number, store, raw[0]) for number in range(SESSIONS)]
+            raw = shared_floor(engine, places[engine], THREADS)
+            ids = [_stored(number, store, raw) for number in range(SESSIONS)]
             keys = [bytes.fromhex(session_id) for session_id in ids]
             ours, theirs = [], []
             for _ in range(rounds):
                 ours.append(_rate(store.load, ids))
-                theirs.append(_rate(partial(_load_raw, raw), keys))
+                theirs.append(_rate(raw.load, keys))
             store.close()
             figures[engine] = {"store": statistics.median(ours), "raw": statistics.median(theirs)}
     return figures
@@ -50,14 +44,6 @@ def _stored(number: int, store: SQLAlchemyStore, raw: FloorStore) -> str:
     store.save(StoredSession(key.hex(), SAMPLE_DATA, 0, 0, _FAR))
     raw.insert(key, SAMPLE_DATA, _FAR)
     return key.hex()
-
-
-def _load_raw(raw: deque[FloorStore], key: bytes) -> object:
-    held = raw.pop()
-    try:
-        return held.load(key)
-    finally:
-        raw.append(held)
 
 
 def _rate(load: Callable[[Any], object], keys: list[Any]) -> float:

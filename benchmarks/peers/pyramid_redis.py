@@ -14,7 +14,7 @@ from pyramid_session_redis import RedisSessionFactory
 
 from benchmarks.databases import Places
 from benchmarks.scenarios import ACTIONS
-from benchmarks.subjects import SECRET, TTL, Subject
+from benchmarks.subjects import SECRET, SHORT_TTL, Subject
 
 
 def subjects(places: Places) -> list[Subject]:
@@ -28,7 +28,7 @@ def subjects(places: Places) -> list[Subject]:
         raise ImportError(f"Redis does not answer: {error}") from error
     factory = RedisSessionFactory(
         secret=SECRET,
-        timeout=TTL,
+        timeout=SHORT_TTL,
         redis_url=places["redis"],
         serialize=lambda session: json.dumps(session).encode(),
         deserialize=json.loads,
