@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from prism_wsgi.encryption import is_sealed
 from prism_wsgi.errors import SerializationError, SessionTooLarge
 from prism_wsgi.merge import merge
 from prism_wsgi.serializers import Serializer
@@ -61,11 +62,13 @@ class Codec:
     def decode(self, data: bytes) -> Document:
         """Return what `encode` was given. Raises SerializationError for bytes it does not understand."""
         if data[:1] == bytes([_PLAIN]):
-            return Document(self.serializer.loads(data[1:]))
+            return Document(self._loads(data[1:]))
         if data[:1] == bytes([_WITH_PROPERTIES]) and len(data) > _PROPERTIES.size:
             ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
-            values = self.serializer.loads(data[1 + _PROPERTIES.size :])
+            values = self._loads(data[1 + _PROPERTIES.size :])
             return Document(values, ttl or None, _PERSISTENT_BACK.get(persistent), lease)
+        if is_sealed(data):
+            raise SerializationError("Stored session data is encrypted, and encryption_key is not set")
         raise SerializationError("Stored session data is in a format that this version does not know")
 
     def is_unchanged(self, document: Document, data: bytes) -> bool:
@@ -85,6 +88,19 @@ class Codec:
             theirs.persistent if mine.persistent == base.persistent else mine.persistent,
             theirs.lease if mine.lease == base.lease else mine.lease,
         )
+
+    def _loads(self, data: bytes) -> dict[str, Any]:
+        """Read the values; a serializer of the application's own may fail in ways of its own."""
+        try:
+            values = self.serializer.loads(data)
+        except SerializationError:
+            raise
+        except Exception as error:  # noqa: BLE001, which the application chose
+            # Not chained: the message of a parser quotes what it read.
+            raise SerializationError(f"Stored session data cannot be read: {type(error).__name__}") from None
+        if not isinstance(values, dict):
+            raise SerializationError(f"Stored session data holds no dict, but a {type(values).__name__}")
+        return values
 
     def _too_large(self, document: Document, size: int) -> str:
         sizes = {key: len(self.serializer.dumps({key: value})) for key, value in document.values.items()}

@@ -430,6 +430,23 @@ def test_logout_ends_an_unreadable_session_too(site: Site, handler: Callable[[Se
     assert site.store.store.load(row.id) is None
 
 
+@pytest.mark.parametrize("stored", [b"{bad", b"[1]", b"\xff"])
+def test_what_a_serializer_of_ones_own_cannot_read_counts_as_absent_too(store: ThreeVerbStore, stored: bytes) -> None:
+    import json
+
+    class Json:
+        def dumps(self, value: Any) -> bytes:
+            return json.dumps(value).encode()
+
+        def loads(self, data: bytes) -> Any:
+            return json.loads(data)  # raises errors of its own, and returns whatever it finds
+
+    browser = Site(store, serializer=Json()).browser()
+    browser.visit(write(n=1))
+    plant(browser, b"\x01" + stored)
+    assert browser.visit(read("n")).result is None
+
+
 def test_a_serializer_of_ones_own_is_used(store: ThreeVerbStore) -> None:
     import json
 
