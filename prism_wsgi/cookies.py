@@ -102,8 +102,9 @@ def read_cookie(header: str, name: str) -> list[str]:
     """Return each distinct value that the cookie `name` has in a Cookie header, in order; no empty ones.
 
     Splits at `;`, trims space and tab around pair and value, compares the name byte for byte, and does nothing
-    else. Parsers that also split at commas or spaces, unquote, or trim other white space can be made to see a cookie that the
-    browser never set (CVE-2020-8184, CVE-2023-23934); those that stop at a malformed pair lose ours.
+    else. Parsers that also split at commas or spaces, unquote, or trim other white space can be made to see a
+    cookie that the browser never set (CVE-2020-8184, CVE-2023-23934); those that stop at a malformed pair lose
+    ours.
     """
     wanted = f"{name}="
     if wanted not in header:
