@@ -96,8 +96,12 @@ def _check(value: object, depth: int) -> None:
         if not (value.is_finite() if kind is Decimal else math.isfinite(value)):  # type: ignore[attr-defined, arg-type]
             raise _UnstorableError("is not a finite number")
     elif kind is datetime or kind is time:
-        if value.tzinfo is not None and value.utcoffset() is None:  # type: ignore[attr-defined]
+        offset = value.utcoffset()  # type: ignore[attr-defined]
+        if offset is None and value.tzinfo is not None:  # type: ignore[attr-defined]
             raise _UnstorableError("has a time zone without a fixed offset; use a datetime instead")
+        # Python 3.11 reads an offset below a second as UTC
+        if offset is not None and offset.microseconds:
+            raise _UnstorableError("has an offset from UTC that is not whole seconds")
     elif kind in _CONTAINERS:
         if depth > MAX_DEPTH:
             raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
