@@ -1,6 +1,7 @@
 """The database engine of the SQL store: made for short statements, with every wait bounded."""
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
@@ -30,6 +31,8 @@ def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: s
     )
     if is_sqlite:
         _set_pragmas_on_connect(engine, sqlite_synchronous)
+    elif engine.dialect.driver == "psycopg":
+        _bound_answers(engine, timeout)
     return engine
 
 
@@ -44,7 +47,7 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
     elif driver == "psycopg":
         arguments = {
             "connect_timeout": max(2, seconds),  # libpq takes 1 for 2
-            # A server that vanished answers nothing, so no statement_timeout of its own ends the wait.
+            # A server that vanished acknowledges nothing; see also BoundedConnection.
             "tcp_user_timeout": milliseconds,
             "keepalives_idle": seconds,
             "keepalives_interval": 1,
@@ -63,6 +66,18 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
         bounds = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
         arguments["options"] = f"{bounds} {own}".strip()  # later ones win
     return arguments
+
+
+def _bound_answers(engine: Engine, timeout: float) -> None:
+    from prism_wsgi.stores.psycopg_bound import BoundedConnection  # psycopg may not be installed
+
+    def connect(_: Dialect, __: object, arguments: Sequence[Any], named: dict[str, Any]) -> BoundedConnection:
+        connection = BoundedConnection.connect(*arguments, **named)
+        # Let the server's own statement_timeout and lock_timeout come first: they leave the connection intact.
+        connection.answer_seconds = timeout + 0.5
+        return connection
+
+    event.listen(engine, "do_connect", connect)
 
 
 def _set_pragmas_on_connect(engine: Engine, synchronous: str) -> None:

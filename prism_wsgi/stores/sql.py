@@ -57,9 +57,10 @@ class SQLAlchemyStore:
     tuned for one short statement at a time, and closes it in `close()`. Either way it works in short
     transactions of its own, never in yours.
 
-    `timeout` (seconds) bounds connecting, waiting for a connection or a lock, and waiting for an answer; an
-    engine of yours keeps its own bounds. `sqlite_synchronous` is "NORMAL", which survives a killed process
-    and may lose the last moments in a power cut, or "FULL", which does not and makes each write wait for the disk.
+    `timeout` (seconds) bounds connecting (two seconds at least to PostgreSQL), waiting for a connection or a lock,
+    and waiting for an answer; a call meets each of them at most twice. An engine of yours keeps its own bounds.
+    `sqlite_synchronous` is "NORMAL", which survives a killed process and may lose the last moments in a power
+    cut, or "FULL", which does not and makes each write wait for the disk.
 
     Nothing is connected before the first use. Raises ConfigError for a URL, driver or setting that cannot work.
     """
