@@ -107,6 +107,9 @@ class Lease:
             if theirs is None and persistence.repository.load(persistence.id) is None:
                 persistence.leave_blocked_id()
             return False
+        except BaseException:
+            persistence.document.lease = found  # it must not be saved later, with nobody inside the block
+            raise
         return True
 
     def _is_abandoned(self, number: int) -> bool:

@@ -585,6 +585,21 @@ def test_block_that_grows_too_large_saves_nothing_and_lets_the_next_one_in(
     assert browser.read() == {"n": 1}
 
 
+def test_block_that_could_not_be_entered_leaves_nobody_waiting(browser: Browser, site: SessionMiddleware) -> None:
+    browser.do(put("n", 1))
+
+    def fail_to_enter(session: Session) -> None:
+        session["large"] = "x" * 100_000
+        with pytest.raises(SessionTooLarge), session.atomic():
+            pass
+        del session["large"]
+        session["n"] = 2
+
+    browser.do(fail_to_enter)
+    assert lease_of(site, browser.do(id_of)) == 0
+    assert browser.read() == {"n": 2}
+
+
 def die_inside_atomic(session: Session) -> AbstractContextManager[Session]:
     """Enter `atomic()` and never leave, as a request does whose process is killed."""
     block = session.atomic()
