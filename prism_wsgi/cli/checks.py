@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from prism_wsgi.cli.options import open_store
+from prism_wsgi.cli.findings import Finding, Level
+from prism_wsgi.cli.options import DEFAULT_TABLE_NAME, open_store
 from prism_wsgi.cli.text import instant, span
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
 MAX_SKEW_SECONDS = 5.0
 MAX_LAG_MS = 24 * 3600 * 1000
+FEW_ROWS = 1000
 
 _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
 
@@ -31,33 +31,20 @@ _CLOCKS = {
 }
 
 
-class Level(StrEnum):
-    """How bad it is; only FAIL fails the command."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `fix` is what to type, empty where nothing is to be done."""
-
-    check: str
-    level: Level
-    message: str
-    fix: str = ""
-
-
 def check_database(url: str, table_name: str, clock: Clock = system_clock) -> Iterator[Finding]:
     """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
     try:
         with open_store(url, table_name, clock=clock) as store:
             yield _connection(store)
-            yield _journal(store) if store.engine.dialect.name == "sqlite" else _clock(store, clock)
+            if store.engine.dialect.name == "sqlite":
+                yield _journal(store)
+            else:
+                yield _clock(store, clock)
+                yield _isolation(store)
             schema = _schema(url, table_name)
             yield schema
             if schema.level is not Level.FAIL:
+                yield _indexes(store)
                 yield _sweeper(store, clock)
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
@@ -84,6 +71,11 @@ def _schema(url: str, table_name: str) -> Finding:
     if found.current != found.head:
         message = f"at {found.current or 'none'}, not at {found.head}"
         return Finding("schema", Level.FAIL, message, "run `prism-wsgi db upgrade`")
+    if any(difference == f"table {table_name} is missing" for difference in found.differences):
+        message = f"at {found.head}, but the table {table_name} was dropped"
+        own = "" if table_name == DEFAULT_TABLE_NAME else f"_{table_name}"
+        fix = f"run `DROP TABLE {migrate.VERSION_TABLE}{own}` in the database, then `prism-wsgi db upgrade`"
+        return Finding("schema", Level.FAIL, message, fix)
     message = f"changed by hand: {'; '.join(found.differences)}"
     return Finding("schema", Level.WARN, message, "undo that, or see `prism-wsgi db check`")
 
@@ -119,12 +111,44 @@ def _clock(store: "SQLAlchemyStore", clock: Clock) -> Finding:
     )
 
 
+def _isolation(store: "SQLAlchemyStore") -> Finding:
+    # Statements of the store are transactions of their own, but for a few that lock what they read.
+    if store.engine.dialect.name == "postgresql":
+        level = str(_ask(store, "SHOW default_transaction_isolation"))
+        fix = "`ALTER DATABASE ... SET default_transaction_isolation = 'read committed'`"
+    elif store.engine.dialect.name in ("mysql", "mariadb"):
+        # The variable has one name, the other, or both, depending on the version.
+        found = _ask(
+            store, "SHOW VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')", column=1
+        )
+        level = str(found).replace("-", " ").lower()
+        fix = "`SET GLOBAL TRANSACTION ISOLATION LEVEL READ COMMITTED`, and in the server's configuration"
+    else:
+        return Finding("isolation", Level.OK, f"not looked at: no query for {store.engine.dialect.name}")
+    if level in ("read committed", "repeatable read"):
+        return Finding("isolation", Level.OK, level)
+    worse = "sessions are seen before they are saved" if level == "read uncommitted" else "requests fail or wait"
+    return Finding("isolation", Level.WARN, f"{level}, by which {worse}", fix)
+
+
+def _indexes(store: "SQLAlchemyStore") -> Finding:
+    unused = [f"{verb} does not use {index}" for verb, index in store.unused_indexes()]
+    if not unused:
+        return Finding("indexes", Level.OK, "used to load, to sweep, and to find a user's sessions")
+    table = store.table.name
+    if _ask(store, f"SELECT count(*) FROM (SELECT id FROM {table} LIMIT {FEW_ROWS}) few") < FEW_ROWS:  # noqa: S608
+        return Finding("indexes", Level.OK, f"fewer than {FEW_ROWS} sessions, which the database may well read whole")
+    analyze = "ANALYZE TABLE" if store.engine.dialect.name in ("mysql", "mariadb") else "ANALYZE"
+    fix = f"run `{analyze} {table}` in the database"
+    return Finding("indexes", Level.WARN, "; ".join(unused), f"{fix}, and see `prism-wsgi db check`")
+
+
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
-    stats = store.stats()
-    if stats.oldest_expired is None:
+    oldest = store.oldest_expired(int(clock() * 1000))
+    if oldest is None:
         return Finding("sweeper", Level.OK, "nothing waits for a sweep")
-    lag = clock() * 1000 - stats.oldest_expired
-    message = f"{stats.expired} expired, the oldest at {instant(stats.oldest_expired)} ({span(lag)} ago)"
+    lag = clock() * 1000 - oldest
+    message = f"the oldest expired session is of {instant(oldest)} ({span(lag)} ago)"
     if lag <= MAX_LAG_MS:
         return Finding("sweeper", Level.OK, message)
     return Finding("sweeper", Level.WARN, message, "run `prism-wsgi sweep`, and then daily or with --every 300")
@@ -141,12 +165,12 @@ def check_secret(secret: str) -> Finding:
     return Finding("secret", Level.OK, f"{SECRET_VARIABLE} is long and varied enough")
 
 
-def _ask(store: "SQLAlchemyStore", statement: str) -> Any:
-    """Return the one value a statement selects. Raises StoreUnavailable."""
+def _ask(store: "SQLAlchemyStore", statement: str, column: int = 0) -> Any:
+    """Return a column of the first row that a statement selects. Raises StoreUnavailable."""
     from sqlalchemy.exc import SQLAlchemyError  # noqa: TID251 - inside a function: loaded when asked
 
     try:
         with store.engine.connect() as connection:
-            return connection.exec_driver_sql(statement).scalar_one()
+            return connection.exec_driver_sql(statement).fetchone()[column]  # type: ignore[index]
     except SQLAlchemyError as error:
         raise StoreUnavailable(f"The database does not answer: {getattr(error, 'orig', None) or error}") from error

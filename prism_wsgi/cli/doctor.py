@@ -6,20 +6,24 @@ from json import dumps
 
 import click
 
-from prism_wsgi.cli.checks import SECRET_VARIABLE, Finding, Level, check_database, check_secret
-from prism_wsgi.cli.options import database_options, json_option
+from prism_wsgi.cli.checks import SECRET_VARIABLE, check_database, check_secret
+from prism_wsgi.cli.cookie_check import check_cookie
+from prism_wsgi.cli.findings import Finding, Level
+from prism_wsgi.cli.options import database_options, json_option, option
 from prism_wsgi.cli.text import one_line
 
 
 @click.command
 @database_options
+@option("--visit", metavar="ADDRESS", help="An http(s) address of the application, to look at the cookie it sends.")
 @json_option
 @click.pass_context
-def doctor(context: click.Context, url: str, table_name: str, json: bool) -> None:
+def doctor(context: click.Context, url: str, table_name: str, visit: str | None, json: bool) -> None:
     """Check a deployment and say how to mend it.
 
-    Looks at the database, its schema and clock, the lag of the sweeper, and the secret: the environment
-    variable SESSION_SECRET, which is not shown.
+    Looks at the database, its clock, isolation level (SQLite: journal) and schema, whether the statements use their
+    indexes, the lag of the sweeper, and the secret: the environment variable SESSION_SECRET, which is not shown.
+    With --visit, also at the cookie that the application gives to a new visitor.
 
     \b
     Exit codes:
@@ -28,6 +32,8 @@ def doctor(context: click.Context, url: str, table_name: str, json: bool) -> Non
       2  wrong usage
     """
     findings = [*check_database(url, table_name), check_secret(os.environ.get(SECRET_VARIABLE, ""))]
+    if visit is not None:
+        findings += check_cookie(visit)
     ok = all(finding.level is not Level.FAIL for finding in findings)
     if json:
         click.echo(dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}))
@@ -39,4 +45,4 @@ def doctor(context: click.Context, url: str, table_name: str, json: bool) -> Non
 
 def _line(finding: Finding) -> str:
     advice = f"; {finding.fix}" if finding.fix else ""
-    return f"{finding.level:<4}  {finding.check:<8}  {one_line(finding.message)}{advice}"
+    return f"{finding.level:<4}  {finding.check:<9}  {one_line(finding.message)}{advice}"

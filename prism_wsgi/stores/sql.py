@@ -186,6 +186,10 @@ class SQLAlchemyStore:
         """Count what is stored now; reads the whole table."""
         return self._execute(lambda connection: self._upkeep.stats(connection, self._now()))
 
+    def unused_indexes(self) -> list[tuple[str, str]]:
+        """Return what the database would do without its index, by EXPLAIN: pairs of a verb and an index."""
+        return self._execute(self._upkeep.unused_indexes)
+
     # The statements of the hot verbs, on the driver's cursor
 
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:

@@ -1,5 +1,6 @@
 """The SQL store's upkeep: what sweeps, lists, counts and ends sessions, away from the path of a request."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.schema import sweep_bucket
 from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
@@ -140,6 +142,22 @@ class Upkeep:
         ages = tuple(more - fewer for fewer, more in pairwise([0, *younger, live]))
         return StoreStats(live, expired, superseded, logged_in, data_bytes, oldest, saved_once, largest, ages)
 
+    def unused_indexes(self, connection: Connection) -> list[tuple[str, str]]:
+        """Return what the database would do without its index, by EXPLAIN: pairs of a verb and an index."""
+        if self._dialect not in ("postgresql", "sqlite", "mysql", "mariadb"):
+            return []
+        table, name = self._table, self._table.name
+        primary_keys = {"postgresql": f"{name}_pkey", "sqlite": f"sqlite_autoindex_{name}_1"}
+        oldest = select(table.c.id).where(self._expired(0)).order_by(table.c.sweep_bucket).limit(100)
+        statements: list[tuple[str, str, Select[Any]]] = [
+            ("load", primary_keys.get(self._dialect, "PRIMARY"), select(table.c.data).where(table.c.id == bytes(32))),
+            ("sweep", f"ix_{name}_sweep_bucket", oldest),
+        ]
+        user = connection.execute(select(func.max(table.c.user_id))).scalar_one()
+        if user is not None:  # without users, reading all is as good
+            statements.append(("find", f"ix_{name}_user_id", select(table.c.id).where(self._belongs_to(user))))
+        return [(verb, index) for verb, index, statement in statements if index not in _used(connection, statement)]
+
     def _page(self, statement: Select[Any], user: str | None, limit: int, after: str | None) -> Select[Any]:
         column = self._table.c.id
         if user is not None:
@@ -179,3 +197,18 @@ class Upkeep:
             return statement.bindparams(bucket=sweep_bucket(before), before=before, limit=limit)
         oldest = select(table.c.id).where(self._expired(before)).order_by(table.c.sweep_bucket).limit(limit)
         return delete(table).where(table.c.id.in_(oldest), table.c.expires_at <= before)
+
+
+def _used(connection: Connection, statement: Select[Any]) -> set[str]:
+    """Return the indexes that the plan of a statement uses."""
+    compiled = statement.compile(dialect=connection.dialect)
+    assert isinstance(compiled, SQLCompiler)
+    order = compiled.positiontup
+    values: Any = compiled.params if order is None else tuple(compiled.params[name] for name in order)
+    explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+    rows = connection.exec_driver_sql(f"{explain} {compiled}", values)
+    if connection.dialect.name in ("mysql", "mariadb"):
+        # An id that is not there is looked up while planning, and the plan then has no index.
+        return {"PRIMARY" if "const tables" in (row.Extra or "") else row.key for row in rows}
+    plan = " ".join(str(row) for row in rows)
+    return set(re.findall(r"(?:INDEX|Index Scan using|Index Only Scan using|Bitmap Index Scan on) (\w+)", plan))

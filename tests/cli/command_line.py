@@ -92,6 +92,7 @@ def keep_expired(url: str, count: int, *, seconds_ago: float = HOUR, first: int 
                 "id": bytes.fromhex(session_id(10_000 + number)),
                 "data": b"data",
                 "version": 1,
+                "user_id": f"user-{number}",
                 "created_at": expires_at - 1,
                 "expires_at": expires_at,
                 "sweep_bucket": -(-expires_at // 3_600_000),

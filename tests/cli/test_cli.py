@@ -86,7 +86,7 @@ def test_database_that_cannot_be_reached_is_one_line_without_the_password(url: s
     assert result.exit_code == 1
     lines = [line for line in result.output.splitlines() if not line.startswith("warn  secret")]
     assert len(lines) == 1
-    assert lines[0].startswith(("Error: ", "fail  database  "))
+    assert lines[0].startswith(("Error: ", "fail  database   "))
     assert "hunter2" not in result.output
 
 

@@ -88,7 +88,7 @@ def test_stats_know_saved_once_largest_and_ages(store: str, migrated_url: str) -
     ages = [0, HOUR - 1, HOUR, 24 * HOUR, 8 * 24 * HOUR, 31 * 24 * HOUR]
     for number, age in enumerate(ages):
         counting.save(StoredSession(session_id(number), b"x" * number, 0, now - age * 1000, now + 1000))
-    counting.save(StoredSession(session_id(5), b"y" * 7, 1, now, now + 1000))
+    counting.save(StoredSession(session_id(5), b"y" * 7, 1, now - ages[5] * 1000, now + 1000))
     counting.save(StoredSession(session_id(90), b"x" * 50, 0, now - 1000, now))
     counting.save(StoredSession(session_id(91), b"x" * 60, 0, now, now + 1000, "ada", superseded=True))
     stats = counting.stats()
