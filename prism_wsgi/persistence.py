@@ -227,7 +227,7 @@ class Persistence:
             secret, self.token, self.row = self._origin
             self.take_identity(secret)
             self.retired = None
-        if self.row is not None:
+        if self.row is not None and self.phase is not Phase.GONE:
             self._hold(self.row)
         else:
             self.document, self.user = Document(), None

@@ -231,6 +231,19 @@ def test_a_retired_id_is_not_issued_anew(store: ThreeVerbStore) -> None:
     assert rotated.browser().visit(read("n"), HTTP_COOKIE=old).all("Set-Cookie") == []
 
 
+def test_a_session_that_ended_during_a_request_that_fails_is_not_issued_anew(store: ThreeVerbStore) -> None:
+    browser = visitor(Site(store, secret=OLD))
+    browser.site = same_sessions(browser, secret=[NEW, OLD])
+
+    def count_too_late(session: Session) -> None:
+        session["n"] += 1
+        store.store.destroy(session.id)
+        with session.atomic():
+            session["n"] += 1
+
+    assert browser.visit(count_too_late, status="500 Oops").all("Set-Cookie") == []
+
+
 def test_nothing_is_issued_anew_while_the_store_fails(store: ThreeVerbStore) -> None:
     browser = visitor(Site(store, secret=OLD))
     rotated = same_sessions(browser, secret=[NEW, OLD])
