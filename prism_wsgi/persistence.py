@@ -88,7 +88,7 @@ class Persistence:
         """When the session ends without more activity, in Unix ms."""
         if self.row is not None:
             return self.row.expires_at
-        return self.repository.expiry(self.created_at, self.repository.ttl)
+        return self.repository.expiry(self.created_at, self.ttl)
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""

@@ -381,6 +381,14 @@ def test_expires_at_says_when(site: Site) -> None:
     assert expires_at == created_at + timedelta(hours=1)
 
 
+def test_expires_at_follows_a_lifetime_of_the_sessions_own_before_anything_is_saved(site: Site) -> None:
+    def remember(session: Session) -> datetime:
+        session.ttl = timedelta(days=30)
+        return session.expires_at
+
+    assert site.browser().visit(remember).result == datetime.fromtimestamp(site.clock(), UTC) + timedelta(days=30)
+
+
 # Recording activity
 
 
