@@ -18,7 +18,7 @@ _ResultT = TypeVar("_ResultT")
 class Repository:
     """Loads, saves, touches, replaces and destroys; what a store does not offer is done with its three verbs.
 
-    Whatever a store raises beyond StoreError comes out as StoreUnavailable, logged once.
+    Whatever a store raises beyond SessionConflict and SessionGone comes out as StoreUnavailable, logged once.
     """
 
     def __init__(
@@ -113,6 +113,11 @@ class Repository:
             self.destroy(new.id)
             raise
 
+    def unavailable(self, failure: str) -> StoreUnavailable:
+        """Log that the store failed, and return the error that says so."""
+        self.events.emit(Reason.STORE_UNAVAILABLE, detail=failure)
+        return StoreUnavailable(failure)
+
     def _touch_interval_of(self, ttl: int) -> float:
         # A session that chose a short lifetime would end while it is used, were it touched as rarely as the others.
         return self._touch_interval_ms * min(1, ttl / self.ttl)
@@ -140,9 +145,9 @@ class Repository:
         except StoreUnavailable as error:
             self.events.emit(Reason.STORE_UNAVAILABLE, detail=str(error))
             raise
-        except StoreError:
+        except (SessionConflict, SessionGone):
             raise
         except Exception as error:
-            failure = f"{type(self.store).__name__}.{verb.__name__} raised {type(error).__name__}"
-            self.events.emit(Reason.STORE_UNAVAILABLE, detail=failure)
-            raise StoreUnavailable(failure) from error
+            raise self.unavailable(
+                f"{type(self.store).__name__}.{verb.__name__} raised {type(error).__name__}"
+            ) from error
