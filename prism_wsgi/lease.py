@@ -12,7 +12,6 @@ from prism_wsgi.errors import (
     SessionGone,
     SessionTooLarge,
     StoreError,
-    StoreUnavailable,
 )
 from prism_wsgi.persistence import Persistence, Phase
 
@@ -83,8 +82,8 @@ class Lease:
         attempt = 0
         while not self._try_to_take():
             if time.monotonic() > deadline:
-                raise StoreUnavailable(
-                    f"Session {self._persistence.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds"
+                raise self._persistence.repository.unavailable(
+                    f"session {self._persistence.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds"
                 )
             pause(min(attempt, 4))
             attempt += 1

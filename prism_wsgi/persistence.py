@@ -9,7 +9,6 @@ from prism_wsgi.errors import (
     SessionConflict,
     SessionExists,
     SessionGone,
-    StoreUnavailable,
 )
 from prism_wsgi.events import Reason
 from prism_wsgi.repository import Repository
@@ -219,7 +218,7 @@ class Persistence:
             if self.saved:
                 return True
             pause(attempt)
-        raise StoreUnavailable(f"Session {self.id} changed under each of {MAX_ATTEMPTS} attempts to save it")
+        raise self.repository.unavailable(f"session {self.id} changed in all {MAX_ATTEMPTS} attempts to save it")
 
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""

@@ -7,7 +7,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import pytest
 from browsing import Browser, Page, Site, StoreDownError, ThreeVerbStore, read, write
 
-from prism_wsgi import Session, SessionConflict, StoreUnavailable
+from prism_wsgi import Session, SessionConflict, StoreError, StoreUnavailable
 
 pytest_plugins = ["site_fixtures"]
 
@@ -69,7 +69,9 @@ def is_refused(page: Page) -> bool:
 
 
 @pytest.mark.parametrize(("_name", "handler", "failing"), FAILURES, ids=IDS)
-@pytest.mark.parametrize("error", [StoreDownError("down"), StoreUnavailable("down"), TimeoutError(), OSError("disk")])
+@pytest.mark.parametrize(
+    "error", [StoreDownError("down"), StoreUnavailable("down"), StoreError("full"), OSError("disk")]
+)
 def test_a_failing_store_is_a_503_that_sets_and_deletes_no_cookie(
     site: Site, _name: str, handler: Any, failing: set[str], error: Exception
 ) -> None:
@@ -269,10 +271,11 @@ def test_a_late_load_that_fails_is_the_applications_to_see(site: Site) -> None:
 
 
 def test_a_store_that_reports_conflicts_for_ever_is_a_503_in_bounded_attempts(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("prism_wsgi.persistence.pause", lambda attempt: None)
     browser = visitor(site)
     watched(site).failing, watched(site).error = {"save"}, SessionConflict("again")
     assert is_refused(browser.visit(write(n=2)))
     assert len(site.calls) < 100
+    assert [record.reason for record in caplog.records] == ["store_unavailable"]  # type: ignore[attr-defined]
