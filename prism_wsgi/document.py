@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from prism_wsgi.encryption import is_sealed
 from prism_wsgi.errors import SerializationError, SessionTooLarge
 from prism_wsgi.merge import merge
 from prism_wsgi.serializers import Serializer
@@ -66,6 +67,8 @@ class Codec:
             ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
             values = self._loads(data[1 + _PROPERTIES.size :])
             return Document(values, ttl or None, _PERSISTENT_BACK.get(persistent), lease)
+        if is_sealed(data):
+            raise SerializationError("Stored session data is encrypted, and encryption_key is not set")
         raise SerializationError("Stored session data is in a format that this version does not know")
 
     def is_unchanged(self, document: Document, data: bytes) -> bool:

@@ -90,7 +90,7 @@ class Lease:
 
     def _try_to_take(self) -> bool:
         persistence = self._persistence
-        theirs = persistence.repository.load(persistence.id)
+        theirs = persistence.repository.load(persistence.id, persistence.secret)
         if (theirs is None and persistence.row is not None) or (theirs is not None and theirs.superseded):
             persistence.drop()
             return True
@@ -103,7 +103,7 @@ class Lease:
             persistence.write()
         except (SessionConflict, SessionGone):
             persistence.document.lease = found
-            if theirs is None and persistence.repository.load(persistence.id) is None:
+            if theirs is None and persistence.repository.load(persistence.id, persistence.secret) is None:
                 persistence.leave_blocked_id()
             return False
         except BaseException:

@@ -17,7 +17,7 @@ from prism_wsgi.persistence import Persistence, Phase
 from prism_wsgi.repository import Repository
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session, Stage
-from prism_wsgi.settings import CookieOn, OnStoreError, Secret
+from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.tokens import Signer, Token, issued_at
 
@@ -45,6 +45,12 @@ class SessionMiddleware:
     `on_store_error`: "503" answers 503 with Retry-After when the store fails; "raise" raises StoreUnavailable.
     `save_on_error`: keep changes although the application raised or answered 5xx.
     `serializer`: turns a session into bytes; typed msgpack unless given.
+    `encryption_key`: encrypts what the store keeps; at least 32 bytes of randomness, not the `secret`. Of a list, the
+    first encrypts and all decrypt. Without one, nothing is encrypted. Needs the extra `encryption`.
+    `encryption`: "server" encrypts with that key alone; "cookie" with the visitor's cookie too, so that neither the
+    database nor the server's key, nor both, can read a session.
+    `read_unencrypted`: reads what was stored before there was a key; it is encrypted when it is next written. Whoever
+    may write to the database may then write sessions as well, so leave it out once old sessions have expired.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
     `clock`: returns Unix seconds; for tests.
 
@@ -73,6 +79,9 @@ class SessionMiddleware:
         on_store_error: OnStoreError | str = OnStoreError.UNAVAILABLE,
         save_on_error: bool = False,
         serializer: Serializer | None = None,
+        encryption_key: Secret | Sequence[Secret] | None = None,
+        encryption: Encryption | str = Encryption.SERVER,
+        read_unencrypted: bool = False,
         environ_key: str = DEFAULT_ENVIRON_KEY,
         clock: Clock = system_clock,
     ) -> None:
@@ -98,6 +107,7 @@ class SessionMiddleware:
             touch_interval=settings.touch_interval(touch_interval, seconds),
             persistent=settings.flag("persistent", persistent),
             events=self.events,
+            cipher=settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted),
             clock=clock,
         )
         self.answers_503 = settings.choice("on_store_error", on_store_error, OnStoreError) is OnStoreError.UNAVAILABLE

@@ -93,7 +93,12 @@ class Persistence:
         """Ask the store, once, what the cookie's session holds."""
         assert self.token is not None
         self.failed = True
-        row = self.repository.load(self.id)
+        try:
+            row = self.repository.load(self.id, self.secret)
+        except SerializationError as error:
+            self.failed = False
+            self._give_up_on_data(error)
+            return
         self.failed = False
         if row is None and self.token.refreshed == 0:
             # Issued by us and never stored: the one id that may be written under without being held.
@@ -109,9 +114,7 @@ class Persistence:
             try:
                 self._hold(row)
             except SerializationError as error:
-                self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
-                self._unreadable_id = self.id
-                self.start_over()
+                self._give_up_on_data(error)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -155,7 +158,7 @@ class Persistence:
         if self.saved or self.touched:
             return
         assert self.row is not None
-        if self.repository.touch(self.row, self.ttl):
+        if self.repository.touch(self.row, self.ttl, self.secret):
             self.touched = True
         else:
             self.drop()
@@ -250,9 +253,9 @@ class Persistence:
         )
         self.saved = False
         if self.retired is not None:
-            self.repository.replace(self.retired, row)
+            self.repository.replace(self.retired, row, self.secret)
         else:
-            self.repository.save(row)
+            self.repository.save(row, self.secret)
         row.version += 1
         self.row, self.retired, self.saved, self.destroyed, self.phase = row, None, True, False, Phase.STORED
 
@@ -262,7 +265,8 @@ class Persistence:
         if contested is None and self.token is None:
             self._redraw()  # an id drawn in this request is taken: by chance, or not ours to have
             return
-        theirs = self.repository.load(self.id if contested is None else contested.id)
+        secret = self.secret if self.retired is None or self._origin is None else self._origin[0]
+        theirs = self.repository.load(self.id if contested is None else contested.id, secret)
         if theirs is None and contested is not None and contested.version:
             self.drop()
         elif theirs is None:
@@ -311,6 +315,11 @@ class Persistence:
         self.document = self.repository.codec.decode(row.data)
         self.row, self.user, self.created_at = row, row.user, row.created_at
         self.phase = Phase.STORED
+
+    def _give_up_on_data(self, error: SerializationError) -> None:
+        self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
+        self._unreadable_id = self.id
+        self.start_over()
 
     def take_identity(self, secret: str) -> None:
         """Be the session that `secret` opens."""

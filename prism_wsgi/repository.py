@@ -1,10 +1,12 @@
 """Repository: the store with the rules of time, expiry and failure that hold for every session and every store."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.document import Codec
+from prism_wsgi.encryption import Cipher
 from prism_wsgi.errors import SessionConflict, SessionGone, StoreError, StoreUnavailable
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.stores.base import ReplacingStore, SessionStore, StoredSession, TouchingStore
@@ -17,6 +19,9 @@ _ResultT = TypeVar("_ResultT")
 
 class Repository:
     """Loads, saves, touches, replaces and destroys; what a store does not offer is done with its three verbs.
+
+    Data is encrypted on its way to the store and decrypted on its way back, where a `cipher` is given; on this side
+    it never is. `secret` is the one in the session's cookie, which the cipher may need.
 
     Whatever a store raises beyond SessionConflict and SessionGone comes out as StoreUnavailable, logged once.
     """
@@ -31,6 +36,7 @@ class Repository:
         touch_interval: float,
         persistent: bool,
         events: EventLog,
+        cipher: Cipher | None = None,
         clock: Clock = system_clock,
     ) -> None:
         self.store = store
@@ -39,6 +45,7 @@ class Repository:
         self.persistent = persistent
         self.events = events
         self._max_lifetime_ms = None if max_lifetime is None else max_lifetime * 1000
+        self._cipher = cipher
         self._clock = clock
         self._touch_interval_ms = touch_interval * 1000
         self._store_touch = store.touch if isinstance(store, TouchingStore) else None
@@ -56,24 +63,27 @@ class Repository:
         """Tell whether activity last recorded at the Unix second `refreshed` should be recorded again."""
         return self.now() - refreshed * 1000 >= self._touch_interval_of(ttl)
 
-    def load(self, session_id: str) -> StoredSession | None:
-        """Return what is stored under an id, a marker of `regenerate()` included."""
+    def load(self, session_id: str, secret: str | None = None) -> StoredSession | None:
+        """Return what is stored under an id, a marker of `regenerate()` included.
+
+        Raises SerializationError for data that the cipher cannot open.
+        """
         row = self._ask(self.store.load, session_id)
         if row is None:
             return None
         # A store may lack a clock of its own, and max_lifetime may have been lowered since the row was written.
         over = self._capped(row.expires_at, row.created_at) <= self.now()
-        return None if over else row
+        return None if over else self._opened(row, secret)
 
-    def save(self, row: StoredSession) -> None:
+    def save(self, row: StoredSession, secret: str | None = None) -> None:
         """Insert or replace by compare-and-swap."""
-        self._ask(self.store.save, row)
+        self._ask(self.store.save, self._sealed(row, secret))
 
     def destroy(self, session_id: str) -> None:
         """Delete what is stored under an id."""
         self._ask(self.store.destroy, session_id)
 
-    def touch(self, row: StoredSession, ttl: int) -> bool:
+    def touch(self, row: StoredSession, ttl: int, secret: str | None = None) -> bool:
         """Record activity when it is due; False when the session is gone.
 
         The expiry moves in whole quanta, so that requests racing to record the same activity write it once.
@@ -86,12 +96,12 @@ class Repository:
         if self._store_touch is not None:
             touched = self._ask(self._store_touch, row.id, expires_at)
         else:
-            touched = self._touch_by_saving(row, expires_at)
+            touched = self._touch_by_saving(row, expires_at, secret)
         if touched:
             row.expires_at = expires_at
         return touched
 
-    def replace(self, old: StoredSession, new: StoredSession) -> None:
+    def replace(self, old: StoredSession, new: StoredSession, secret: str | None = None) -> None:
         """Retire `old`, leaving a marker for a few seconds, and insert `new`: both or neither."""
         marker = StoredSession(
             id=old.id,
@@ -102,11 +112,11 @@ class Repository:
             superseded=True,
         )
         if self._store_replace is not None:
-            self._ask(self._store_replace, marker, new)
+            self._ask(self._store_replace, marker, self._sealed(new, secret))
             return
         # Without a transaction the new session comes first: if we die in between, the old one still opens,
         # and nobody has ever seen the secret of the new one.
-        self.save(new)
+        self.save(new, secret)
         try:
             self.save(marker)
         except StoreError:
@@ -122,17 +132,25 @@ class Repository:
         # A session that chose a short lifetime would end while it is used, were it touched as rarely as the others.
         return self._touch_interval_ms * min(1, ttl / self.ttl)
 
-    def _touch_by_saving(self, row: StoredSession, expires_at: int) -> bool:
+    def _touch_by_saving(self, row: StoredSession, expires_at: int, secret: str | None) -> bool:
         try:
-            self.save(
-                StoredSession(row.id, row.data, row.version, row.created_at, expires_at, row.user, row.superseded)
-            )
+            self.save(replace(row, expires_at=expires_at), secret)
         except SessionConflict:
             return True  # whoever saved has recorded activity too
         except SessionGone:
             return False
         row.version += 1
         return True
+
+    def _sealed(self, row: StoredSession, secret: str | None) -> StoredSession:
+        if self._cipher is None or row.superseded:
+            return row
+        return replace(row, data=self._cipher.seal(row.data, row.id, row.user, secret))
+
+    def _opened(self, row: StoredSession, secret: str | None) -> StoredSession:
+        if self._cipher is None or row.superseded:
+            return row
+        return replace(row, data=self._cipher.open(row.data, row.id, row.user, secret))
 
     def _capped(self, expires_at: int, created_at: int) -> int:
         if self._max_lifetime_ms is None:

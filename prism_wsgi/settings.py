@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TypeVar, cast
 
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
+from prism_wsgi.encryption import Cipher
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
 from prism_wsgi.serializers import Serializer, TypedSerializer
 from prism_wsgi.stores.base import SessionStore
@@ -47,6 +48,15 @@ class OnStoreError(StrEnum):
     """The answer 503 with Retry-After."""
     RAISE = "raise"
     """The exception."""
+
+
+class Encryption(StrEnum):
+    """What it takes to read an encrypted session."""
+
+    SERVER = "server"
+    """The server's key."""
+    COOKIE = "cookie"
+    """The server's key and the visitor's cookie: nobody can read a session while its visitor is away."""
 
 
 def lifetime(name: str, value: int | timedelta) -> int:
@@ -125,10 +135,7 @@ def signing_secrets(secret: Secret | Sequence[Secret] | None) -> list[bytes]:
             'secret=os.environ["SESSION_SECRET"]'
         )
         return [secrets.token_bytes(MIN_SECRET_BYTES)]
-    given = list(secret) if isinstance(secret, list | tuple) else [cast(Secret, secret)]
-    if not given:
-        raise ConfigError("secret must not be an empty list; pass at least one secret")
-    keys = [_secret_bytes(one) for one in given]
+    keys = _secrets("secret", secret)
     for key in keys:
         weakness = secret_weakness(key)
         if weakness is not None:
@@ -147,15 +154,45 @@ def secret_weakness(key: bytes) -> str | None:
     return None
 
 
-def _secret_bytes(secret: Secret) -> bytes:
+def session_cipher(
+    encryption_key: Secret | Sequence[Secret] | None, encryption: Encryption | str, *, read_unencrypted: bool
+) -> Cipher | None:
+    """Return what encrypts sessions, None when no key is given."""
+    mode = choice("encryption", encryption, Encryption)
+    flag("read_unencrypted", read_unencrypted)
+    if encryption_key is None:
+        if mode is not Encryption.SERVER or read_unencrypted:
+            raise ConfigError(
+                "encryption_key must be set for sessions to be encrypted; make one with `prism-wsgi secret`"
+            )
+        return None
+    keys = _secrets("encryption_key", encryption_key)
+    for key in keys:
+        weakness = secret_weakness(key)
+        if weakness is not None:
+            raise ConfigError(
+                f"encryption_key {weakness}, and whoever guesses it can read the sessions; "
+                "make one with `prism-wsgi secret`"
+            )
+    return Cipher(keys, with_cookie=mode is Encryption.COOKIE, reads_unencrypted=read_unencrypted)
+
+
+def _secrets(name: str, given: Secret | Sequence[Secret]) -> list[bytes]:
+    several = list(given) if isinstance(given, list | tuple) else [cast(Secret, given)]
+    if not several:
+        raise ConfigError(f"{name} must not be an empty list; pass at least one secret")
+    return [_secret_bytes(name, one) for one in several]
+
+
+def _secret_bytes(name: str, secret: Secret) -> bytes:
     if not isinstance(secret, str | bytes):
-        raise ConfigError(f"secret must be str or bytes, or a list of them, not {type(secret).__name__}")
+        raise ConfigError(f"{name} must be str or bytes, or a list of them, not {type(secret).__name__}")
     try:
         key = secret.encode() if isinstance(secret, str) else secret
     except UnicodeEncodeError:
-        raise ConfigError("secret must be text that has a UTF-8 encoding, or bytes") from None
+        raise ConfigError(f"{name} must be text that has a UTF-8 encoding, or bytes") from None
     if not key.strip():
-        raise ConfigError("secret must not be empty; make one with `prism-wsgi secret`")
+        raise ConfigError(f"{name} must not be empty; make one with `prism-wsgi secret`")
     return key
 
 

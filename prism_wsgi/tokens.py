@@ -12,6 +12,8 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from prism_wsgi.keys import expand, extract
+
 TIME_BYTES = 6
 RANDOM_BYTES = 26  # 208 bits; ASVS 5.0, 7.2.3 asks for 128
 
@@ -85,7 +87,7 @@ class Signer:
         # "=" cannot stand in a cookie's name, so name, secret and time cannot run into each other.
         self._prefix = f"{cookie_name}=".encode("ascii")
         # Each has its key hashed in already: a copy costs half as much as a fresh start.
-        self._macs = [hmac.new(_derive_key(secret, cookie_name), digestmod="sha256") for secret in secrets]
+        self._macs = [hmac.new(_signing_key(secret, cookie_name), digestmod="sha256") for secret in secrets]
 
     def __repr__(self) -> str:
         return f"<Signer with {len(self._macs)} keys>"
@@ -126,17 +128,8 @@ def _read_claims(claims: str, *, outdated_key: bool) -> Token:
     return Token(claims[:SECRET_LENGTH], int(refreshed), int(ttl) if ttl else None, persistent, outdated_key)
 
 
-def _derive_key(secret: bytes, cookie_name: str) -> bytes:
-    """Derive the signing key by HKDF-SHA-256 (RFC 5869).
-
-    The secret is hashed as a message first: used as an HMAC key directly, `k` and `k\\0` would be the same
-    key, and so would a long secret and its hash. Each part of the purpose carries its length, so that no
-    two purposes frame to the same bytes (CVE-2019-10911).
-    """
-    extracted = hmac.digest(b"prism_wsgi", secret, "sha256")
-    parts = (b"cookie signature, version 1", cookie_name.encode("ascii"))
-    purpose = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
-    return hmac.digest(extracted, purpose + b"\x01", "sha256")
+def _signing_key(secret: bytes, cookie_name: str) -> bytes:
+    return expand(extract(secret), b"cookie signature, version 1", cookie_name.encode("ascii"))
 
 
 def _base64url(data: bytes) -> str:

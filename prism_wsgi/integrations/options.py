@@ -14,7 +14,7 @@ from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import SameSite
 from prism_wsgi.middleware import SessionMiddleware
 from prism_wsgi.serializers import Serializer
-from prism_wsgi.settings import CookieOn, OnStoreError, Secret
+from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
 from prism_wsgi.stores.base import SessionStore
 
 
@@ -31,6 +31,9 @@ class SessionOptions(TypedDict, total=False):
     on_store_error: OnStoreError | str
     save_on_error: bool
     serializer: Serializer | None
+    encryption_key: Secret | Sequence[Secret] | None
+    encryption: Encryption | str
+    read_unencrypted: bool
     environ_key: str
     clock: Clock
 

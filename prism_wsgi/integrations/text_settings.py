@@ -89,8 +89,8 @@ def _store(name: str, text: str) -> object:
         return SQLAlchemyStore(text)
     if ":" not in text:
         raise ConfigError(
-            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours written "
-            f"package.module:name, not {text!r}"
+            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours "
+            f"written package.module:name, not {text!r}"
         )
     return _named(name, text)
 

@@ -30,6 +30,9 @@ DEFAULTS = {
     "on_store_error": "503",
     "save_on_error": False,
     "serializer": None,
+    "encryption_key": None,
+    "encryption": "server",
+    "read_unencrypted": False,
     "environ_key": "prism.session",
 }
 
