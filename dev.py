@@ -44,6 +44,11 @@ def bench(arguments: list[str]) -> int:
     return run("python", "-m", "benchmarks", *arguments)
 
 
+def scale(arguments: list[str]) -> int:
+    """Measure the sweeper on 2 million sessions of each engine, in half an hour; -h lists the options."""
+    return run("python", "-m", "benchmarks.scale", *arguments)
+
+
 def fuzz(arguments: list[str]) -> int:
     """Fuzz the readers of cookies, tokens and stored bytes (--minutes, --seed, --target); -h lists the options."""
     if not FUZZER_STAMP.exists():
@@ -53,7 +58,7 @@ def fuzz(arguments: list[str]) -> int:
     return run("python", "tests/fuzz/fuzz.py", *arguments)
 
 
-TASKS = (demo, test, lint, bench, fuzz)
+TASKS = (demo, test, lint, bench, scale, fuzz)
 
 
 def run(tool: str, *arguments: str) -> int:

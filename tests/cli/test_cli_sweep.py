@@ -1,12 +1,16 @@
 """`prism-wsgi sweep`: its options, its exit codes, and how it ends on a signal."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command_line import HOUR, SECONDS, expired, keep, keep_expired, line_with, run, started
+from command_line import HOUR, PROGRAM, SECONDS, environment, expired, keep, keep_expired, line_with, run, started
 
 from prism_wsgi import migrate
 
@@ -97,6 +101,40 @@ def test_progress_is_counted_on_standard_error_only_if_asked(url: str) -> None:
     shown = run("sweep", "--progress", "--batch-size", "50", "--url", url).stderr.splitlines()
     assert (shown[0], shown[-1]) == ("50 deleted in 1 batch", "150 deleted in 3 batches")
     assert run("sweep", "--url", url).stderr == ""
+
+
+def on_a_terminal(url: str, cwd: Path, *program: str) -> str:
+    """Run a sweep whose standard error is a terminal; return what that shows."""
+    terminal, end = pty.openpty()
+    subprocess.run(
+        [*program, "sweep", "--url", url],
+        cwd=cwd,
+        env=environment(TERM="xterm"),
+        stderr=end,
+        timeout=SECONDS,
+        check=True,
+    )
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # how Linux tells the end
+        while part := os.read(terminal, 1000):
+            shown += part
+    os.close(terminal)
+    return shown.decode()
+
+
+def test_terminal_shows_a_bar_that_ends_full(url: str, tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    keep_expired(url, 150)
+    assert "150/150" in on_a_terminal(url, tmp_path, *PROGRAM)
+
+
+def test_terminal_shows_lines_without_rich(url: str, tmp_path: Path) -> None:
+    keep_expired(url, 150)
+    script = "import sys; sys.modules['rich.console'] = None; from prism_wsgi.cli import main; main()"
+    shown = on_a_terminal(url, tmp_path, sys.executable, "-c", script).splitlines()
+    assert shown[0] == "50 deleted in 1 batch"
+    assert shown[-1].startswith("150 deleted in ")
 
 
 @pytest.mark.parametrize(
