@@ -96,6 +96,8 @@ def test_missing_table_names_the_command_that_makes_it(
         ("postgres://localhost/db", "postgresql://"),
         ("nosuch://localhost/db", "nosuch"),
         ("sqlite+pysqlcipher:///x.db", "install"),
+        ("sqlite://", "MemoryStore"),
+        ("sqlite:///:memory:", "MemoryStore"),
         ("mysql+mysqlconnector://localhost/db", "install"),
         (None, "cannot be read"),
         (5, "cannot be read"),

@@ -59,6 +59,11 @@ class KeptConnections:
     """
 
     def __init__(self, engine: Engine, *, limit: int, timeout: float) -> None:
+        if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+            raise ConfigError(
+                "A SQLite database in memory belongs to one connection, and the store has several; "
+                "use MemoryStore, or a SQLite file: sqlite:///sessions.db"
+            )
         self._engine = engine
         self._limit = limit
         self._timeout = timeout
