@@ -95,6 +95,17 @@ WRONG = {
         "test_expired_session_loads_as_none",
         "test_session_expires_at_its_very_millisecond",
     },
+    "TestStoreThatRegeneratesByDeleting": {
+        "test_replace_saves_both",
+        "test_replace_of_a_gone_session_saves_neither",
+        "test_replace_by_a_taken_id_saves_neither",
+        "test_of_many_replacements_one_wins",
+    },
+    "TestStoreWhoseReadsRewrite": {"test_loads_never_take_a_save_back"},
+    "TestStoreThatWritesExpiredSessions": {
+        "test_expired_session_loads_as_none",
+        "test_save_of_an_expired_session_does_not_bring_it_back",
+    },
     "TestStoreThatFoldsUsers": {"test_find_narrows_to_one_user_exactly", "test_destroy_all_ends_one_users_sessions"},
 }
 

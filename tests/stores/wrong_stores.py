@@ -1,5 +1,6 @@
 """Stores that break the contract, each in one way; run by test_store_contract.py, which expects their failure."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -118,3 +119,27 @@ class TestStoreThatFoldsUsers(Contract):
 
         def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
             return super().find(user=user and user.strip().lower(), limit=limit, after=after)
+
+
+class TestStoreThatRegeneratesByDeleting(Contract):
+    class Store(MemoryStore):
+        def replace(self, old: StoredSession, new: StoredSession) -> None:
+            self.destroy(old.id)
+            self.save(new)
+
+
+class TestStoreWhoseReadsRewrite(Contract):
+    class Store(MemoryStore):
+        def load(self, session_id: str) -> StoredSession | None:
+            found = super().load(session_id)
+            if found is not None:
+                time.sleep(0.0005)  # whoever saves meanwhile is overwritten
+                with self._lock:
+                    self._put(replace(found, version=found.version - 1))
+            return found
+
+
+class TestStoreThatWritesExpiredSessions(Contract):
+    class Store(MemoryStore):
+        def _live(self, session_id: str) -> StoredSession | None:
+            return self._sessions.get(session_id)

@@ -1,19 +1,4 @@
-"""The contract of session stores as tests: subclass StoreContract to run it on a store of yours.
-
-    from prism_wsgi.testing import ManualClock, StoreContract
-
-    class TestMyStore(StoreContract):
-        @pytest.fixture
-        def clock(self):
-            return ManualClock()
-
-        @pytest.fixture
-        def store(self, clock):
-            return MyStore(clock=clock)
-
-It needs pytest only: `pip install "prism_wsgi[testing]"`. A line in your `conftest.py` makes failures show
-their values: `pytest.register_assert_rewrite("prism_wsgi.testing")`.
-"""
+"""The contract of session stores, as a class of tests."""
 
 import secrets
 import threading
@@ -214,6 +199,22 @@ class StoreContract:
         assert set(race([count] * THREADS)) == {None}
         kept = loaded(store, session)
         assert (kept.data, kept.version) == (b"%d" % (THREADS * ROUNDS), THREADS * ROUNDS + 1)
+
+    def test_loads_never_take_a_save_back(self, store: SessionStore) -> None:
+        session = new_session(data=b"0")
+        store.save(session)
+
+        def count() -> None:
+            for _ in range(ROUNDS):
+                increment(store, session.id)
+
+        def read() -> None:
+            for _ in range(ROUNDS * 4):
+                loaded(store, session)
+
+        assert set(race([*[count] * 4, *[read] * 8])) == {None}
+        kept = loaded(store, session)
+        assert (kept.data, kept.version) == (b"%d" % (4 * ROUNDS), 4 * ROUNDS + 1)
 
     # destroy
 

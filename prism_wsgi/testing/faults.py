@@ -1,0 +1,96 @@
+"""A store that fails when it is told to."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import wraps
+from typing import Any
+
+from prism_wsgi.errors import StoreUnavailable
+from prism_wsgi.stores.base import SessionStore, StoredSession
+
+VERBS = ("load", "save", "destroy", "touch", "replace", "sweep", "find", "destroy_all", "stats")
+
+
+class When(Enum):
+    """On which side of its effect a call fails."""
+
+    BEFORE = auto()
+    AFTER = auto()
+
+
+@dataclass
+class _Failure:
+    at: int
+    verb: str | None
+    when: When
+    error: BaseException
+    times: int
+
+
+class FlakyStore:
+    """Does what `store` does, but for the calls that were told to fail, and lists what it was asked in `calls`.
+
+    It has the verbs that `store` has. A failure counts calls from the moment it is ordered.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._failures: list[_Failure] = []
+        self.calls: list[str] = []
+        for name in VERBS:
+            verb = getattr(store, name, None)
+            if callable(verb):
+                setattr(self, name, self._flaky(verb))
+
+    # For type checkers, and replaced in every instance:
+    load: Callable[[str], StoredSession | None]
+    save: Callable[[StoredSession], None]
+    destroy: Callable[[str], None]
+
+    def fail(
+        self,
+        at: int = 1,
+        *,
+        verb: str | None = None,
+        when: When = When.BEFORE,
+        error: BaseException | None = None,
+        times: int = 1,
+    ) -> None:
+        """Fail at the call number `at` from now, of `verb` alone if given, and at the next ones, `times` in all.
+
+        `error` is what is raised, StoreUnavailable unless given; after the effect, or before it and instead.
+        """
+        with self._lock:
+            self._failures.append(_Failure(at, verb, when, error or StoreUnavailable("injected"), times))
+
+    def heal(self) -> None:
+        """Forget the failures to come and the calls so far."""
+        with self._lock:
+            self._failures.clear()
+            self.calls.clear()
+
+    def _flaky(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(verb)
+        def call(*arguments: Any, **named: Any) -> Any:
+            failure = self._failure_of(verb.__name__)
+            if failure is None:
+                return verb(*arguments, **named)
+            if failure.when is When.AFTER:
+                verb(*arguments, **named)
+            raise failure.error
+
+        return call
+
+    def _failure_of(self, name: str) -> _Failure | None:
+        due = None
+        with self._lock:
+            self.calls.append(name)
+            for failure in self._failures:
+                if failure.verb in (None, name):
+                    failure.at -= 1
+                    if failure.at <= 0 < failure.times + failure.at:
+                        due = due or failure
+        return due
