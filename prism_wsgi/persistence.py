@@ -186,13 +186,16 @@ class Persistence:
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
         self.destroy_failed = True
+        may_have_moved = self.phase is not Phase.UNREAD
         if self.phase is Phase.UNREAD:
             self.load()
+        self.failed = True
+        if self.phase is Phase.GONE or (may_have_moved and (self.retired or self.row)):
+            self._destroy_successors((self.retired or self.row or self).id)
         if self.phase is Phase.GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
-            self.destroy_failed = False
+            self.failed = self.destroy_failed = False
             return
-        self.failed = True
         if self._unreadable_id is not None:
             self.repository.destroy(self._unreadable_id)
         if self.retired is not None:
@@ -202,6 +205,13 @@ class Persistence:
         self.failed = self.destroy_failed = False
         self.start_over()
         self.destroyed = True
+
+    def _destroy_successors(self, session_id: str) -> None:
+        """End the session where another request, logged in as the same user, has just moved it."""
+        moved_to = self.repository.successor(session_id)
+        while moved_to is not None:
+            session_id, moved_to = moved_to, self.repository.successor(moved_to)
+            self.repository.destroy(session_id)
 
     def save(self) -> bool:
         """Write the document, merging what other requests saved; False when the session has ended meanwhile.

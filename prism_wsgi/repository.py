@@ -105,7 +105,8 @@ class Repository:
         """Retire `old`, leaving a marker for a few seconds, and insert `new`: both or neither."""
         marker = StoredSession(
             id=old.id,
-            data=b"",
+            # For `successor`. Not of a visitor nobody knows, whose cookie may have been planted before a login.
+            data=b"" if old.user is None else bytes.fromhex(new.id),
             version=old.version,
             created_at=old.created_at,
             expires_at=self.now() + SUPERSEDED_MS,
@@ -122,6 +123,11 @@ class Repository:
         except StoreError:
             self.destroy(new.id)
             raise
+
+    def successor(self, session_id: str) -> str | None:
+        """Return the id to which a logged-in session has just moved from this one, if it has."""
+        row = self._ask(self.store.load, session_id)
+        return row.data.hex() if row is not None and row.superseded and row.data else None
 
     def unavailable(self, failure: str) -> StoreUnavailable:
         """Log that the store failed, and return the error that says so."""

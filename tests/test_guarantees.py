@@ -243,6 +243,30 @@ def test_logout_wins_over_a_request_in_flight(
     assert not other.cookies
 
 
+@pytest.mark.parametrize("begin", [look, lambda session: None], ids=["loaded before", "not loaded yet"])
+@pytest.mark.parametrize("moves", [1, 2])
+def test_logout_ends_a_session_that_another_request_has_just_moved(
+    browser: Browser, site: SessionMiddleware, begin: Action, moves: int
+) -> None:
+    browser.do(lambda session: session.login("alice"))
+    other = copy_of(browser, site)
+
+    def move() -> None:
+        for _ in range(moves):
+            other.do(lambda session: session.regenerate())
+
+    browser.do(meanwhile(begin, move, lambda session: session.logout()))
+    assert other.do(lambda session: session.user) is None
+
+
+def test_logout_with_a_cookie_from_before_the_login_ends_nothing(browser: Browser, site: SessionMiddleware) -> None:
+    browser.do(put("x", 1))
+    planted = copy_of(browser, site)
+    browser.do(lambda session: session.login("alice"))
+    planted.do(lambda session: session.logout())
+    assert browser.do(lambda session: session.user) == "alice"
+
+
 def test_touch_of_an_ended_session_sets_no_cookie(
     browser: Browser, site: SessionMiddleware, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
