@@ -62,8 +62,9 @@ class Cipher:
         nonce, sealed = data[1 : 1 + NONCE_BYTES], data[1 + NONCE_BYTES :]
         bound = _bound(form, session_id, user)
         for extracted in self._extracted:
+            key = _key(extracted, form, session_id, secret)
             try:
-                return self._aes_gcm(_key(extracted, form, session_id, secret)).decrypt(nonce, sealed, bound)
+                return self._aes_gcm(key).decrypt(nonce, sealed, bound)
             except (self._invalid_tag, ValueError):  # ValueError: too short to have a nonce
                 continue
         raise SerializationError(

@@ -13,6 +13,7 @@ from visitors import Browser, application, count, put, run_at_once
 from prism_wsgi import (
     ConfigError,
     MemoryStore,
+    SerializationError,
     Session,
     SessionMiddleware,
     SessionStore,
@@ -368,6 +369,13 @@ print("cryptography" in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+def test_data_encrypted_with_its_cookie_says_what_is_missing_to_read_it() -> None:
+    cipher = Cipher([KEY.encode()], with_cookie=True, reads_unencrypted=False)
+    sealed = cipher.seal(b"data", "0" * 64, None, "the cookie's secret")
+    with pytest.raises(SerializationError, match="brings the cookie"):
+        cipher.open(sealed, "0" * 64, None, None)
 
 
 def test_repr_shows_no_key() -> None:
