@@ -4,6 +4,8 @@ The five hot verbs are single statements, compiled once from SQLAlchemy Core and
 kept open: about the cost of the raw driver, where Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
 """
 
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -98,6 +100,8 @@ class SQLAlchemyStore:
             if self._owns_engine
             else PooledConnections(self.engine)
         )
+        self._process = os.getpid()
+        self._abandoning = threading.Lock()
         notify_after_fork(self)
 
     def __repr__(self) -> str:
@@ -110,6 +114,7 @@ class SQLAlchemyStore:
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
         self._connections.abandon()
+        self._process = os.getpid()
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
@@ -277,10 +282,18 @@ class SQLAlchemyStore:
         raise self._unavailable(last_error) from last_error
 
     def _connect(self) -> Connection:
+        self._notice_fork()
         try:
             return self._connections.acquire()
         except (sa_exc.SQLAlchemyError, self._driver_error, TimeoutError) as error:
             raise self._unavailable(getattr(error, "orig", None) or error) from error
+
+    def _notice_fork(self) -> None:
+        """Part from the parent where nobody told us of the fork: uWSGI tells Python with py-call-osafterfork only."""
+        if os.getpid() != self._process:
+            with self._abandoning:
+                if os.getpid() != self._process:
+                    self.after_fork()
 
     def _work(
         self, connection: Connection, work: Callable[[DBAPICursor], _ResultT], in_transaction: bool
@@ -302,6 +315,7 @@ class SQLAlchemyStore:
 
     def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
         """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+        self._notice_fork()
         deadline = time.monotonic() + self._timeout
         for attempt in range(MAX_ATTEMPTS):
             try:
