@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from prism_wsgi.client import Client
 from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.errors import (
     ConfigError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prism_wsgi.stores.sql import SQLAlchemyStore
 
 __all__ = [
+    "Client",
     "ConfigError",
     "Cookie",
     "InsecureSecretWarning",

@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from prism_wsgi.client import Client, pack_client, unpack_client
 from prism_wsgi.encryption import is_sealed
 from prism_wsgi.errors import SerializationError, SessionTooLarge
 from prism_wsgi.merge import merge
@@ -11,6 +12,7 @@ from prism_wsgi.serializers import Serializer
 
 _PLAIN = 1
 _WITH_PROPERTIES = 2
+_WITH_CLIENT = 3
 _PROPERTIES = struct.Struct(">IBQ")  # ttl, persistent, lease
 _PERSISTENT = {None: 0, False: 1, True: 2}
 _PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
@@ -21,13 +23,15 @@ class Document:
     """A session's values and what it decided for itself.
 
     `ttl` (seconds) and `persistent` are None where the configured ones hold. `lease` is the random number of
-    the request that is inside `atomic()`, 0 when none is.
+    the request that is inside `atomic()`, 0 when none is. `client` is who used the session last, where that is
+    recorded.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     ttl: int | None = None
     persistent: bool | None = None
     lease: int = 0
+    client: Client | None = None
 
     def is_blank(self) -> bool:
         """Tell whether there is nothing worth storing."""
@@ -55,18 +59,22 @@ class Codec:
     def encode(self, document: Document) -> bytes:
         """Return the bytes to store. Raises SerializationError and SessionTooLarge."""
         data = _header(document) + self.serializer.dumps(document.values)
-        if len(data) > self._max_size:
-            raise SessionTooLarge(self._too_large(document, len(data)), size=len(data), limit=self._max_size)
+        # What we add of our own accord must not make a session too large that was not.
+        size = len(data) if document.client is None else len(data) - len(pack_client(document.client))
+        if size > self._max_size:
+            raise SessionTooLarge(self._too_large(document, size), size=size, limit=self._max_size)
         return data
 
     def decode(self, data: bytes) -> Document:
         """Return what `encode` was given. Raises SerializationError for bytes it does not understand."""
         if data[:1] == bytes([_PLAIN]):
             return Document(self._loads(data[1:]))
-        if data[:1] == bytes([_WITH_PROPERTIES]) and len(data) > _PROPERTIES.size:
+        if data[:1] in (bytes([_WITH_PROPERTIES]), bytes([_WITH_CLIENT])) and len(data) > _PROPERTIES.size:
             ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
-            values = self._loads(data[1 + _PROPERTIES.size :])
-            return Document(values, ttl or None, _PERSISTENT_BACK.get(persistent), lease)
+            client, rest = None, data[1 + _PROPERTIES.size :]
+            if data[0] == _WITH_CLIENT:
+                client, rest = _split_client(rest)
+            return Document(self._loads(rest), ttl or None, _PERSISTENT_BACK.get(persistent), lease, client)
         if is_sealed(data):
             raise SerializationError("Stored session data is encrypted, and encryption_key is not set")
         raise SerializationError("Stored session data is in a format that this version does not know")
@@ -87,6 +95,7 @@ class Codec:
             theirs.ttl if mine.ttl == base.ttl else mine.ttl,
             theirs.persistent if mine.persistent == base.persistent else mine.persistent,
             theirs.lease if mine.lease == base.lease else mine.lease,
+            theirs.client,
         )
 
     def _loads(self, data: bytes) -> dict[str, Any]:
@@ -113,7 +122,16 @@ class Codec:
 
 
 def _header(document: Document) -> bytes:
-    if document.ttl is None and document.persistent is None and not document.lease:
+    if document.ttl is None and document.persistent is None and not document.lease and document.client is None:
         return bytes([_PLAIN])
     properties = _PROPERTIES.pack(document.ttl or 0, _PERSISTENT[document.persistent], document.lease)
-    return bytes([_WITH_PROPERTIES]) + properties
+    if document.client is None:
+        return bytes([_WITH_PROPERTIES]) + properties
+    return bytes([_WITH_CLIENT]) + properties + pack_client(document.client)
+
+
+def _split_client(data: bytes) -> tuple[Client, bytes]:
+    try:
+        return unpack_client(data)
+    except ValueError as error:
+        raise SerializationError(f"Stored session data cannot be read: {error}") from None

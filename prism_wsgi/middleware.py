@@ -5,6 +5,7 @@ from datetime import timedelta
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import settings
+from prism_wsgi.client import client_in
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.cookies import SameSite, read_cookie
 from prism_wsgi.document import Codec
@@ -51,6 +52,8 @@ class SessionMiddleware:
     database nor the server's key, nor both, can read a session.
     `read_unencrypted`: reads what was stored before there was a key; it is encrypted when it is next written. Whoever
     may write to the database may then write sessions as well, so leave it out once old sessions have expired.
+    `record_client`: store the address and the user agent of whoever uses a session, and when; see `Session.client`.
+    Recording activity then rewrites the session's data.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
     `clock`: returns Unix seconds; for tests.
 
@@ -82,6 +85,7 @@ class SessionMiddleware:
         encryption_key: Secret | Sequence[Secret] | None = None,
         encryption: Encryption | str = Encryption.SERVER,
         read_unencrypted: bool = False,
+        record_client: bool = False,
         environ_key: str = DEFAULT_ENVIRON_KEY,
         clock: Clock = system_clock,
     ) -> None:
@@ -97,6 +101,7 @@ class SessionMiddleware:
         )
         self.cookie_on = settings.choice("cookie_on", cookie_on, CookieOn)
         self.save_on_error = settings.flag("save_on_error", save_on_error)
+        self.record_client = settings.flag("record_client", record_client)
         self.events = EventLog()
         seconds = settings.lifetime("ttl", ttl)
         self.repository = Repository(
@@ -125,6 +130,8 @@ class SessionMiddleware:
             return self.app(environ, start_response)  # mounted twice: the outer one has it in hand
         token = self._verified_token(environ)
         persistence = Persistence(self.repository, token if isinstance(token, Token) else None)
+        if self.record_client:
+            persistence.client = client_in(environ, self.repository.now())
         session = Session(persistence)
         environ[self.environ_key] = session
         environ[self.id_key] = persistence.id

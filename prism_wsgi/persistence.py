@@ -2,6 +2,7 @@
 
 from enum import Enum, auto
 
+from prism_wsgi.client import Client
 from prism_wsgi.clock import pause
 from prism_wsgi.document import Document
 from prism_wsgi.errors import (
@@ -54,6 +55,8 @@ class Persistence:
     """Whether a session that the application ended may still be there."""
     reachable = False
     """Whether the browser holds, or is being sent, the cookie of this id."""
+    client: Client | None = None
+    """Who makes this request, where that is to be recorded."""
     lease = 0
     """The number under which this request is inside `atomic()`, 0 outside."""
     _dropped = False
@@ -158,10 +161,16 @@ class Persistence:
         if self.saved or self.touched:
             return
         assert self.row is not None
-        if self.repository.touch(self.row, self.ttl, self.secret):
+        if self.client is not None and self._is_client_out_of_date():
+            self.save()
+        elif self.repository.touch(self.row, self.ttl, self.secret):
             self.touched = True
         else:
             self.drop()
+
+    def _is_client_out_of_date(self) -> bool:
+        recorded = self.document.client
+        return recorded is None or self.repository.is_touch_due(int(recorded.last_seen_at.timestamp()), self.ttl)
 
     def report_dropped_write(self) -> None:
         """Log, once, that this request's changes went nowhere."""
@@ -252,6 +261,7 @@ class Persistence:
         """Try once to store the document as it is. Raises SessionConflict and SessionGone."""
         if self.retired is not None:
             self.document.lease = 0  # whoever is inside atomic() under the old id will find it retired
+        self.document.client = self.client
         data = self.repository.codec.encode(self.document)
         row = StoredSession(
             id=self.id,

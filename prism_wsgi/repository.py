@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from prism_wsgi.client import Client
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.document import Codec
 from prism_wsgi.encryption import Cipher
-from prism_wsgi.errors import SessionConflict, SessionGone, StoreError, StoreUnavailable
+from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreError, StoreUnavailable
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.stores.base import ReplacingStore, SessionStore, StoredSession, TouchingStore
 
@@ -78,6 +79,13 @@ class Repository:
     def save(self, row: StoredSession, secret: str | None = None) -> None:
         """Insert or replace by compare-and-swap."""
         self._ask(self.store.save, self._sealed(row, secret))
+
+    def client_of(self, row: StoredSession) -> Client | None:
+        """Return who last used a session as the store has it; None when that is not recorded or not readable."""
+        try:
+            return self.codec.decode(self._opened(row, None).data).client
+        except SerializationError:
+            return None
 
     def destroy(self, session_id: str) -> None:
         """Delete what is stored under an id."""

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from prism_wsgi import settings
+from prism_wsgi.client import Client
 from prism_wsgi.document import Codec, Document
 from prism_wsgi.errors import ResponseStarted
 from prism_wsgi.events import EventLog
@@ -17,6 +18,7 @@ from prism_wsgi.lease import Lease
 from prism_wsgi.persistence import Persistence, Phase
 from prism_wsgi.repository import Repository
 from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 
 MAX_USER_CHARACTERS = 255
@@ -140,6 +142,19 @@ class Session(MutableMapping[str, Any]):
         """Who is logged in, as given to `login()`."""
         self._read()
         return self._persistence.user
+
+    @property
+    def client(self) -> Client | None:
+        """The device that used the session last, as it was last recorded; None unless `record_client` is set."""
+        self._read()
+        return self._persistence.document.client
+
+    def client_of(self, stored: StoredSession) -> Client | None:
+        """Return the device that last used another session, from `store.find(user=session.user)` for example.
+
+        None when it was not recorded, or is encrypted with that session's own cookie.
+        """
+        return self._persistence.repository.client_of(stored)
 
     @property
     def ttl(self) -> int:

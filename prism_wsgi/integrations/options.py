@@ -34,6 +34,7 @@ class SessionOptions(TypedDict, total=False):
     encryption_key: Secret | Sequence[Secret] | None
     encryption: Encryption | str
     read_unencrypted: bool
+    record_client: bool
     environ_key: str
     clock: Clock
 

@@ -33,6 +33,7 @@ DEFAULTS = {
     "encryption_key": None,
     "encryption": "server",
     "read_unencrypted": False,
+    "record_client": False,
     "environ_key": "prism.session",
 }
 
