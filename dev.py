@@ -58,7 +58,12 @@ def fuzz(arguments: list[str]) -> int:
     return run("python", "tests/fuzz/fuzz.py", *arguments)
 
 
-TASKS = (demo, test, lint, bench, scale, fuzz)
+def soak(arguments: list[str]) -> int:
+    """Look for losses while the network breaks and processes die (--minutes, --seed, --engines); -h lists the options."""
+    return run("python", "tests/losses/soak.py", *arguments)
+
+
+TASKS = (demo, test, lint, bench, scale, fuzz, soak)
 
 
 def run(tool: str, *arguments: str) -> int:

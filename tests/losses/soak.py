@@ -1,0 +1,217 @@
+"""Use a store from many threads and processes while the network breaks and processes die; then look for losses.
+
+Prints what was done, and exits 1 when something was lost. A run is repeated, as far as threads allow, by its seed.
+"""
+
+import argparse
+import json
+import random  # a run can be repeated from its seed
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in (".", "faults", ".."))
+
+import databases
+from histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
+from proxy import CUTS, Fault, Proxy
+from sqlalchemy import make_url
+from visitors import Browser, application
+from worker import ID_CHARACTERS, SECRET, Plan
+
+from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
+
+HERE = Path(__file__).parent
+ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
+SLOTS = 20
+MARKERS = (b"", b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"COMMIT")
+LONGEST_FAULT = 1.0  # seconds
+CALM = 0.3  # seconds
+KILL_CHANCE = 0.15  # at each fault
+
+
+@dataclass
+class Figures:
+    """What a soak did, and found."""
+
+    engine: str
+    seed: int
+    operations: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    faults: int = 0
+    kills: int = 0
+    slowest: float = 0
+    losses: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.operations.items()))
+        return (
+            f"{self.engine}: {self.operations.total()} operations ({kinds}); {self.outcomes['ok']} acknowledged, "
+            f"{self.outcomes['refused']} lost a race, {self.outcomes['maybe']} unknown; {self.faults} faults met, "
+            f"{self.kills} processes killed; slowest answer {self.slowest:.1f} s; losses: {len(self.losses)} "
+            f"(seed {self.seed})"
+        )
+
+
+@contextmanager
+def database(engine: str, folder: Path) -> Iterator[str]:
+    """Yield the URL of a migrated database of its own."""
+    if engine == "sqlite":
+        url = f"sqlite:///{folder / 'sessions.db'}"
+        migrate.upgrade(url)
+        yield url
+    elif engine == "postgresql":
+        with databases.postgresql_server() as server:
+            url = server.fresh_schema()
+            migrate.upgrade(url)
+            yield url
+    else:
+        with databases.mariadb_server() as server:
+            url = server.fresh_database()
+            migrate.upgrade(url)
+            yield url.replace("+pymysql:", "+mysqldb:") if engine == "mysqlclient" else url
+
+
+def soak(engine: str, *, seconds: float, seed: int, processes: int = 2, threads: int = 4) -> Figures:
+    """Run one engine's soak and return its figures."""
+    figures = Figures(engine, seed)
+    with tempfile.TemporaryDirectory() as name, database(engine, Path(name)) as url:
+        folder = Path(name)
+        (folder / "board").write_text("0" * ID_CHARACTERS * SLOTS)
+        store = SQLAlchemyStore(url)
+        browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False))
+        browser.do(lambda session: session.update(n=0))
+        plan = Plan(url, "", 0, threads, 1.0, str(folder / "board"), "", browser.cookies)
+        if engine == "sqlite":
+            work(figures, plan, folder, seconds, processes, None)
+        else:
+            parsed = make_url(url)
+            with Proxy((parsed.host or "", parsed.port or 0)) as proxy:
+                through = parsed.set(host="127.0.0.1", port=proxy.port)
+                plan.url = through.render_as_string(hide_password=False)
+                work(figures, plan, folder, seconds, processes, proxy)
+        judge(figures, folder, store, browser)
+        store.close()
+    return figures
+
+
+def work(figures: Figures, plan: Plan, folder: Path, seconds: float, processes: int, proxy: Proxy | None) -> None:
+    """Keep the workers working, and break what can be broken, until the time is over."""
+    chance = random.Random(figures.seed)
+    end = time.monotonic() + seconds
+    started = 0
+
+    def start() -> "subprocess.Popen[bytes]":
+        nonlocal started
+        started += 1
+        own = replace(
+            plan, seed=f"{figures.seed}-{started}", seconds=end - time.monotonic(), log=str(folder / f"{started}.log")
+        )
+        return subprocess.Popen([sys.executable, HERE / "worker.py", json.dumps(asdict(own))])
+
+    workers = [start() for _ in range(processes)]
+    while time.monotonic() < end - LONGEST_FAULT:
+        if proxy is not None:
+            fault = chance.choice([fault for fault in Fault if fault is not Fault.NONE])
+            proxy.arm(fault, chance.choice(MARKERS))
+            time.sleep(0.1 if fault in CUTS else chance.uniform(0, LONGEST_FAULT))
+            proxy.heal()
+        time.sleep(chance.uniform(0, CALM))
+        if chance.random() < KILL_CHANCE:
+            victim = chance.randrange(processes)
+            workers[victim].kill()
+            workers[victim].wait()
+            figures.kills += 1
+            workers[victim] = start()
+    for worker in workers:
+        # A worker that ends badly has found something too: a permit that did not come back, a cookie with a 503.
+        if worker.wait(timeout=60):
+            figures.losses.append(f"a worker ended with status {worker.returncode}")
+    figures.faults = 0 if proxy is None else proxy.faults
+
+
+def judge(figures: Figures, folder: Path, store: SQLAlchemyStore, browser: Browser) -> None:
+    """Read every session once more, and hold what there is against what was done."""
+    history: list[Operation] = []
+    for log in folder.glob("*.log"):
+        history += operations_of(log)
+    for operation in history:
+        figures.operations[operation.kind] += 1
+        figures.outcomes[operation.outcome.value] += 1
+        if operation.ended < FOREVER:
+            figures.slowest = max(figures.slowest, (operation.ended - operation.began) / 1e9)
+    figures.losses += shared_violations(history, browser)
+    history = [operation for operation in history if operation.kind not in ("count", "key")]
+    for session_id in {operation.id for operation in history} | {operation.new_id for operation in history} - {""}:
+        began = time.monotonic_ns()
+        stored = store.load(session_id)
+        seen = None if stored is None else Row(stored.version, stored.data.decode(), stored.superseded)
+        history.append(Operation("load", session_id, began, time.monotonic_ns(), seen=seen))
+    figures.losses += violations(history)
+
+
+def shared_violations(history: list[Operation], browser: Browser) -> list[str]:
+    """Check the session that everybody shared: its exact counter, and a key for each client."""
+    values = browser.read()
+    counts = Counter(operation.outcome for operation in history if operation.kind == "count")
+    found = counter_violations(counts[Outcome.OK], counts.total() - counts[Outcome.OK], values["n"])
+    keys: dict[str, list[Operation]] = {}
+    for operation in history:
+        if operation.kind == "key":
+            keys.setdefault(operation.id, []).append(operation)
+    for key, writes in keys.items():
+        acknowledged = max((one.version for one in writes if one.outcome is Outcome.OK), default=0)
+        possible = {one.version for one in writes if one.version > acknowledged} | {acknowledged}
+        if values.get(key, 0) not in possible:
+            found.append(f"a key of its own holds {values.get(key, 0)}, not one of {sorted(possible)}")
+    return found
+
+
+def operations_of(log: Path) -> Iterator[Operation]:
+    """Read what a worker wrote down; a call without an end is unknown, and a line cut short was never made."""
+    calls: dict[str, Operation] = {}
+    for text in log.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        number = line.pop("call")
+        if "began" in line:
+            calls[number] = Operation(**line, outcome=Outcome.MAYBE)
+        else:
+            seen = None if line["seen"] is None else Row(*line["seen"])
+            calls[number] = replace(calls[number], ended=line["ended"], outcome=Outcome(line["outcome"]), seen=seen)
+    yield from calls.values()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="how long for each engine (default: 5)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of an earlier run")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=4, help="in each process (default: 4)")
+    chosen = parser.parse_args()
+    losses = 0
+    for engine in chosen.engines:
+        figures = soak(
+            engine,
+            seconds=chosen.minutes * 60,
+            seed=chosen.seed,
+            processes=chosen.processes,
+            threads=chosen.threads,
+        )
+        print(figures, *figures.losses, sep="\n  ", flush=True)
+        losses += len(figures.losses)
+    return 1 if losses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
