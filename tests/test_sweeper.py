@@ -175,6 +175,7 @@ class SlowStore(MemoryStore):
         self.milliseconds = milliseconds
         self.limits: list[int] = []
         self.seconds = 0.0
+        self.sweep_target_ms = 10.0
 
     def sweep(self, before: int, limit: int) -> int:
         self.limits.append(limit)
@@ -188,6 +189,16 @@ def test_batches_take_the_time_they_should(milliseconds: float, size: int) -> No
     Sweeper(store, stopping=RecordedStop(), clock=clock, timer=lambda: store.seconds).sweep()
     assert store.limits[0] == FIRST_BATCH_SIZE
     assert all(abs(limit - size) <= 1 for limit in store.limits[10:])
+
+
+def test_store_names_the_time_that_suits_it(migrated_url: str) -> None:
+    store = SQLAlchemyStore(migrated_url)
+    assert store.sweep_target_ms == (5 if migrated_url.startswith("sqlite") else 10)
+    store.close()
+    slow = SlowStore(0.1)
+    slow.sweep_target_ms = 5.0
+    Sweeper(slow, stopping=RecordedStop(), clock=clock, timer=lambda: slow.seconds).sweep()
+    assert all(abs(limit - 50) <= 1 for limit in slow.limits)
 
 
 def test_batches_shrink_at_once_when_the_database_is_busy() -> None:

@@ -15,7 +15,7 @@ from prism_wsgi.cli.progress import count, progress
 from prism_wsgi.cli.text import explain, instant
 from prism_wsgi.clock import system_clock
 from prism_wsgi.stores.base import BacklogStore
-from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, DEFAULT_PAUSE, DEFAULT_TARGET_MS, SweepEnd, Sweeper, SweepResult
+from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, DEFAULT_PAUSE, SweepEnd, Sweeper, SweepResult
 
 
 class SweepExit(IntEnum):
@@ -31,9 +31,7 @@ class SweepExit(IntEnum):
 @option(
     "--target-ms",
     type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_TARGET_MS,
-    show_default=True,
-    help="Milliseconds that one transaction should take; batches grow and shrink to that.",
+    help="Milliseconds that one transaction should take; batches follow.  [default: 10; 5 for SQLite]",
 )
 @option(
     "--batch-size",
@@ -72,7 +70,7 @@ def sweep(
     context: click.Context,
     url: str,
     table_name: str,
-    target_ms: float,
+    target_ms: float | None,
     batch_size: int,
     max_seconds: float | None,
     pause: float,

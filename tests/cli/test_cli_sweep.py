@@ -98,7 +98,7 @@ def test_failed_sweep_says_why_and_exits_with_1(sqlite_url: str, tmp_path: Path)
 
 def test_progress_is_counted_on_standard_error_only_if_asked(url: str) -> None:
     keep_expired(url, 150)
-    shown = run("sweep", "--progress", "--batch-size", "50", "--url", url).stderr.splitlines()
+    shown = run("sweep", "--progress", "--target-ms", "60000", "--batch-size", "50", "--url", url).stderr.splitlines()
     assert (shown[0], shown[-1]) == ("50 deleted in 1 batch", "150 deleted in 3 batches")
     assert run("sweep", "--url", url).stderr == ""
 
