@@ -34,6 +34,7 @@ from prism_wsgi.clock import pause
 from prism_wsgi.testing import ManualClock
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
+ENCRYPTION_KEY = "another 0123456789abcdef0123456789abcdef"
 TTL = 3600
 ROUNDS = 5
 
@@ -43,9 +44,11 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb", "mysqlclient", "redis", "plain"])
+@pytest.fixture(
+    params=["memory", "memory, encrypted", "sqlite", "postgresql", "mariadb", "mysqlclient", "redis", "plain"]
+)
 def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[SessionStore]:
-    if request.param == "memory":
+    if request.param.startswith("memory"):
         yield MemoryStore(clock=clock)
     elif request.param == "plain":
         yield PlainStore(tmp_path / "plain.db", clock)
@@ -62,8 +65,11 @@ def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
 
 
 @pytest.fixture
-def site(store: SessionStore, clock: ManualClock) -> SessionMiddleware:
-    return SessionMiddleware(application, store=store, secret=SECRET, secure=False, ttl=TTL, clock=clock)
+def site(store: SessionStore, clock: ManualClock, request: pytest.FixtureRequest) -> SessionMiddleware:
+    key = ENCRYPTION_KEY if "memory, encrypted" in request.node.name else None
+    return SessionMiddleware(
+        application, store=store, secret=SECRET, secure=False, ttl=TTL, clock=clock, encryption_key=key
+    )
 
 
 @pytest.fixture
