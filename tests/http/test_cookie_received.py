@@ -279,9 +279,9 @@ def test_time_grows_with_the_header_and_no_faster(site: Site, piece: str) -> Non
         header = (piece * (size // len(piece) + 1))[:size]
         runs = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()  # other processes may have the CPU meanwhile
             read_cookie(header, NAME)
-            runs.append(time.perf_counter() - began)
+            runs.append(time.thread_time() - began)
         return min(runs)
 
     assert seconds(262_144) < 8 * max(seconds(65_536), 0.0005)
