@@ -1,0 +1,161 @@
+"""PostgreSQL and MariaDB servers of the tests' own: these may be killed and made read-only."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from databases import unavailable
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+
+START_SECONDS = 60
+
+
+class OwnServer:
+    """A server on a port of its own; `url` is what its store uses, and `admin` may do anything."""
+
+    def __init__(self, command: list[str], admin: str, url: str, user: str | None, log: Path) -> None:
+        self._command = command
+        self._user = user
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.admin = admin
+        self.url = url
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, user=self._user, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except OperationalError:
+                alive = self._process.poll() is None
+                assert alive and time.monotonic() < deadline, self._log.read_text(errors="replace")[-2000:]  # noqa: PT018
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End the server and everything it started by SIGKILL."""
+        assert self._process is not None
+        # PostgreSQL's processes have groups of their own, and share the server's session.
+        for process in [self._process.pid, *_of_session(self._process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self._process.wait()
+        while _of_session(self._process.pid):
+            time.sleep(0.01)
+
+    def execute(self, *statements: str) -> None:
+        engine = create_engine(self.admin, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+
+@contextmanager
+def own_postgresql() -> Iterator[OwnServer]:
+    """Yield a fresh PostgreSQL; it refuses to run as root, so it runs as the user postgres then."""
+    programs = _programs("postgresql", "initdb", "postgres", also="/usr/lib/postgresql/*/bin")
+    user = _user("postgresql", "postgres")
+    port = _free_port()
+    with _folder(user) as folder:
+        data = str(folder / "data")
+        _run([programs[0], "-D", data, "-U", "root", "-A", "trust", "--no-sync"], user)
+        command = [programs[1], "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
+        url = f"postgresql+psycopg://root@127.0.0.1:{port}/postgres"
+        with _running(OwnServer(command, url, url, user, folder / "log")) as server:
+            yield server
+
+
+@contextmanager
+def own_mariadb() -> Iterator[OwnServer]:
+    """Yield a fresh MariaDB, whose store is no administrator: an administrator may write on a read-only server."""
+    programs = _programs("mariadb", "mariadb-install-db", "mariadbd", also="/usr/sbin")
+    user = _user("mariadb", "mysql")
+    port = _free_port()
+    with _folder(user) as folder:
+        data = f"--datadir={folder / 'data'}"
+        plain = "--auth-root-authentication-method=normal"
+        _run([programs[0], "--no-defaults", data, plain, "--skip-test-db"], user)
+        small = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M"]
+        place = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 'socket'}"]
+        admin = f"mysql+pymysql://root@127.0.0.1:{port}/"
+        url = f"mysql+pymysql://visitor@127.0.0.1:{port}/sessions"
+        command = [programs[1], "--no-defaults", data, *place, *small]
+        with _running(OwnServer(command, admin, url, user, folder / "log")) as server:
+            server.execute("CREATE DATABASE sessions")
+            for host in ("127.0.0.1", "localhost"):
+                server.execute(f"CREATE USER visitor@'{host}'", f"GRANT ALL ON sessions.* TO visitor@'{host}'")
+            yield server
+
+
+@contextmanager
+def _running(server: OwnServer) -> Iterator[OwnServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _programs(engine: str, *names: str, also: str) -> list[str]:
+    places = os.pathsep.join([os.environ.get("PATH", ""), *map(str, Path("/").glob(also.lstrip("/")))])
+    found = [program for name in names if (program := shutil.which(name, path=places))]
+    if len(found) < len(names):
+        unavailable(engine, f"{', '.join(names)} are not installed, to start a server that may be killed")
+    # A link's program looks for its files beside itself.
+    return [os.path.realpath(program) for program in found]
+
+
+def _user(engine: str, name: str) -> str | None:
+    if os.getuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(name).pw_name
+    except KeyError:
+        unavailable(engine, f"there is no user {name} to run a server as")
+        raise
+
+
+@contextmanager
+def _folder(user: str | None) -> Iterator[Path]:
+    # Not pytest's: those are for its own user alone.
+    with tempfile.TemporaryDirectory(prefix="prism-server-", ignore_cleanup_errors=True) as name:
+        if user is not None:
+            shutil.chown(name, user)
+        yield Path(name)
+
+
+def _run(command: list[str], user: str | None) -> None:
+    done = subprocess.run(command, user=user, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _of_session(leader: int) -> list[int]:
+    """Return the processes of a session, zombies left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
