@@ -27,7 +27,7 @@ class Document:
     recorded.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
     ttl: int | None = None
     persistent: bool | None = None
     lease: int = 0

@@ -1,12 +1,14 @@
 """The fixtures every test may ask for: a fresh database of each engine, empty or migrated."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import databases
+import leak_canary
 import pytest
 from databases import Server
+from leak_canary import Canary
 
 from prism_wsgi import migrate
 
@@ -15,6 +17,23 @@ from prism_wsgi import migrate
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PRISM_DATABASE_URL", "PRISM_TABLE_NAME"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def canary(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Canary]:
+    """Fail the test in which anything said shows a key, a secret, a cookie or data."""
+    for canary in leak_canary.listening(monkeypatch):
+        yield canary
+        assert canary.leaks() == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    canary = getattr(item, "funcargs", {}).get("canary")
+    if canary is not None and report.when == "call" and report.passed:
+        canary.hear(report.capstderr)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """What a session store is: three verbs over StoredSession, and the optional verbs used when present."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 
@@ -17,7 +17,7 @@ class StoredSession:
     """
 
     id: str
-    data: bytes
+    data: bytes = field(repr=False)
     version: int
     created_at: int
     expires_at: int

@@ -35,7 +35,7 @@ def fuzz_with_atheris(name: str, seconds: int, seed: int) -> None:
             f"-artifact_prefix={CORPUS / name}/",
             "-print_final_stats=1",
             "-verbosity=0",
-            "-timeout=10",
+            "-timeout=100",
             "-rss_limit_mb=2048",
         ]
         # New inputs go to the first folder; the committed ones are where it starts.

@@ -38,6 +38,7 @@ def listening(command: list[str], port: int, log: Path, **environ: str) -> Itera
         finally:
             process.kill()
     assert "Traceback" not in log.read_text(), log.read_text()
+    assert environ["SITE_SECRET"] not in log.read_text()
 
 
 @dataclass
