@@ -99,12 +99,13 @@ def compare(store: SQLAlchemyStore, ledger: Ledger) -> None:
     """What was acknowledged is there, and what was ended is not."""
     saved: dict[str, int] = {}
     tried: dict[str, int] = {}
-    ending, ended = set(), set()
-    for word, session_id, *version in ledger.read():
+    ending: set[str] = set()
+    ended: set[str] = set()
+    for word, session_id, *rest in ledger.read():
         if word == "saved":
-            saved[session_id] = int(version[0])
+            saved[session_id] = int(rest[0])
         elif word == "saving":
-            tried[session_id] = int(version[0])
+            tried[session_id] = int(rest[0])
         else:
             (ending if word == "destroying" else ended).add(session_id)
     assert saved
