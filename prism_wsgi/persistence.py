@@ -234,12 +234,17 @@ class Persistence:
             except SessionGone:
                 self.drop()
             except SessionConflict as conflict:
-                self._reconcile(conflict)
+                pause(attempt)  # before looking again: what has been read goes stale while we sleep
+                try:
+                    self._reconcile(conflict)
+                except SerializationError as error:
+                    # Saved by a version of the application that writes what this one cannot read.
+                    self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
+                    self.drop()
             if self.phase is Phase.GONE:
                 return False
             if self.saved:
                 return True
-            pause(attempt)
         raise self.repository.unavailable(f"session {self.id} changed in all {MAX_ATTEMPTS} attempts to save it")
 
     def roll_back(self) -> None:

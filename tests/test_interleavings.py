@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from visitors import Action, Browser, Visit, application, count, put
 
-from prism_wsgi import MemoryStore, SessionMiddleware, document
-from prism_wsgi.testing import ManualClock, Steps, every_interleaving
+from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware, document, persistence
+from prism_wsgi.testing import FlakyStore, ManualClock, Steps, every_interleaving
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TTL = 3600
@@ -158,6 +158,18 @@ def test_store_that_regenerates_by_deleting_is_found_out(monkeypatch: pytest.Mon
     monkeypatch.setattr(MemoryStore, "replace", replace)
     with pytest.raises(AssertionError):
         test_two_requests_keep_the_guarantees_in_every_order("regenerate", "regenerate")
+
+
+def test_writer_does_not_sleep_between_looking_again_and_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has read goes stale meanwhile: of eight busy writers, some lost forty races in a row."""
+    store = FlakyStore(MemoryStore())
+    browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False))
+    browser.do(put("kept", 1))
+    monkeypatch.setattr(persistence, "pause", lambda attempt: store.calls.append("pause"))
+    store.heal()
+    store.fail(verb="save", error=SessionConflict("injected"), times=2)
+    browser.do(put("x", 1))
+    assert store.calls == ["load", "save", "pause", "load", "save", "pause", "load", "save"]
 
 
 def test_error_of_an_actor_is_raised() -> None:
