@@ -308,3 +308,9 @@ def test_a_cookie_that_goes_missing_at_any_point_is_a_new_visitor(site: Site) ->
                 browser.jar.cookies.clear()
                 assert browser.visit(lambda session: (session.is_new, dict(session))).result == (True, {})
             assert browser.visit(step).status == 200
+
+
+def test_nothing_but_space_and_tab_is_trimmed() -> None:
+    for code in {*range(256)} - {*b" \t;"}:
+        value = f"{chr(code)}v{chr(code)}"
+        assert read_cookie(f"a=b; \t{NAME}= \t{value} \t; c=d", NAME) == [value]

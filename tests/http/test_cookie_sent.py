@@ -336,3 +336,13 @@ def test_the_cookie_that_is_renewed_matches_the_grammar(site: Site) -> None:
     site.clock.advance(timedelta(minutes=30).total_seconds())
     line = browser.visit(read("n")).all("Set-Cookie")[0]
     assert SET_COOKIE.fullmatch(line)
+
+
+def test_a_plain_cookie_has_these_attributes_and_no_others() -> None:
+    assert Cookie("a", "b").header_value == "a=b; Path=/; Secure; HttpOnly; SameSite=Lax"
+
+
+def test_a_cookie_lives_for_400_days_at_most() -> None:
+    assert "Max-Age=34560000" in Cookie("a", "b", max_age=34_560_000).header_value
+    with pytest.raises(InvalidCookie, match="400 days"):
+        Cookie("a", "b", max_age=34_560_001)

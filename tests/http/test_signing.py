@@ -358,3 +358,14 @@ def test_failures_show_neither_keys_nor_secrets_nor_data(
     assert "StoreUnavailable" in text
     for hidden in (CANARY_KEY, CANARY_DATA, browser.token.partition(".")[0], forged):
         assert hidden not in text
+
+
+@pytest.mark.parametrize("claims", [(0, None, None), (99_999_999_999, 99_999_999, True)], ids=["shortest", "longest"])
+def test_the_shortest_and_the_longest_token_are_taken(claims: tuple[int, int | None, bool | None]) -> None:
+    signer = Signer([SECRET.encode()], "id")
+    secret = new_secret(1_800_000_000_000)
+    value = signer.sign(secret, *claims)
+    assert signer.is_well_formed(value)
+    assert signer.verify(value) == (secret, *claims, False)
+    assert not signer.is_well_formed(value + "A")
+    assert signer.verify(value[1:]) is None
