@@ -42,6 +42,8 @@ def test_a_blank_before_the_equals_sign_is_not_the_cookie_whatever_the_value() -
 def test_a_cookie_is_found_among_others() -> None:
     assert read_cookie("session=abc; theme=dark", "session") == ["abc"]
     assert read_cookie("session=abc; theme=dark", "theme") == ["dark"]
+    assert read_cookie("session=abc; session=abc; session=d", "session") == ["abc", "d"]
+    assert read_cookie("session=abc; session=abc", "session") == ["abc"]
     assert read_cookie("", "session") == []
     assert read_cookie("theme=dark", "session") == []
 

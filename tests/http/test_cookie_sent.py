@@ -346,3 +346,12 @@ def test_a_cookie_lives_for_400_days_at_most() -> None:
     assert "Max-Age=34560000" in Cookie("a", "b", max_age=34_560_000).header_value
     with pytest.raises(InvalidCookie, match="400 days"):
         Cookie("a", "b", max_age=34_560_001)
+
+
+def test_a_cookie_may_be_as_large_as_browsers_take_and_no_larger() -> None:
+    assert Cookie("a", "b" * 4095).value
+    assert Cookie("a", "b", path="/" + "p" * 1023).path
+    with pytest.raises(InvalidCookie, match="4096"):
+        Cookie("a", "b" * 4096)
+    with pytest.raises(InvalidCookie, match="1024"):
+        Cookie("a", "b", path="/" + "p" * 1024)

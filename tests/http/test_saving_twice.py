@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from browsing import Site, read, write
+from browsing import Site, WatchedStore, read, write
 
 from prism_wsgi import Session, lease
 
@@ -47,3 +47,12 @@ def test_a_login_while_another_request_is_inside_atomic_leaves_no_lock_on_the_ne
 
     site.browser().visit(be_overtaken, HTTP_COOKIE=header)
     assert browser.visit(lambda session: (session.user, session["n"])).result == ("ann", 2)
+
+
+def test_a_new_id_is_one_transaction_where_the_store_has_them(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1))
+    site.calls.clear()
+    browser.visit(lambda session: session.regenerate())
+    one_by_one = not isinstance(site.store, WatchedStore)
+    assert site.calls == (["load", "save", "save"] if one_by_one else ["load", "replace"])
