@@ -3,9 +3,10 @@
 import logging
 
 import pytest
-from browsing import Site, WatchedStore, read, write
+from browsing import Clock, Site, WatchedStore, read, write
 
-from prism_wsgi import Session, lease
+from prism_wsgi import MemoryStore, Session, StoredSession, lease, persistence, tokens
+from prism_wsgi.errors import SessionConflict
 
 pytest_plugins = ["site_fixtures"]
 
@@ -56,3 +57,33 @@ def test_a_new_id_is_one_transaction_where_the_store_has_them(site: Site) -> Non
     browser.visit(lambda session: session.regenerate())
     one_by_one = not isinstance(site.store, WatchedStore)
     assert site.calls == (["load", "save", "save"] if one_by_one else ["load", "replace"])
+
+
+class EndingStore(WatchedStore):
+    """A session is saved by one request and ended by another just when it is to get a new id."""
+
+    def replace(self, old: StoredSession, new: StoredSession) -> None:
+        self.store.destroy(old.id)
+        raise SessionConflict("saved by another request")
+
+
+def test_a_session_that_ends_while_it_gets_a_new_id_does_not_come_back_under_it(clock: Clock) -> None:
+    memory = MemoryStore(clock=clock)
+    browser = Site(EndingStore(memory), clock).browser()
+    browser.visit(write(n=1))
+    page = browser.visit(lambda session: session.login("ann"))
+    assert (page.status, page.all("Set-Cookie")) == (200, [])
+    assert len(memory) == 0
+
+
+def test_a_new_id_that_is_taken_is_drawn_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, browser = site.browser(), site.browser()
+    other.visit(write(n="other"))
+    browser.visit(write(n=1))
+    draws = iter([other.token.partition(".")[0]])
+    draw = tokens.new_secret
+    monkeypatch.setattr(persistence, "new_secret", lambda now: next(draws, None) or draw(now))
+    site.calls.clear()
+    assert browser.visit(lambda session: session.regenerate()).status == 200
+    assert len(site.calls) <= 6, "drawn again at once, not after every other way was tried"
+    assert (browser.visit(read("n")).result, other.visit(read("n")).result) == (1, "other")
