@@ -59,7 +59,7 @@ def fuzz(arguments: list[str]) -> int:
 
 
 def soak(arguments: list[str]) -> int:
-    """Look for losses while the network breaks and processes die (--minutes, --seed, --engines); -h lists the options."""
+    """Look for losses while the network breaks and processes die; -h lists the options."""
     return run("python", "tests/losses/soak.py", *arguments)
 
 

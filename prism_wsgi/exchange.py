@@ -1,6 +1,7 @@
 """Exchange: one request's answer, held back until the session is saved (PEP 3333)."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import GeneratorType, TracebackType
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -85,7 +86,8 @@ class Exchange:
             self.send()
         except BaseException as error:
             if body is not None:
-                _close(body)
+                with suppress(Exception):  # what came first is what the server is to hear of
+                    _close(body)
             return self.recover(error)
         # After write() the session may have changed once more, and only close() saves that.
         if not written and (self._session.is_untouched() or _runs_no_code(body, self._environ)):

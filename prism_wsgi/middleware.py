@@ -108,7 +108,7 @@ class SessionMiddleware:
             store=settings.session_store(store),
             codec=Codec(settings.session_serializer(serializer), settings.max_size(max_size)),
             ttl=seconds,
-            max_lifetime=settings.max_lifetime(max_lifetime, seconds),
+            max_lifetime=settings.max_lifetime(max_lifetime),
             touch_interval=settings.touch_interval(touch_interval, seconds),
             persistent=settings.flag("persistent", persistent),
             events=self.events,
@@ -191,8 +191,11 @@ class SessionMiddleware:
 
     def lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""
-        since = token.refreshed * 1000 if token.refreshed else issued_at(token.secret)
-        return since + (token.ttl or self.repository.ttl) * 1000
+        ttl = (token.ttl or self.repository.ttl) * 1000
+        if token.refreshed:
+            return token.refreshed * 1000 + ttl
+        issued = issued_at(token.secret)
+        return self.repository.capped(issued + ttl, issued)
 
 
 class _Answer:
@@ -227,8 +230,8 @@ class _Answer:
         if not persistence.failed:
             session._commit()
             self._is_over = False
-        if persistence.id != self._environ[self._middleware.id_key]:
-            self._environ[self._middleware.id_key] = persistence.id
+        # Not before: a session that knew the environ it stands in would be garbage that takes a collection.
+        self._environ[self._middleware.id_key] = persistence.id
         return self._with_session(headers)
 
     def headers_sent(self, *, will_close: bool) -> None:

@@ -58,7 +58,7 @@ class Repository:
 
     def expiry(self, created_at: int, ttl: int) -> int:
         """Return when a session active now expires, in Unix ms; never past its absolute lifetime."""
-        return self._capped(self.now() + ttl * 1000, created_at)
+        return self.capped(self.now() + ttl * 1000, created_at)
 
     def is_touch_due(self, refreshed: int, ttl: int) -> bool:
         """Tell whether activity last recorded at the Unix second `refreshed` should be recorded again."""
@@ -73,7 +73,7 @@ class Repository:
         if row is None:
             return None
         # A store may lack a clock of its own, and max_lifetime may have been lowered since the row was written.
-        over = self._capped(row.expires_at, row.created_at) <= self.now()
+        over = self.capped(row.expires_at, row.created_at) <= self.now()
         return None if over else self._opened(row, secret)
 
     def save(self, row: StoredSession, secret: str | None = None) -> None:
@@ -166,7 +166,8 @@ class Repository:
             return row
         return replace(row, data=self._cipher.open(row.data, row.id, row.user, secret))
 
-    def _capped(self, expires_at: int, created_at: int) -> int:
+    def capped(self, expires_at: int, created_at: int) -> int:
+        """Return an expiry, brought forward to the end of the absolute lifetime where that is sooner."""
         if self._max_lifetime_ms is None:
             return expires_at
         return min(expires_at, created_at + self._max_lifetime_ms)

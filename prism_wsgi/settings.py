@@ -84,16 +84,9 @@ def touch_interval(value: float | timedelta | None, ttl: int) -> float:
     return float(seconds)
 
 
-def max_lifetime(value: int | timedelta | None, ttl: int) -> int | None:
+def max_lifetime(value: int | timedelta | None) -> int | None:
     """Return the absolute lifetime in seconds, or None for no end."""
-    if value is None:
-        return None
-    seconds = lifetime("max_lifetime", value)
-    if seconds < ttl:
-        raise ConfigError(
-            f"max_lifetime ({seconds} s) must not be shorter than ttl ({ttl} s); raise max_lifetime or lower ttl"
-        )
-    return seconds
+    return None if value is None else lifetime("max_lifetime", value)
 
 
 def session_cookie(

@@ -128,6 +128,7 @@ def _hear_all(canary: Canary, replace: Callable[..., None]) -> None:
     def hear_warning(message: Any, *arguments: Any, **more: Any) -> None:
         if isinstance(message, InsecureSecretWarning) or InsecureSecretWarning in arguments:
             canary.hear(str(message))
+        more["stacklevel"] = more.get("stacklevel", 1) + 1  # this function is one more
         warn(message, *arguments, **more)
 
     replace(middleware._Answer, "before_headers", hear_objects)

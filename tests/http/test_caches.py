@@ -61,13 +61,14 @@ USES: dict[str, Callable[[Session], object]] = {
     "invalidate": lambda session: session.invalidate(),
     "changed": lambda session: session.changed(),
     "atomic": lambda session: session.atomic().__enter__(),
+    "client": lambda session: session.client,
     "flash": lambda session: session.flash("hello"),
     "pop_flash": lambda session: session.pop_flash(),
     "peek_flash": lambda session: session.peek_flash(),
     "get_csrf_token": lambda session: session.get_csrf_token(),
     "new_csrf_token": lambda session: session.new_csrf_token(),
 }
-TELL_NOTHING = {"accessed", "modified", "__reversed__"}
+TELL_NOTHING = {"accessed", "modified", "client_of", "__reversed__"}
 
 
 def test_no_way_to_use_a_session_is_left_out_here() -> None:

@@ -729,3 +729,23 @@ def test_a_session_that_is_gone_cannot_be_saved_again() -> None:
     store = MemoryStore()
     with pytest.raises(SessionGone):
         store.save(StoredSession("ab" * 32, b"", 3, 0, 10**14))
+
+
+def test_an_absolute_lifetime_shorter_than_the_idle_one_ends_the_session() -> None:
+    site = Site(ttl=3600, max_lifetime=60)
+    browser = site.browser()
+    assert "; Max-Age=60;" in browser.visit(write(n=1)).all("Set-Cookie")[0]
+    site.clock.advance(59)
+    assert browser.visit(read("n")).result == 1
+    site.clock.advance(1)
+    assert browser.visit(read("n")).result is None
+
+
+def test_a_cookie_never_stored_lapses_with_the_absolute_lifetime() -> None:
+    site = Site(ttl=3600, max_lifetime=60)
+    browser = site.browser()
+    first = browser.visit(session_id).result
+    planted = browser.cookie_header
+    site.clock.advance(60)
+    assert replay(site, planted, session_id).result != first
+    assert site.calls == []

@@ -1,5 +1,6 @@
 """A store that fails: 503, and never a stranger's session, a lost cookie or a logout that was none."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -278,4 +279,5 @@ def test_a_store_that_reports_conflicts_for_ever_is_a_503_in_bounded_attempts(
     watched(site).failing, watched(site).error = {"save"}, SessionConflict("again")
     assert is_refused(browser.visit(write(n=2)))
     assert len(site.calls) < 100
-    assert [record.reason for record in caplog.records] == ["store_unavailable"]  # type: ignore[attr-defined]
+    reasons = [record.reason for record in caplog.records if record.levelno > logging.DEBUG]  # type: ignore[attr-defined]
+    assert reasons == ["store_unavailable"]
