@@ -125,11 +125,12 @@ def _hear_all(canary: Canary, replace: Callable[..., None]) -> None:
             canary.hear_error(error)
             raise
 
-    def hear_warning(message: Any, *arguments: Any, **more: Any) -> None:
-        if isinstance(message, InsecureSecretWarning) or InsecureSecretWarning in arguments:
+    def hear_warning(
+        message: Any, category: Any = None, stacklevel: int = 1, source: Any = None, **more: Any
+    ) -> None:
+        if isinstance(message, InsecureSecretWarning) or category is InsecureSecretWarning:
             canary.hear(str(message))
-        more["stacklevel"] = more.get("stacklevel", 1) + 1  # this function is one more
-        warn(message, *arguments, **more)
+        warn(message, category, stacklevel + 1, source, **more)  # this function is one level more
 
     replace(middleware._Answer, "before_headers", hear_objects)
     replace(middleware.SessionMiddleware, "__call__", hear_errors)

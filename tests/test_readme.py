@@ -120,6 +120,7 @@ def readers_names() -> Names:
         "os": os,
         "secrets": secrets,
         "session": session,
+        "store": MemoryStore(),
         "timedelta": timedelta,
     }
 
