@@ -6,8 +6,17 @@ import time
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 
-from prism_wsgi import ConfigError, MemoryStore, SchemaMissing, SQLAlchemyStore, StoredSession, StoreUnavailable
+from prism_wsgi import (
+    ConfigError,
+    MemoryStore,
+    SchemaMissing,
+    SQLAlchemyStore,
+    StoredSession,
+    StoreUnavailable,
+    migrate,
+)
 from prism_wsgi.sweeper import (
     FIRST_BATCH_SIZE,
     RETRY_DELAYS,
@@ -128,6 +137,27 @@ def test_sweeps_at_once_delete_each_session_once(migrated_url: str) -> None:
     assert sum(result.deleted for result in results) == 120
     assert (filling.stats().live, filling.stats().expired) == (5, 0)
     filling.close()
+
+
+def test_batch_begins_where_the_one_before_ended(postgresql_url: str) -> None:
+    """What is deleted stays in the index until a vacuum; each batch would pass over it again."""
+    migrate.upgrade(postgresql_url)
+    store = SQLAlchemyStore(postgresql_url, clock=clock)
+    for hour in range(1, 5):
+        keep(store, 3, expires_in=-3600 * hour)
+    begun: list[int] = []
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def note(connection: object, cursor: object, statement: str, values: dict[str, int], *_: object) -> None:
+        if "first_bucket" in values:
+            begun.append(values["first_bucket"])
+
+    result = Sweeper(store, batch_size=3, clock=clock).sweep()
+    store.close()
+    newest = int(NOW) // 3600 - 1
+    assert result.deleted == 12
+    # At the end once more from the beginning, in case another sweeper gave something back
+    assert begun == [0, newest - 3, newest - 2, newest - 1, newest, 0]
 
 
 def test_older_than_spares_what_expired_lately() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Executable,
     Select,
     Table,
     and_,
@@ -16,27 +15,12 @@ from sqlalchemy import (
     delete,
     func,
     select,
-    text,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from prism_wsgi.schema import sweep_bucket
 from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
+from prism_wsgi.stores.expiry import Expiry
 from prism_wsgi.stores.rows import loaded_columns, stored_session
-
-# Each DELETE itself repeats the condition on expires_at: one that relies on what its subquery saw deletes sessions
-# that were extended in between.
-_EXPIRED = "sweep_bucket <= :bucket AND expires_at <= :before"
-_SWEEPS = {
-    # By the rows' places: a place whose row has moved or gone fails the condition and is left alone. Sweeps side by
-    # side pass over each other's rows. Nobody has to wait for the disk: what a crash brings back is swept again.
-    "postgresql": """DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM {table} WHERE {expired} ORDER BY sweep_bucket LIMIT :limit FOR UPDATE SKIP LOCKED
-        )) AND expires_at <= :before AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL""",
-    "sqlite": """DELETE FROM {table} WHERE rowid IN (
-        SELECT rowid FROM {table} WHERE {expired} ORDER BY sweep_bucket LIMIT :limit
-        ) AND expires_at <= :before""",
-}
 
 
 class Upkeep:
@@ -48,12 +32,11 @@ class Upkeep:
     def __init__(self, table: Table, dialect: str) -> None:
         self._table = table
         self._dialect = dialect
+        self._expiry = Expiry(table, dialect)
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before`; return how many."""
-        if self._dialect in ("mysql", "mariadb"):
-            return self._sweep_by_ids(connection, before, limit)
-        return int(connection.execute(self._sweep_statement(before, limit)).rowcount)
+        return self._expiry.delete_batch(connection, before, limit)
 
     def oldest_expired(self, connection: Connection, before: int) -> int | None:
         """Return the earliest expiry at or before `before`; reads the lowest bucket only."""
@@ -65,7 +48,7 @@ class Upkeep:
 
     def count_expired(self, connection: Connection, before: int) -> int:
         """Count the sessions that expired at or before `before`."""
-        statement = select(func.count()).select_from(self._table).where(self._expired(before))
+        statement = select(func.count()).select_from(self._table).where(self._expiry.is_due(before))
         return int(connection.execute(statement).scalar_one())
 
     def find(
@@ -148,7 +131,7 @@ class Upkeep:
             return []
         table, name = self._table, self._table.name
         primary_keys = {"postgresql": f"{name}_pkey", "sqlite": f"sqlite_autoindex_{name}_1"}
-        oldest = select(table.c.id).where(self._expired(0)).order_by(table.c.sweep_bucket).limit(100)
+        oldest = select(table.c.id).where(self._expiry.is_due(0)).order_by(table.c.sweep_bucket).limit(100)
         statements: list[tuple[str, str, Select[Any]]] = [
             ("load", primary_keys.get(self._dialect, "PRIMARY"), select(table.c.data).where(table.c.id == bytes(32))),
             ("sweep", f"ix_{name}_sweep_bucket", oldest),
@@ -170,33 +153,6 @@ class Upkeep:
         # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
         column = self._table.c.user_id
         return and_(column == user, column + "." == user + ".")
-
-    def _expired(self, before: int) -> ColumnElement[bool]:
-        columns = self._table.c
-        return and_(columns.sweep_bucket <= sweep_bucket(before), columns.expires_at <= before)
-
-    def _sweep_by_ids(self, connection: Connection, before: int, limit: int) -> int:
-        # Two statements, since IN (subquery) is forty times slower here and blocks everybody. Alone, this is as fast
-        # as DELETE ... LIMIT; with four sweepers 1.5 times as fast, as it locks only rows and never a range of the
-        # index. FOR UPDATE SKIP LOCKED in the first took a quarter off.
-        table = self._table
-        oldest = select(table.c.id).where(self._expired(before)).order_by(table.c.sweep_bucket).limit(limit)
-        for _ in range(3):  # 0 means that nothing is left, not that another sweeper was faster
-            ids = connection.execute(oldest).scalars().all()
-            statement = delete(table).where(table.c.id.in_(ids), table.c.expires_at <= before)
-            deleted = int(connection.execute(statement).rowcount) if ids else 0
-            if deleted or not ids:
-                return deleted
-        return 0
-
-    def _sweep_statement(self, before: int, limit: int) -> Executable:
-        table = self._table
-        own = _SWEEPS.get(self._dialect)
-        if own is not None:
-            statement = text(own.format(table=table.name, expired=_EXPIRED))
-            return statement.bindparams(bucket=sweep_bucket(before), before=before, limit=limit)
-        oldest = select(table.c.id).where(self._expired(before)).order_by(table.c.sweep_bucket).limit(limit)
-        return delete(table).where(table.c.id.in_(oldest), table.c.expires_at <= before)
 
 
 def _used(connection: Connection, statement: Select[Any]) -> set[str]:
