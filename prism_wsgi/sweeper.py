@@ -15,7 +15,7 @@ from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import BacklogStore, SweepingStore
 
-DEFAULT_BATCH_SIZE = 1000
+DEFAULT_BATCH_SIZE = 5000
 DEFAULT_TARGET_MS = 10.0
 """For a store that names no `sweep_target_ms` of its own. With 50, loads beside a sweep took thrice as long."""
 
