@@ -4,10 +4,8 @@
 """
 
 import logging
-import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from databases import REDIS
 from plain_store import PlainStore
-from visitors import Action, Browser, application, count, put, run_at_once
+from visitors import FORK, Action, Browser, application, count, put, run_at_once, run_in_processes
 
 from prism_wsgi import (
     MemoryStore,
@@ -706,15 +704,6 @@ def store_at(where: str) -> SessionStore:
     return SQLAlchemyStore(where) if "://" in where else PlainStore(Path(where))
 
 
-def count_in_process(where: str, cookies: dict[str, str], times: int, start: threading.Barrier) -> None:
-    store = store_at(where)
-    browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False))
-    browser.cookies = dict(cookies)
-    start.wait(60)
-    for _ in range(times):
-        browser.do(count)
-
-
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis", "plain"])
 def test_counting_in_processes_is_exact(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     where = str(tmp_path / "plain.db")
@@ -725,12 +714,16 @@ def test_counting_in_processes_is_exact(kind: str, request: pytest.FixtureReques
         migrate.upgrade(where)
     browser = Browser(SessionMiddleware(application, store=store_at(where), secret=SECRET, secure=False))
     browser.do(put("n", 0))
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(4, context) as pool:
-        start = manager.Barrier(4)
-        runs = [pool.submit(count_in_process, where, browser.cookies, 25, start) for _ in range(4)]
-        for run in runs:
-            run.result()
+    start = FORK.Barrier(4)
+
+    def count_often() -> None:
+        own = Browser(SessionMiddleware(application, store=store_at(where), secret=SECRET, secure=False))
+        own.cookies = browser.cookies
+        start.wait(30)
+        for _ in range(25):
+            own.do(count)
+
+    run_in_processes([count_often] * 4)
     assert browser.read() == {"n": 100}
 
 

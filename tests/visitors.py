@@ -1,5 +1,6 @@
 """Visitors of a WSGI application: a browser that keeps cookies, with as many requests under way as a test wants."""
 
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from prism_wsgi import Session
+
+FORK = multiprocessing.get_context("fork")
 
 Action = Callable[[Session], object]
 """What the application does with the session in one request; what it returns is the answer."""
@@ -103,6 +106,23 @@ def run_at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make each call in a thread of its own; raise what the first failing one raised."""
     with ThreadPoolExecutor(len(calls)) as threads:
         return [future.result() for future in [threads.submit(call) for call in calls]]
+
+
+def run_in_processes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make each call in a forked process of its own; return what they return, which has to be small."""
+    returned = FORK.SimpleQueue()
+    processes = [
+        FORK.Process(target=lambda number, call: returned.put((number, call())), args=(number, call))
+        for number, call in enumerate(calls)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * len(calls), "what a process raised is above"
+    answers = dict(returned.get() for _ in calls)
+    return [answers[number] for number in range(len(calls))]
 
 
 def put(key: str, value: object) -> Action:
