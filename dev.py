@@ -14,7 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "set-up-for"
-PEERS_STAMP = VENV / "has-peers"
 FUZZER_STAMP = VENV / "has-fuzzer"
 
 
@@ -34,13 +33,18 @@ def lint(arguments: list[str]) -> int:
     return max([run(*check, *arguments) for check in checks])
 
 
+def docs(arguments: list[str]) -> int:
+    """Build the documentation into build/docs; a warning is an error. Arguments go to sphinx-build."""
+    need("docs")
+    strict = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
+    built = run("sphinx-build", *strict, "--doctree-dir=build/doctrees", *arguments, "docs", "build/docs")
+    print("It failed" if built else f"Open {ROOT / 'build' / 'docs' / 'index.html'}")
+    return built
+
+
 def bench(arguments: list[str]) -> int:
     """Measure prism_wsgi beside its peers, in ten minutes (--quick: in two); -h lists the options."""
-    if not PEERS_STAMP.exists():
-        print("Installing the peers (once) ...", flush=True)
-        if install("bench"):
-            sys.exit("dev.py could not install the peers; what pip said is above")
-        PEERS_STAMP.touch()
+    need("bench")
     return run("python", "-m", "benchmarks", *arguments)
 
 
@@ -63,7 +67,7 @@ def soak(arguments: list[str]) -> int:
     return run("python", "tests/losses/soak.py", *arguments)
 
 
-TASKS = (demo, test, lint, bench, scale, fuzz, soak)
+TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak)
 
 
 def run(tool: str, *arguments: str) -> int:
@@ -86,6 +90,17 @@ def set_up() -> None:
     if not has_mysql_client() or install("mysqlclient"):
         print("No mysqlclient (it needs gcc and default-libmysqlclient-dev): its tests will be skipped.")
     STAMP.write_text(wanted)
+
+
+def need(extra: str) -> None:
+    """Install what one task needs beside the project's tools, unless that was done."""
+    stamp = VENV / f"has-{extra}"
+    if stamp.exists():
+        return
+    print(f"Installing what is needed for {extra} (once) ...", flush=True)
+    if install(extra):
+        sys.exit(f"dev.py could not install what is needed for {extra}; what pip said is above")
+    stamp.touch()
 
 
 def install(extra: str) -> int:

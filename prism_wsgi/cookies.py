@@ -75,7 +75,7 @@ class Cookie:
 
     @property
     def attributes(self) -> str:
-        """All attributes but `Max-Age`, as they stand in the header, `; ` first."""
+        """All attributes but `Max-Age`, as they stand in the header, each behind a semicolon."""
         parts = [f"; Path={self.path}"]
         if self.domain is not None:
             parts.append(f"; Domain={self.domain}")

@@ -99,7 +99,15 @@ def session_cookie(
     samesite: SameSite | str,
     partitioned: bool,
 ) -> Cookie:
-    """Return the session cookie without its value."""
+    """Return the session cookie without its value.
+
+    `path`: the part of the site that the browser sends the cookie to; "/" is all of it.
+    `domain`: a host whose subdomains get the cookie too; None is the host that set it, and no other.
+    `secure`: sent over HTTPS only; most browsers make an exception of `localhost`.
+    `httponly`: hidden from scripts on the page.
+    `samesite`: whether the cookie goes with requests that another site started: "strict", "lax" or "none".
+    `partitioned`: kept apart for each top-level site, for a site that others embed (CHIPS).
+    """
     flag("secure", secure)
     flag("httponly", httponly)
     flag("partitioned", partitioned)

@@ -1,0 +1,56 @@
+"""How the documentation is built: `python3 dev.py docs`."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generated import as_restructured_text, settings_reference
+
+project = "prism_wsgi"
+author = "the authors of prism_wsgi"
+version = release = version_of("prism_wsgi")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["README.md"]
+html_theme = "furo"
+html_title = "prism_wsgi"
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+
+myst_heading_anchors = 3  # so that links to headings are checked
+
+default_role = "code"  # docstrings mark code as Markdown does
+autodoc_class_signature = "separated"
+autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_preserve_defaults = True
+
+# Types of other projects, whose documentation would have to be fetched to link to it.
+nitpick_ignore_regex = [
+    (
+        r"py:.*",
+        r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|pathlib|pytest|redis|sqlalchemy"
+        r"|typing|uuid|webob|wsgiref)\b.*",
+    ),
+    (r"py:class", r".*\._\w+T"),  # type variables
+]
+
+
+def setup(app: Any) -> None:
+    """Fill in what is generated; Sphinx calls this."""
+    app.connect("source-read", _fill_in)
+    app.connect("autodoc-process-docstring", _convert)
+
+
+def _fill_in(app: Any, page: str, source: list[str]) -> None:
+    if page == "settings":
+        source[0] = source[0].replace("<!-- settings -->", settings_reference())
+
+
+def _convert(app: Any, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
+    lines[:] = as_restructured_text(lines)

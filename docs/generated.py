@@ -1,0 +1,154 @@
+"""What the documentation has from the code itself: the reference of the settings, and docstrings made readable.
+
+A setting's type and default are the signature's, its meaning is the docstring's, and its rule is the sentence that
+SessionMiddleware answers a wrong value with. A setting that lacks one of them fails the build.
+"""
+
+import inspect
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prism_wsgi import ConfigError, SessionMiddleware, settings
+from prism_wsgi.integrations.options import SessionOptions
+
+SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
+
+GROUPS = {
+    "What sessions need": ("store", "secret"),
+    "How long sessions last": ("ttl", "max_lifetime", "touch_interval"),
+    "The cookie": (
+        "cookie_name",
+        "path",
+        "domain",
+        "secure",
+        "httponly",
+        "samesite",
+        "partitioned",
+        "persistent",
+        "cookie_on",
+    ),
+    "What is stored": ("max_size", "serializer", "record_client"),
+    "Encryption": ("encryption_key", "encryption", "read_unencrypted"),
+    "When something fails": ("on_store_error", "save_on_error"),
+    "Where the session is, and what time it is": ("environ_key", "clock"),
+}
+
+WRONG: dict[str, tuple[dict[str, Any], ...]] = {
+    "store": ({"store": dict}, {"store": {}}),
+    "secret": ({"secret": ""}, {"secret": []}, {"secret": "change-me"}, {"secret": "too short"}),
+    "cookie_name": (
+        {"cookie_name": "my session"},
+        {"cookie_name": "__Host-session", "path": "/shop"},
+        {"cookie_name": "__Secure-session", "secure": False},
+    ),
+    "ttl": ({"ttl": 0}, {"ttl": 1.5}),
+    "max_lifetime": ({"max_lifetime": 0},),
+    "touch_interval": ({"touch_interval": 3600},),
+    "path": ({"path": "shop"},),
+    "domain": ({"domain": ".example.com"},),
+    "secure": ({"secure": "yes"},),
+    "httponly": ({"httponly": 1},),
+    "samesite": ({"samesite": "loose"}, {"samesite": "none", "secure": False}),
+    "partitioned": ({"partitioned": True, "secure": False},),
+    "persistent": ({"persistent": "no"},),
+    "cookie_on": ({"cookie_on": "login"},),
+    "max_size": ({"max_size": 0},),
+    "on_store_error": ({"on_store_error": "ignore"},),
+    "save_on_error": ({"save_on_error": None},),
+    "serializer": ({"serializer": repr},),
+    "encryption_key": ({"encryption_key": "too short"},),
+    "encryption": ({"encryption": "both"}, {"encryption": "cookie"}),
+    "read_unencrypted": ({"read_unencrypted": True},),
+    "record_client": ({"record_client": "yes"},),
+    "environ_key": ({"environ_key": "session"},),
+    "clock": (),
+}
+"""For each setting, values that break its rule; those of `clock` are not checked."""
+
+
+def settings_reference() -> str:
+    """Return the settings of SessionMiddleware as Markdown: all of them, or an error."""
+    parameters = {name: one for name, one in inspect.signature(SessionMiddleware).parameters.items() if name != "app"}
+    # The middleware names the cookie's attributes together; what each is for stands where they are checked.
+    described = {**_described(SessionMiddleware), **_described(settings.session_cookie)}
+    grouped = [name for names in GROUPS.values() for name in names]
+    for place, found in (("GROUPS", set(grouped)), ("the docstring", set(described)), ("WRONG", set(WRONG))):
+        if found != set(parameters):
+            raise LookupError(f"Not the settings of SessionMiddleware in {place}: {found ^ set(parameters)}")
+    parts = []
+    for title, names in GROUPS.items():
+        parts.append(f"## {title}\n")
+        parts.extend(_setting(parameters[name], described[name]) for name in names)
+    return "\n".join(parts)
+
+
+def _described(documented: object) -> dict[str, str]:
+    """Return what a docstring says of each parameter: the sentences behind `name`: or `name`, `name`: ."""
+    docstring = inspect.getdoc(documented) or ""
+    found = re.findall(r"^((?:`\w+`(?:, )?)+): (.*?)(?=^`\w+`[:,]|^$|\Z)", docstring, flags=re.M | re.S)
+    return {name: " ".join(meaning.split()) for names, meaning in found for name in re.findall(r"\w+", names)}
+
+
+def _setting(parameter: inspect.Parameter, meaning: str) -> str:
+    lines = [
+        f"### {parameter.name}\n",
+        f"`{_type(parameter.annotation)} = {_shown(parameter.default)}`\n",
+        f"{meaning[0].upper()}{meaning[1:]}\n",
+    ]
+    if parameter.name not in SessionOptions.__annotations__:
+        lines.append("In Flask, the configuration sets it: see [](frameworks/flask.md).\n")
+    for wrong in WRONG[parameter.name]:
+        given = ", ".join(f"{name}={_shown(value)}" for name, value in wrong.items())
+        lines.append(f"- `{given}` gives {_answer(wrong)}")
+    return "\n".join([*lines, ""])
+
+
+def _type(annotation: Any) -> str:
+    text = inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return value.__name__ if callable(value) else repr(value)
+
+
+def _answer(wrong: dict[str, Any]) -> str:
+    """Return what the middleware says to a wrong value."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            SessionMiddleware(_application, **{"secret": SECRET, **wrong})
+        except ConfigError as error:
+            return f"`ConfigError`: {_quoted(error)}"
+    if not caught:
+        raise AssertionError(f"SessionMiddleware takes {wrong}")
+    return f"`{type(caught[0].message).__name__}`: {_quoted(caught[0].message)}"
+
+
+def _quoted(said: object) -> str:
+    return f"`` {said} ``"
+
+
+def _application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    return []
+
+
+def as_restructured_text(lines: list[str]) -> list[str]:
+    """Return a docstring in which indented paragraphs, Markdown's code, are code for Sphinx too."""
+    return [*_with_code_marked(lines)]
+
+
+def _with_code_marked(lines: list[str]) -> Iterator[str]:
+    in_code = False
+    for line in lines:
+        if line.strip():
+            indented = line.startswith("    ")
+            if indented and not in_code:
+                yield from (".. code-block:: python", "")
+            in_code = indented
+        yield line

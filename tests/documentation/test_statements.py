@@ -1,0 +1,226 @@
+"""What README.md and docs/ say is so: tables are complete, messages are produced, links and names lead somewhere."""
+
+import ast
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+import webob
+from click.testing import CliRunner
+from pages import PAGES, ROOT, blocks_of, section_of, table_of
+from reader import count_visits, what_the_reader_has
+
+import prism_wsgi
+from prism_wsgi import (
+    InsecureSecretWarning,
+    MemoryStore,
+    PrismError,
+    Session,
+    SessionMiddleware,
+    SessionStore,
+    SQLAlchemyStore,
+    StoredSession,
+    errors,
+    get_session,
+    testing,
+)
+from prism_wsgi.cli import commands
+from prism_wsgi.events import _EVENTS, Reason
+from prism_wsgi.testing import StoreContract
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+TEXT = "".join(page.read_text() for page in PAGES)
+SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
+PYTHON = [block for block in blocks_of(README) if block.language == "python"]
+WRAPPED = [block.text for block in PYTHON if block.section == "Wrap your application"]
+
+tolerating_pyramid = pytest.mark.filterwarnings("ignore:(Deprecated call to .)?pkg_resources")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSION_SECRET", SECRET)
+
+
+# Code that is more than run
+
+
+@tolerating_pyramid
+@pytest.mark.parametrize("code", WRAPPED, ids=["pyramid", "bottle", "flask"])
+def test_wrapped_application_counts_its_visits(code: str) -> None:
+    names = what_the_reader_has()
+    exec(code, names)
+    first = webob.Request.blank("/").get_response(names["application"])
+    cookie = first.headers["Set-Cookie"].partition(";")[0]
+    second = webob.Request.blank("/", headers={"Cookie": cookie}).get_response(names["application"])
+    assert (first.text, second.text) == ("Visits: 1\n", "Visits: 2\n")
+
+
+class TestDictStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> SessionStore:
+        names: dict[str, Any] = {}
+        (code,) = [block.text for block in PYTHON if "class DictStore:" in block.text]
+        exec(code, names)
+        store: SessionStore = names["DictStore"]()
+        return store
+
+
+# Names
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"prism-wsgi ((?:db )?[a-z][a-z-]*)", TEXT))))
+def test_mentioned_commands_exist(command: str) -> None:
+    assert CliRunner().invoke(commands, [*command.split(), "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("task", sorted(set(re.findall(r"python3 dev\.py (\w+)", TEXT))))
+def test_mentioned_tasks_exist(task: str) -> None:
+    assert re.search(rf"^def {task}\(", (ROOT / "dev.py").read_text(), flags=re.M)
+
+
+@pytest.mark.parametrize("extra", sorted(set(re.findall(r"prism_wsgi\[(\w+)\]", TEXT))))
+def test_mentioned_extras_exist(extra: str) -> None:
+    assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), flags=re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_linked_files_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^:)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_table_of_contents_or_matched_there() -> None:
+    listed = re.findall(r"^[\w*/-]+$", "".join(block.text for block in blocks_of(DOCS / "index.md")), flags=re.M)
+    reached = {path for entry in listed for path in DOCS.glob(f"{entry}.md")}
+    assert reached | {DOCS / "index.md"} == set(DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("module", [prism_wsgi, testing], ids=lambda module: module.__name__)
+def test_public_names_are_in_the_reference(module: ModuleType) -> None:
+    shown = set(re.findall(rf":: {module.__name__}\.(\w+)$", (DOCS / "api.md").read_text(), flags=re.M))
+    assert set(module.__all__) <= shown | set(vars(errors))  # of which there is an automodule
+
+
+# Tables
+
+
+def test_settings_are_those_of_the_middleware_with_their_defaults() -> None:
+    parameters = inspect.signature(SessionMiddleware).parameters
+    named = {cells[0].strip("`"): cells[1].strip("`") for cells in table_of(section_of(README, "Settings"))}
+    assert list(named) == [name for name in parameters if name != "app"]
+    for name, shown in named.items():
+        default = parameters[name].default
+        if callable(default):
+            assert shown == default.__name__
+        else:
+            value = ast.literal_eval(shown)
+            assert (value if default is None else type(default)(value)) == default, name
+
+
+def test_reasons_are_those_of_the_log_with_their_levels() -> None:
+    listed = {cells[0].strip("`"): cells[1] for cells in table_of(section_of(DOCS / "operations.md", "Logging"))}
+    assert listed == {reason.value: logging.getLevelName(_EVENTS[reason][0]) for reason in Reason}
+
+
+# Messages
+
+
+class BrokenStore:
+    def load(self, session_id: str) -> StoredSession | None:
+        raise OSError("disk on fire")
+
+    def save(self, session: StoredSession) -> None:
+        raise OSError("disk on fire")
+
+    def destroy(self, session_id: str) -> None:
+        raise OSError("disk on fire")
+
+
+def refused(act: Callable[[], object]) -> str:
+    with pytest.raises((PrismError, TypeError)) as caught:
+        act()
+    return str(caught.value)
+
+
+def warned(secret: str | None) -> str:
+    with pytest.warns(InsecureSecretWarning) as caught:
+        SessionMiddleware(count_visits, secret=secret)
+    return str(caught[0].message)
+
+
+def missing_table() -> str:
+    store = SQLAlchemyStore("sqlite:///sessions.db")
+    try:
+        return refused(lambda: store.load("0" * 64))
+    finally:
+        store.close()
+
+
+def missing_driver(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    return refused(lambda: SQLAlchemyStore("postgresql://user:password@host/database"))
+
+
+def too_large() -> None:
+    with Session().atomic() as session:
+        session["page"] = "x" * 70_000
+
+
+def while_streaming(act: Callable[[Session], object]) -> str:
+    def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"first"
+        act(get_session(environ))
+
+    application = SessionMiddleware(stream, secret=SECRET, cookie_on="write")
+    return refused(lambda: webob.Request.blank("/").get_response(application).body)
+
+
+def answer_when_the_store_fails() -> str:
+    application = SessionMiddleware(count_visits, store=BrokenStore(), secret=SECRET)
+    return webob.Request.blank("/").get_response(application).text
+
+
+def visit_with_cookies_of_other_processes() -> None:
+    here = SessionMiddleware(count_visits, secret=SECRET)
+    for other in (SECRET[::-1], SECRET):
+        elsewhere = SessionMiddleware(count_visits, store=MemoryStore(), secret=other)
+        cookie = webob.Request.blank("/").get_response(elsewhere).headers["Set-Cookie"].partition(";")[0]
+        webob.Request.blank("/", headers={"Cookie": cookie}).get_response(here)
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is said when each of the things goes wrong that the README helps with."""
+    caplog.set_level(logging.INFO, "prism_wsgi")
+    visit_with_cookies_of_other_processes()
+    return [
+        *caplog.messages,
+        *map(warned, (None, "change-me", "abc123")),
+        missing_table(),
+        missing_driver(monkeypatch),
+        refused(lambda: get_session({})),
+        refused(lambda: Session().update(owner=object())),
+        refused(too_large),
+        while_streaming(lambda session: session.update(seen=True)),
+        while_streaming(lambda session: session.login("42")),
+        refused(lambda: Session().login(42)),  # type: ignore[arg-type]
+        answer_when_the_store_fails(),
+    ]
+
+
+def test_quoted_messages_are_produced(messages: list[str]) -> None:
+    quoted = re.findall(r"\*\*`(.+?)`\*\*", (DOCS / "troubleshooting.md").read_text())
+    assert len(quoted) > 10
+    for quote in quoted:
+        assert any(quote in message for message in messages), quote
