@@ -55,10 +55,10 @@ def nothing_is_lost_when_ended(scene: Scene, used: set[str]) -> None:
     assert {visit.status for visit in scene.visits} == {"200 OK"}
     live, values = scene.live_sessions(), scene.read_with(scene.browser.cookies)
     if "logout" in used:
-        # What comes late with the old cookie may begin a session of its own, but not as the user who left. Only
-        # a regeneration that got there first leaves the logout nothing to end: the browser has moved on.
+        # What comes late with the old cookie may begin a session of its own, but not as the user who left.
         assert len(live) <= 1
-        assert "regenerate" in used or (scene.store.find(user="alice") == [] and "kept" not in values)
+        assert scene.store.find(user="alice") == []
+        assert "kept" not in values
         assert scene.read_with(scene.first_cookies) == {}
         return
     assert len(live) == 1

@@ -238,9 +238,11 @@ def test_each_verb_takes_as_few_statements_as_it_can(store: SQLAlchemyStore, wat
     assert statements_of(lambda: store.load(session.id)) == ["SELECT"]
     assert statements_of(lambda: store.save(replace(session, version=1))) == ["UPDATE"]
     assert statements_of(lambda: store.touch(session.id, session.expires_at + 1000)) == ["UPDATE"]
+    new = new_session()
     marker = replace(marker_of(session), version=2)
-    assert statements_of(lambda: store.replace(marker, new_session())) == ["BEGIN", "UPDATE", "INSERT"]
-    assert statements_of(lambda: store.destroy(session.id)) == ["DELETE"]
+    assert statements_of(lambda: store.replace(marker, new)) == ["BEGIN", "UPDATE", "INSERT"]
+    assert statements_of(lambda: store.destroy(new.id)) == ["DELETE"]
+    assert statements_of(lambda: store.destroy(session.id)) == ["DELETE", "SELECT", "DELETE"]  # a marker
 
 
 def test_load_is_one_command_on_the_wire(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ class StoredSession:
     `data` is opaque to the store (serialised, perhaps encrypted).
     `version` is 0 for a session that was never saved, otherwise the version that was loaded.
     `created_at` and `expires_at` are Unix milliseconds, UTC.
-    `user` is who logged in, if anybody. `superseded` marks an id that `regenerate()` retired.
+    `user` is who logged in, if anybody. `superseded` marks an id that `regenerate()` retired; the data of such a
+    marker is the 32 bytes of the id that took its place, or nothing where nobody may learn it.
     """
 
     id: str
@@ -27,6 +28,11 @@ class StoredSession:
     def is_expired(self, now: int) -> bool:
         """Tell whether the session is over at `now` (Unix milliseconds)."""
         return self.expires_at <= now
+
+    @property
+    def moved_to(self) -> str | None:
+        """The id that took this one's place, where a marker says so."""
+        return self.data.hex() if self.superseded and self.data else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,11 @@ class TouchingStore(Protocol):
 
 @runtime_checkable
 class ReplacingStore(Protocol):
-    """A store that can write two sessions in one transaction."""
+    """A store that can write two sessions in one transaction.
+
+    Its `destroy` of an id where a marker stands ends the session at `StoredSession.moved_to` too: a logout that
+    comes while the session moves would otherwise delete the marker and nothing else.
+    """
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save `old` and `new`, or neither; each under the rules of `save`."""

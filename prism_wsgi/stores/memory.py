@@ -68,9 +68,12 @@ class MemoryStore:
             self._put(session)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session if it is there."""
+        """Delete the session if it is there, or where it has moved."""
+        ending: str | None = session_id
         with self._lock:
-            self._sessions.pop(session_id, None)
+            while ending is not None:
+                session = self._sessions.pop(ending, None)
+                ending = None if session is None else session.moved_to
 
     def touch(self, session_id: str, expires_at: int) -> bool:
         """Move the expiry to `expires_at`, never back; False when the session is gone."""

@@ -89,7 +89,7 @@ class RedisStore:
         self._save_all(session)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session if it is there."""
+        """Delete the session if it is there, or where it has moved."""
         keys, arguments = [self._session_key(session_id)], [*self._common(), session_id]
         self._run(lambda: self._destroy(keys, arguments))
 

@@ -100,9 +100,15 @@ return 1
 DESTROY = (
     _COMMON
     + """
-local user = redis.call('HGET', KEYS[1], 'user')
-redis.call('DEL', KEYS[1])
-unlist(user, ARGV[3])
+local id = ARGV[3]
+while id do
+  local user, superseded, data = unpack(redis.call('HMGET', session_key(id), 'user', 'superseded', 'data'))
+  redis.call('DEL', session_key(id))
+  unlist(user, id)
+  id = superseded == '1' and data ~= '' and data:gsub('.', function(byte)
+    return string.format('%02x', string.byte(byte))
+  end)
+end
 """
 )
 

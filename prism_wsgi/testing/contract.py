@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -370,6 +370,31 @@ class StoreContract:
             stored = [store.load(new.id) is not None for new in rivals]
             assert stored == [outcome is None for outcome in outcomes]
 
+    def test_destroy_ends_a_session_where_it_has_moved(self, store: SessionStore) -> None:
+        replacing, session = having(store, "replace"), new_session(user="alice")
+        moves = [session, new_session(user="alice"), new_session(user="alice")]
+        store.save(session)
+        for old, new in pairwise(moves):
+            replacing.replace(marker_of(old, new), new)
+        store.destroy(session.id)
+        assert [store.load(one.id) for one in moves] == [None, None, None]
+
+    def test_destroy_of_a_marker_that_names_no_other_session_ends_none(self, store: SessionStore) -> None:
+        session, new = new_session(), new_session()
+        store.save(session)
+        having(store, "replace").replace(marker_of(session), new)
+        store.destroy(session.id)
+        assert store.load(session.id) is None
+        assert store.load(new.id) == replace(new, version=1)
+
+    def test_destroy_wins_over_a_replacement_under_way(self, store: SessionStore) -> None:
+        replacing = having(store, "replace")
+        for _ in range(ROUNDS):
+            session, new = new_session(user="alice"), new_session(user="alice")
+            store.save(session)
+            race([partial(store.destroy, session.id), partial(replacing.replace, marker_of(session, new), new)])
+            assert [store.load(session.id), store.load(new.id)] == [None, None]
+
     # sweep
 
     def test_sweep_deletes_what_expired_until_then_and_nothing_else(
@@ -508,9 +533,10 @@ def new_session(
     return StoredSession(secrets.token_hex(32), data, version, now, expires_at, user, superseded)
 
 
-def marker_of(session: StoredSession) -> StoredSession:
-    """Return what `regenerate()` puts in the place of a session that was saved once."""
-    return replace(session, data=b"", version=1, user=None, superseded=True)
+def marker_of(session: StoredSession, new: StoredSession | None = None) -> StoredSession:
+    """Return what `regenerate()` puts in the place of a session that was saved once, naming the `new` one."""
+    moved_to = b"" if new is None else bytes.fromhex(new.id)
+    return replace(session, data=moved_to, version=1, user=None, superseded=True)
 
 
 def loaded(store: SessionStore, session: StoredSession) -> StoredSession:
