@@ -17,8 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGBLOB
 
 from prism_wsgi.errors import ConfigError
-
-DEFAULT_TABLE_NAME = "prism_sessions"
+from prism_wsgi.places import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
 
 HOUR_MS = 3_600_000
 

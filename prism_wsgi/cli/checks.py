@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prism_wsgi.cli.findings import Finding, Level
-from prism_wsgi.cli.options import DEFAULT_TABLE_NAME, open_store
+from prism_wsgi.cli.options import open_database, open_store
 from prism_wsgi.cli.text import instant, span
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
+from prism_wsgi.places import DEFAULT_TABLE_NAME, is_redis
 from prism_wsgi.settings import secret_weakness
+from prism_wsgi.tokens import ID_LENGTH
 
 if TYPE_CHECKING:
     from prism_wsgi import SQLAlchemyStore
@@ -33,8 +35,11 @@ _CLOCKS = {
 
 def check_database(url: str, table_name: str, clock: Clock = system_clock) -> Iterator[Finding]:
     """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
+    if is_redis(url):
+        yield check_redis(url)
+        return
     try:
-        with open_store(url, table_name, clock=clock) as store:
+        with open_database(url, table_name, clock=clock) as store:
             yield _connection(store)
             if store.engine.dialect.name == "sqlite":
                 yield _journal(store)
@@ -48,6 +53,17 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
                 yield _sweeper(store, clock)
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
+
+
+def check_redis(url: str) -> Finding:
+    """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
+    try:
+        with open_store(url, DEFAULT_TABLE_NAME) as store:
+            store.load("0" * ID_LENGTH)
+    except (PrismError, click.ClickException) as error:
+        return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
+    message = "it answers; there is no schema to check, and nothing to sweep"
+    return Finding("redis", Level.OK, f"{message}; see that its maxmemory-policy is noeviction")
 
 
 def _advice(error: Exception) -> str:

@@ -9,12 +9,12 @@ import click
 from prism_wsgi.cli.checks import SECRET_VARIABLE, check_database, check_secret
 from prism_wsgi.cli.cookie_check import check_cookie
 from prism_wsgi.cli.findings import Finding, Level
-from prism_wsgi.cli.options import database_options, json_option, option
+from prism_wsgi.cli.options import json_option, option, store_options
 from prism_wsgi.cli.text import one_line
 
 
 @click.command
-@database_options
+@store_options
 @option("--visit", metavar="ADDRESS", help="An http(s) address of the application, to look at the cookie it sends.")
 @json_option
 @click.pass_context

@@ -9,24 +9,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.places import DEFAULT_TABLE_NAME, is_redis
 
 if TYPE_CHECKING:
-    from prism_wsgi import SQLAlchemyStore
+    from sqlalchemy import URL  # noqa: TID251 - for its name only
+
+    from prism_wsgi import RedisStore, SQLAlchemyStore
 
 STORE_TIMEOUT = 60.0
 """Seconds. Commands read whole tables where requests read one row."""
-
-DEFAULT_TABLE_NAME = "prism_sessions"  # schema.py has it too, behind SQLAlchemy
 
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
 option = partial(click.option, show_envvar=True)
 
-url_option = option(
-    "--url",
-    envvar="PRISM_DATABASE_URL",
-    required=True,
+
+def _checked_database(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
+    if is_redis(value):
+        raise click.UsageError(
+            f"`{context.command_path}` is for databases. Redis has no table to migrate, and deletes expired sessions "
+            "by itself: there is nothing to do",
+            context,
+        )
+    return value
+
+
+_url_option = partial(option, "--url", envvar="PRISM_DATABASE_URL", required=True)
+database_url_option = _url_option(
+    callback=_checked_database,
     help="The database, for example sqlite:///sessions.db or postgresql://user:password@host/database.",
+)
+store_url_option = _url_option(
+    help="The database or Redis, for example sqlite:///sessions.db, postgresql://user:password@host/database or "
+    "redis://host/0.",
 )
 table_name_option = option(
     "--table-name",
@@ -39,21 +54,38 @@ json_option = option("--json", is_flag=True, help="Print JSON, one object a line
 
 
 def database_options(command: _CommandT) -> _CommandT:
-    """Add the options that say where the sessions are."""
-    return url_option(table_name_option(command))
+    """Add the options that say in which database the sessions are."""
+    return database_url_option(table_name_option(command))
 
 
-def open_store(url: str, table_name: str, *, clock: Clock = system_clock) -> "closing[SQLAlchemyStore]":
+def store_options(command: _CommandT) -> _CommandT:
+    """Add the options that say in which database or Redis the sessions are."""
+    return store_url_option(table_name_option(command))
+
+
+def open_store(url: str, table_name: str) -> "closing[SQLAlchemyStore] | closing[RedisStore]":
     """Return the store, to be closed at the end of a `with`. Ends the command when it cannot be one."""
+    if not is_redis(url):
+        return open_database(url, table_name)
+    try:
+        from prism_wsgi import RedisStore
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    return closing(RedisStore(url, timeout=STORE_TIMEOUT))
+
+
+def open_database(url: str, table_name: str, *, clock: Clock = system_clock) -> "closing[SQLAlchemyStore]":
+    """Return the store of a database, to be closed at the end of a `with`. Ends the command when it cannot be one."""
     from prism_wsgi import SQLAlchemyStore
 
     store = SQLAlchemyStore(url, table_name=table_name, timeout=STORE_TIMEOUT, clock=clock)
-    place = store.engine.url
-    name = place.database or ""
-    # SQLite creates a file that is missing; after a slip of the pen that would hide what is wrong.
-    is_file = place.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:"))
-    if is_file and name and not Path(name).exists():
-        raise click.ClickException(
-            f"There is no database {name}; check --url, or create it with `prism-wsgi db upgrade`"
-        )
+    refuse_missing_file(store.engine.url, "--url", "create it with `prism-wsgi db upgrade`")
     return closing(store)
+
+
+def refuse_missing_file(url: "URL", parameter: str, otherwise: str) -> None:
+    """End the command where SQLite would create a file: after a slip of the pen that would hide what is wrong."""
+    name = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:"))
+    if is_file and name and not Path(name).exists():
+        raise click.ClickException(f"There is no database {name}; check {parameter}, or {otherwise}")

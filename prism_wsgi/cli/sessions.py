@@ -2,19 +2,15 @@
 
 import re
 from json import dumps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from prism_wsgi.cli.options import database_options, json_option, open_store, option
+from prism_wsgi.cli.listing import AnyStore, batch_size, destroy_many, summaries, summary_of
+from prism_wsgi.cli.options import json_option, open_store, option, store_options
 from prism_wsgi.cli.text import instant, one_line, size
 from prism_wsgi.clock import system_clock
 from prism_wsgi.stores.base import SessionSummary, StoredSession
-
-if TYPE_CHECKING:
-    from prism_wsgi import SQLAlchemyStore
-
-REVOKE_BATCH = 100
 
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -40,7 +36,7 @@ older_than_option = option(
 
 
 @sessions.command("list")
-@database_options
+@store_options
 @option("--user", help="Only the sessions of this user.")
 @older_than_option
 @option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
@@ -57,7 +53,7 @@ def list_sessions(
 ) -> None:
     """List live sessions, the oldest first."""
     with open_store(url, table_name) as store:
-        found = store.summaries(user=user, created_before=_before(older_than), limit=limit, after=after)
+        found = summaries(store, user=user, created_before=_before(older_than), limit=limit, after=after)
     if json:
         for session in found:
             click.echo(dumps(_as_json(session)))
@@ -69,13 +65,13 @@ def list_sessions(
 
 
 @sessions.command
-@database_options
+@store_options
 @option("--id", "session_id", required=True, callback=_checked_id, help="The session's id.")
 @json_option
 def show(url: str, table_name: str, session_id: str, json: bool) -> None:
     """Show one live session."""
     with open_store(url, table_name) as store:
-        session = _summary(_live(store.load(session_id)))
+        session = summary_of(_live(store.load(session_id)))
     if json:
         click.echo(dumps(_as_json(session)))
         return
@@ -88,7 +84,7 @@ def show(url: str, table_name: str, session_id: str, json: bool) -> None:
 
 
 @sessions.command
-@database_options
+@store_options
 @option("--user", help="End the sessions of this user.")
 @older_than_option
 @option("--id", "session_id", callback=_checked_id, help="End the session of this id.")
@@ -116,7 +112,7 @@ def revoke(
         if session_id is not None:
             _live(store.load(session_id))
             _confirm(f"End session {session_id}?", yes)
-            revoked = store.destroy_many([session_id])
+            revoked = destroy_many(store, [session_id])
         else:
             _confirm(_question(user, older_than), yes)
             # All rows of a user at once, also a marker or one that is new since the question.
@@ -128,11 +124,11 @@ def revoke(
     click.echo(dumps({"revoked": revoked}) if json else f"Revoked: {revoked}")
 
 
-def _revoke_in_batches(store: "SQLAlchemyStore", user: str | None, created_before: int | None) -> int:
+def _revoke_in_batches(store: AnyStore, user: str | None, created_before: int | None) -> int:
     revoked, last = 0, None
-    while found := store.summaries(user=user, created_before=created_before, limit=REVOKE_BATCH, after=last):
+    while found := summaries(store, user=user, created_before=created_before, limit=batch_size(store), after=last):
         last = found[-1].id
-        revoked += store.destroy_many([session.id for session in found])
+        revoked += destroy_many(store, [session.id for session in found])
     return revoked
 
 
@@ -156,12 +152,6 @@ def _live(session: StoredSession | None) -> StoredSession:
     if session is None or session.superseded:
         raise click.ClickException("No live session has this id; `prism-wsgi sessions list` shows those there are")
     return session
-
-
-def _summary(session: StoredSession) -> SessionSummary:
-    return SessionSummary(
-        session.id, session.user, session.created_at, session.expires_at, len(session.data), session.version
-    )
 
 
 def _as_json(session: SessionSummary) -> dict[str, Any]:

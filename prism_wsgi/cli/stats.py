@@ -5,7 +5,7 @@ from json import dumps
 
 import click
 
-from prism_wsgi.cli.options import database_options, json_option, open_store
+from prism_wsgi.cli.options import json_option, open_store, store_options
 from prism_wsgi.cli.text import instant, size, span
 from prism_wsgi.clock import system_clock
 from prism_wsgi.stores.base import StoreStats
@@ -15,10 +15,10 @@ BAR_WIDTH = 30
 
 
 @click.command
-@database_options
+@store_options
 @json_option
 def stats(url: str, table_name: str, json: bool) -> None:
-    """Count the sessions; reads the whole table.
+    """Count the sessions; reads all of them.
 
     Saved once are live sessions that were never changed after their first save. The age is the time since a session
     began. The lag is how long ago the oldest of the expired sessions expired: how far the sweeper is behind.

@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from prism_wsgi.cli.options import database_options, json_option, open_store, option
+from prism_wsgi.cli.options import database_options, json_option, open_database, option
 from prism_wsgi.cli.progress import count, progress
 from prism_wsgi.cli.text import explain, instant
 from prism_wsgi.clock import system_clock
@@ -97,7 +97,7 @@ def sweep(
         raise click.UsageError("--jitter is for --every; give both or neither")
     if every is not None and dry_run:
         raise click.UsageError("--dry-run counts once; leave out --every")
-    with open_store(url, table_name) as store:
+    with open_database(url, table_name) as store:
         if dry_run:
             _print_count(store, int((system_clock() - older_than) * 1000), json)
             return

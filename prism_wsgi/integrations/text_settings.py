@@ -12,12 +12,12 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.integrations.options import MiddlewareOptions
+from prism_wsgi.places import is_redis
 
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-_REDIS_URLS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 
 
 def read_settings(settings: Mapping[str, Any], *, prefix: str = "") -> MiddlewareOptions:
@@ -79,7 +79,7 @@ def _lines(name: str, text: str) -> list[str]:
 def _store(name: str, text: str) -> object:
     if text == "memory":
         return None
-    if text.startswith(_REDIS_URLS):
+    if is_redis(text):
         from prism_wsgi import RedisStore
 
         return RedisStore(text)

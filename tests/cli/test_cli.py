@@ -10,8 +10,7 @@ import pytest
 from command_line import PROGRAM, environment, keep, run
 
 from prism_wsgi import migrate
-from prism_wsgi.cli import commands, options
-from prism_wsgi.schema import DEFAULT_TABLE_NAME
+from prism_wsgi.cli import commands
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -36,10 +35,6 @@ def test_option_can_come_from_the_environment(sqlite_url: str) -> None:
     keep(sqlite_url, 1)
     shown = run("stats", PRISM_DATABASE_URL=sqlite_url, PRISM_STATS_JSON="1").stdout
     assert shown.startswith('{"live": 1')
-
-
-def test_table_name_is_the_one_of_the_schema() -> None:
-    assert options.DEFAULT_TABLE_NAME == DEFAULT_TABLE_NAME
 
 
 def test_table_name_from_the_environment_reaches_store_and_migrations(sqlite_url: str) -> None:

@@ -18,7 +18,7 @@ from prism_wsgi import SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.checks import check_database
 from prism_wsgi.cli.cookie_check import check_cookie
 from prism_wsgi.cli.findings import Level
-from prism_wsgi.schema import DEFAULT_TABLE_NAME
+from prism_wsgi.places import DEFAULT_TABLE_NAME
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
 

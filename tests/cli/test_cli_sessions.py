@@ -183,7 +183,7 @@ def test_revoke_ends_one_session(url: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_revoke_ends_every_session(batch: int, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("prism_wsgi.cli.sessions"), "REVOKE_BATCH", batch)
+    monkeypatch.setattr(import_module("prism_wsgi.cli.listing"), "TRANSACTION", batch)
     for number in range(3):
         keep(migrated_url, number)
     assert run("sessions", "revoke", "--all", "--yes", "--url", migrated_url).stdout == "Revoked: 3\n"

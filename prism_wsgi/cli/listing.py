@@ -1,0 +1,64 @@
+"""Sessions listed and ended by any store: by SQL where there is a table, else by what every IndexedStore has."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from prism_wsgi.stores.base import SessionSummary, StoredSession
+
+if TYPE_CHECKING:
+    from prism_wsgi import RedisStore, SQLAlchemyStore
+
+AnyStore: TypeAlias = "SQLAlchemyStore | RedisStore"
+
+TRANSACTION = 100
+"""How many sessions are ended in one transaction."""
+PAGE = 5000
+"""How many are asked for at once where each page costs a look at all keys."""
+
+
+def batch_size(store: AnyStore) -> int:
+    """Return how many sessions to list and end at once."""
+    from prism_wsgi import SQLAlchemyStore
+
+    return TRANSACTION if isinstance(store, SQLAlchemyStore) else PAGE
+
+
+def summaries(
+    store: AnyStore,
+    *,
+    user: str | None = None,
+    created_before: int | None = None,
+    limit: int,
+    after: str | None = None,
+) -> list[SessionSummary]:
+    """Return live sessions in the order of their ids, without the data; see `SQLAlchemyStore.summaries`."""
+    from prism_wsgi import SQLAlchemyStore
+
+    if isinstance(store, SQLAlchemyStore):
+        return store.summaries(user=user, created_before=created_before, limit=limit, after=after)
+    found: list[SessionSummary] = []
+    while len(found) < limit:
+        page = store.find(user=user, limit=PAGE, after=after)
+        found += [summary_of(one) for one in page if created_before is None or one.created_at < created_before]
+        if len(page) < PAGE:
+            break
+        after = page[-1].id
+    return found[:limit]
+
+
+def destroy_many(store: AnyStore, ids: Sequence[str]) -> int:
+    """Delete the sessions of these ids; return how many there were."""
+    from prism_wsgi import SQLAlchemyStore
+
+    if isinstance(store, SQLAlchemyStore):
+        return store.destroy_many(ids)
+    for session_id in ids:
+        store.destroy(session_id)
+    return len(ids)
+
+
+def summary_of(session: StoredSession) -> SessionSummary:
+    """Return what a listing shows of a session."""
+    return SessionSummary(
+        session.id, session.user, session.created_at, session.expires_at, len(session.data), session.version
+    )
