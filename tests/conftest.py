@@ -1,4 +1,4 @@
-"""The fixtures every test may ask for: a fresh database of each engine, empty or migrated."""
+"""The fixtures every test may ask for: a fresh database of each engine, empty or migrated; the wheel."""
 
 import importlib.util
 from collections.abc import Generator, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import databases
 import leak_canary
 import pytest
+import wheels
 from databases import Server
 from leak_canary import Canary
 
@@ -90,3 +91,9 @@ def migrated_url(database_url: str) -> str:
     """The URL of a database with the sessions table, on each engine in turn."""
     migrate.upgrade(database_url)
     return database_url
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built once."""
+    return wheels.build_wheel(tmp_path_factory.mktemp("wheel"))

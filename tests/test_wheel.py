@@ -1,42 +1,13 @@
 """The wheel: what is in it, and the upgrade from a clean installation in each of the ways there are."""
 
-import os
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 from sqlalchemy import NullPool, create_engine, inspect
+from wheels import ROOT, clean_python, pip, succeed
 
 from prism_wsgi import migrate
-
-ROOT = Path(__file__).parent.parent
-
-
-def succeed(*command: str | Path, cwd: Path, **environ: str) -> str:
-    """Run a command that knows nothing of this checkout; return what it printed."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_"))}
-    finished = subprocess.run(command, cwd=cwd, env={**clean, **environ}, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
-
-
-def pip(*arguments: str | Path, cwd: Path) -> None:
-    # The tests' own environment may be without pip (dev.py makes it so); what it was made from is not.
-    outside = Path(sys.base_prefix, "bin", f"python{sysconfig.get_python_version()}")
-    succeed(outside, "-m", "pip", "--disable-pip-version-check", *arguments, cwd=cwd)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    # Into a Python of its own, or a system's pip that may not touch its own packages refuses (PEP 668).
-    python = clean_python(directory)
-    pip("--python", python, "wheel", "--no-deps", "--wheel-dir", directory, ROOT, cwd=directory)
-    (built,) = directory.glob("*.whl")
-    return built
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +17,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = clean_python(directory)
     pip("--python", python, "install", "--quiet", wheel, cwd=directory)
     return python.parent
-
-
-def clean_python(directory: Path) -> Path:
-    succeed(sys.executable, "-m", "venv", "--without-pip", directory / "venv", cwd=directory)
-    return directory / "venv" / "bin" / "python"
 
 
 def assert_upgraded(directory: Path) -> None:
