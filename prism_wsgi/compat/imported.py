@@ -18,12 +18,13 @@ def imported_id(origin: str, key: str) -> str:
     return _digest("imported session", origin, key).hex().rjust(ID_LENGTH, "0")
 
 
-def adopted_secret(origin: str, key: str, created_at: int) -> str:
-    """Return the secret with which the visitor goes on; the same for each request that brings the same old key.
+def adopted_secret(origin: str, key: str, moved_at: int) -> str:
+    """Return the secret with which the visitor goes on, of a session that moves at `moved_at` (Unix ms).
 
-    It follows from the old key, but opens nothing without our signature. `created_at` is Unix ms.
+    It follows from both, so that each request that brings the same old key finds the same session; the time is in
+    the session's id too. Nothing opens by a secret that we have not signed.
     """
-    drawn = created_at.to_bytes(TIME_BYTES, "big") + _digest("adopted secret", origin, key)
+    drawn = moved_at.to_bytes(TIME_BYTES, "big") + _digest("adopted secret", origin, key)
     return urlsafe_b64encode(drawn).rstrip(b"=").decode("ascii")
 
 

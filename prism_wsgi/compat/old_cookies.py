@@ -1,10 +1,11 @@
 """OldCookieMiddleware: visitors go on with their imported sessions, by the cookies that they still hold."""
 
 from collections.abc import Iterable
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from prism_wsgi.clock import pause
 from prism_wsgi.compat.imported import adopted_secret, imported_id
 from prism_wsgi.compat.peer_cookies import PeerCookie
 from prism_wsgi.cookies import Cookie, read_cookie
@@ -12,8 +13,8 @@ from prism_wsgi.errors import (
     ConfigError,
     SerializationError,
     SessionConflict,
-    SessionExists,
     SessionGone,
+    StoreError,
     StoreUnavailable,
 )
 from prism_wsgi.events import Reason
@@ -23,12 +24,12 @@ from prism_wsgi.http import get_session, service_unavailable
 from prism_wsgi.integrations.options import around
 from prism_wsgi.middleware import SessionMiddleware
 from prism_wsgi.stores.base import ReplacingStore, StoredSession
-from prism_wsgi.tokens import Token, session_id
+from prism_wsgi.tokens import TIME_BYTES, Token, session_id
 
 JOIN_MS = 300_000
 """How long an old cookie still leads to the session it was exchanged for: the answer with the new cookie may be lost,
 and a page makes many requests at once. Afterwards it opens nothing."""
-MAX_ATTEMPTS = 3  # who loses the race for a session finds the winner's marker at the second
+MAX_ATTEMPTS = 10  # who loses the race for a session finds the winner's marker at the second, or soon
 
 
 class OldCookieMiddleware:
@@ -83,9 +84,9 @@ class OldCookieMiddleware:
 
     def _adopt(self, key: str) -> str | None:
         """Return the secret of the session that an old key leads to, moving it there if nobody has; None without."""
-        repository, origin = self._sessions.repository, self._cookie.origin
-        waiting = imported_id(origin, key)
-        for _ in range(MAX_ATTEMPTS):
+        repository = self._sessions.repository
+        waiting = imported_id(self._cookie.origin, key)
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 row = repository.load(waiting)
             except SerializationError as error:
@@ -93,39 +94,47 @@ class OldCookieMiddleware:
                 return None
             if row is None:
                 return None
-            secret = adopted_secret(origin, key, row.created_at)
             if row.superseded:
-                return secret if repository.now() < int.from_bytes(row.data, "big") + JOIN_MS else None
+                return self._secret_of(key, row.data.hex())
             try:
-                if self._move(row, session_id(secret)):
+                if secret := self._move(row, key):
                     return secret
+                pause(attempt)
             except StoreUnavailable as error:
                 repository.events.emit(Reason.STORE_UNAVAILABLE, waiting, str(error))
                 raise
         return None
 
-    def _move(self, row: StoredSession, new_id: str) -> bool:
-        """Put a session under its new id and a marker in its place; False when another request was first."""
+    def _secret_of(self, key: str, new_id: str) -> str | None:
+        """Return the secret of a session that moved to `new_id`, as long as the old key may lead there."""
+        moved_at = int(new_id[: 2 * TIME_BYTES], 16)
+        if self._sessions.repository.now() >= moved_at + JOIN_MS:
+            return None
+        return adopted_secret(self._cookie.origin, key, moved_at)
+
+    def _move(self, row: StoredSession, key: str) -> str | None:
+        """Move a session to a new id and return its secret, leaving a marker; None when another request was first."""
         repository = self._sessions.repository
-        now = repository.now()
+        secret = adopted_secret(self._cookie.origin, key, repository.now())
         expires_at = repository.expiry(row.created_at, repository.ttl)
-        new = StoredSession(new_id, row.data, 0, row.created_at, expires_at, row.user)
-        # It stays as long as the session would have, so that importing again cannot bring that back.
-        marker = StoredSession(
-            row.id, now.to_bytes(8, "big"), row.version, row.created_at, row.expires_at, superseded=True
-        )
+        new = StoredSession(session_id(secret), row.data, 0, row.created_at, expires_at, row.user)
+        # It stays for as long as the session would have: to import that again must not bring it back.
+        marker = replace(row, data=bytes.fromhex(new.id), user=None, superseded=True)
         store = repository.store
         try:
             if isinstance(store, ReplacingStore):
                 store.replace(marker, new)
-            else:
-                # Never the marker first: who comes in between would find the session nowhere.
-                with suppress(SessionExists):
-                    store.save(new)
+                return secret
+            # The marker last: who comes in between would find the session nowhere.
+            store.save(new)
+            try:
                 store.save(marker)
+            except StoreError:
+                store.destroy(new.id)
+                raise
         except (SessionConflict, SessionGone):
-            return False
-        return True
+            return None
+        return secret
 
     def _with_our_cookie(self, header: str, secret: str) -> str:
         """Return a Cookie header with ours in place of any other of its name.

@@ -1,0 +1,191 @@
+"""`prism-wsgi import`: sessions of other packages, into our store."""
+
+import sys
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from json import dumps
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import click
+
+from prism_wsgi.cli.options import json_option, open_store, option, refuse_missing_file, store_options
+from prism_wsgi.importers.beaker import BeakerPeer
+from prism_wsgi.importers.django import DjangoPeer
+from prism_wsgi.importers.flask_session import FlaskSessionPeer
+from prism_wsgi.importers.peer import HARMLESS, Peer, Skip
+from prism_wsgi.importers.run import ImportResult, import_sessions
+from prism_wsgi.settings import DEFAULT_MAX_SIZE
+
+SECONDS_BETWEEN_LINES = 1.0
+
+_CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
+
+_REASONS = {
+    Skip.EXPIRED: "expired",
+    Skip.ALREADY_IMPORTED: "imported before",
+    Skip.EMPTY: "empty",
+    Skip.NO_SESSION: "no sessions, but cached values",
+    Skip.WEAK_KEY: "under a key that the package does not make; check --key-prefix",
+    Skip.BAD_SIGNATURE: "not signed with the secret keys given",
+    Skip.PICKLED: "pickled, and nothing is ever unpickled",
+    Skip.UNREADABLE: "in no format that is known, or encrypted",
+    Skip.UNSTORABLE: "with a value that cannot be stored",
+    Skip.TOO_LARGE: "larger than --max-size",
+    Skip.BAD_USER: "with a user who is no text of up to 255 characters",
+}
+
+
+class ImportExit(IntEnum):
+    """What the command exits with."""
+
+    COMPLETE = 0
+    FAILED = 1
+    INCOMPLETE = 3
+
+
+class ImportOptions(TypedDict):
+    """The options that each import has."""
+
+    url: str
+    table_name: str
+    source: str
+    table: str
+    user_key: str | None
+    max_size: int
+    dry_run: bool
+    json: bool
+    show_progress: bool | None
+
+
+@click.group("import")
+def imports() -> None:
+    """Import the sessions that another package stored.
+
+    Visitors go on with them by the cookies that they hold, once OldCookieMiddleware is around the application. What
+    cannot be read is counted, and nothing is ever unpickled. It can be repeated: what is there already stays as it
+    is. The other package's table is only read.
+
+    \b
+    Exit codes:
+      0  each session that is still valid is in the store; with --dry-run: could be
+      1  a database failed; what was imported until then stays
+      2  wrong usage
+      3  some valid sessions could not be imported; the reasons are counted
+    """
+
+
+def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _CommandT]:
+    """Add the options that each import has; the other package's table and user have names of their own."""
+
+    def add(command: _CommandT) -> _CommandT:
+        for one in reversed(
+            (
+                store_options,
+                option("--from", "source", required=True, help="The other package's database; a URL like --url."),
+                option(
+                    "--table", default=table, show_default=True, help="Its table, perhaps with a schema: web.name."
+                ),
+                option(
+                    "--user-key",
+                    default=user_key,
+                    show_default=user_key is not None,
+                    help="The key under which sessions have who is logged in, for `sessions list --user`.",
+                ),
+                option(
+                    "--max-size",
+                    type=click.IntRange(min=1),
+                    default=DEFAULT_MAX_SIZE,
+                    show_default=True,
+                    help="The largest session to import, in bytes; the max_size of your SessionMiddleware.",
+                ),
+                option("--dry-run", is_flag=True, help="Say what would be imported; store nothing."),
+                json_option,
+                option(
+                    "--progress/--no-progress",
+                    "show_progress",
+                    default=None,
+                    help="Say each second on standard error how far it is.  [default: if that is a terminal]",
+                ),
+            )
+        ):
+            command = one(command)
+        return command
+
+    return add
+
+
+@imports.command
+@option("--secret-key", envvar="DJANGO_SECRET_KEY", required=True, help="Django's SECRET_KEY.")
+@option("--secret-key-fallback", multiple=True, help="One of SECRET_KEY_FALLBACKS; can be given again.")
+@import_options("django_session", "_auth_user_id")
+def django(secret_key: str, secret_key_fallback: tuple[str, ...], **common: Unpack[ImportOptions]) -> None:
+    """Import from Django's database-backed sessions, stored as JSON."""
+    _import(DjangoPeer([secret_key, *secret_key_fallback]), **common)
+
+
+@imports.command("flask-session")
+@option("--key-prefix", default="session:", show_default=True, help="Flask-Session's SESSION_KEY_PREFIX.")
+@import_options("sessions", "_user_id")
+def flask_session(key_prefix: str, **common: Unpack[ImportOptions]) -> None:
+    """Import from Flask-Session's SQLAlchemy sessions, stored as msgpack or JSON."""
+    _import(FlaskSessionPeer(key_prefix), **common)
+
+
+@imports.command
+@option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Beaker's session.timeout in seconds. Without one, sessions wait 30 days for their visitors.",
+)
+@import_options("beaker_cache", None)
+def beaker(timeout: float | None, **common: Unpack[ImportOptions]) -> None:
+    """Import from Beaker's ext:database sessions with data_serializer = json."""
+    _import(BeakerPeer(timeout), **common)
+
+
+def _import(peer: Peer, **given: Unpack[ImportOptions]) -> None:
+    from prism_wsgi.database import parse_url
+    from prism_wsgi.importers.tables import read_rows
+
+    source, dry_run, show_progress = given["source"], given["dry_run"], given["show_progress"]
+    refuse_missing_file(parse_url(source), "--from", "the directory, which decides what a relative path means")
+    lines = _Lines() if (sys.stderr.isatty() if show_progress is None else show_progress) else None
+    with open_store(given["url"], given["table_name"]) as store:
+        result = import_sessions(
+            peer,
+            read_rows(source, given["table"], peer.columns, peer.order),
+            store,
+            user_key=given["user_key"],
+            max_size=given["max_size"],
+            dry_run=dry_run,
+            on_row=None if lines is None else lines.row,
+        )
+    click.echo(_as_json(result, dry_run) if given["json"] else _as_text(result, dry_run))
+    click.get_current_context().exit(ImportExit.COMPLETE if result.is_complete else ImportExit.INCOMPLETE)
+
+
+class _Lines:
+    """Writes a line a second."""
+
+    def __init__(self) -> None:
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def row(self, result: ImportResult) -> None:
+        if time.monotonic() >= self._next_line:
+            click.echo(f"{result.read} read, {result.imported} imported", err=True)
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+
+def _as_json(result: ImportResult, dry_run: bool) -> str:
+    skipped = {reason.value: count for reason, count in sorted(result.skipped.items())}
+    return dumps({"read": result.read, "imported": result.imported, "skipped": skipped, "dry_run": dry_run})
+
+
+def _as_text(result: ImportResult, dry_run: bool) -> str:
+    verb = "would be imported" if dry_run else "imported"
+    lines = [f"{result.imported} of {result.read} {verb}"]
+    for reason in sorted(result.skipped, key=lambda reason: (reason not in HARMLESS, reason)):
+        mark = " " if reason in HARMLESS else "!"
+        lines.append(f"{mark} {result.skipped[reason]:>8}  {_REASONS[reason]}")
+    return "\n".join(lines)
