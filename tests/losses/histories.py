@@ -1,12 +1,15 @@
 """What clients of a store did and saw, and whether a store that keeps its guarantees can have answered so."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 
 FOREVER = 1 << 62
+MILLISECOND = 1_000_000
+"""In the unit of every moment here, nanoseconds: stores keep time in milliseconds."""
 
 
 class Outcome(Enum):
@@ -30,9 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: `version` is the one that was to be replaced, `data` what was to be stored.
+    """One call: `version` is the one that was to be replaced, `data` what was to be stored until `expires`.
 
-    A `replace` puts a marker in the place of `id` and stores `data` under `new_id`.
+    A `replace` puts a marker in the place of `id` and stores `data` under `new_id`. A `sweep` has no id; it deletes
+    what expires until `expires`.
     """
 
     kind: str
@@ -43,6 +47,7 @@ class Operation:
     version: int = 0
     data: str = ""
     new_id: str = ""
+    expires: int = FOREVER
     seen: Row | None = None
 
     @property
@@ -53,11 +58,16 @@ class Operation:
 def violations(history: Iterable[Operation]) -> list[str]:
     """Return what cannot have happened: an empty list for a store that kept its word."""
     by_id: dict[str, list[Operation]] = defaultdict(list)
+    sweeps: list[Operation] = []
     for operation in history:
+        if operation.kind == "sweep":
+            sweeps.append(operation)
+            continue
         by_id[operation.id].append(operation)
         if operation.kind == "replace":
             by_id[operation.new_id].append(operation)
-    found = [sentence for session_id, operations in by_id.items() for sentence in _of_one(session_id, operations)]
+    swept = _swept(sweeps)
+    found = [sentence for one, operations in by_id.items() for sentence in _of_one(one, operations, swept)]
     for operations in by_id.values():
         for replacement in operations:
             if replacement.kind == "replace":
@@ -72,9 +82,9 @@ def counter_violations(acknowledged: int, possible: int, counted: int) -> list[s
     return [f"a counter stands at {counted} after {acknowledged} increments and {possible} that may have been"]
 
 
-def _of_one(session_id: str, operations: list[Operation]) -> list[str]:
-    name = session_id[:12]
-    return [f"{name}: {sentence}" for rule in _RULES for sentence in rule(session_id, operations)]
+def _of_one(session_id: str, operations: list[Operation], swept: Callable[[int], int]) -> list[str]:
+    sentences = [sentence for rule in _RULES for sentence in rule(session_id, operations)]
+    return [f"{session_id[:12]}: {sentence}" for sentence in (*sentences, *_no_loss(session_id, operations, swept))]
 
 
 def _written(session_id: str, operation: Operation) -> Row | None:
@@ -124,15 +134,16 @@ def _no_way_back(session_id: str, operations: list[Operation]) -> Iterable[str]:
 
 def _no_return(session_id: str, operations: list[Operation]) -> Iterable[str]:
     created = _known_since(session_id, operations)
-    ended = min(
-        (
-            operation.ended
-            for operation in operations
-            if operation.is_acknowledged
-            and (operation.kind == "destroy" or (_is_missing(operation) and operation.began > created))
-        ),
+    destroyed = min(
+        (one.ended for one in operations if one.is_acknowledged and one.kind == "destroy"), default=FOREVER
+    )
+    missed = min(
+        (one.ended for one in operations if _is_missing(one) and one.began > created),
         default=FOREVER,
     )
+    # Of a session about to expire, one who comes after may still see what was extended at the last moment.
+    lives_on = missed >= min((one.expires for one in operations), default=FOREVER)
+    ended = destroyed if lives_on else min(destroyed, missed)
     for operation in operations:
         if operation.began > ended and operation.is_acknowledged:
             if operation.kind == "load" and operation.seen is not None:
@@ -141,12 +152,57 @@ def _no_return(session_id: str, operations: list[Operation]) -> Iterable[str]:
                 yield f"a {operation.kind} was acknowledged after it had ended"
 
 
-def _no_loss(session_id: str, operations: list[Operation]) -> Iterable[str]:
+def _no_life_after_expiry(session_id: str, operations: list[Operation]) -> Iterable[str]:
+    latest = 0
+    for operation in sorted(operations, key=lambda one: one.began):
+        if operation.kind in ("create", "save", "touch", "replace"):
+            if not latest or operation.new_id == session_id or operation.began < latest + MILLISECOND:
+                latest = max(latest, operation.expires)
+            elif operation.is_acknowledged:
+                yield f"a {operation.kind} was acknowledged after it had expired"
+        elif operation.seen is not None and latest and operation.began > latest + MILLISECOND:
+            yield "it was seen after it had expired"
+
+
+def _no_loss(session_id: str, operations: list[Operation], swept: Callable[[int], int]) -> Iterable[str]:
     created = _known_since(session_id, operations)
     destroyed = min((one.began for one in operations if one.kind == "destroy"), default=FOREVER)
     for load in operations:
         if _is_missing(load) and created < load.began and load.ended < destroyed:
-            yield "it was lost: nobody had ended it"
+            least = _least_expiry(session_id, operations, load)
+            if max(load.ended, swept(load.ended)) + MILLISECOND < least:
+                yield "it was lost: nobody had ended it, and it had not expired"
+
+
+def _least_expiry(session_id: str, operations: list[Operation], load: Operation) -> int:
+    """Return the earliest moment at which what `load` looked for may have expired."""
+    written = [(row.version, one) for one in operations if (row := _written(session_id, one)) is not None]
+    newest = max(
+        (version for version, one in written if one.is_acknowledged and one.ended < load.began),
+        default=0,
+    )
+    touches = [one for one in operations if one.kind == "touch" and one.is_acknowledged and one.ended < load.began]
+    return min(
+        (
+            # What may have happened may happen yet, and undo the touches before it.
+            max(
+                one.expires,
+                *(touch.expires for touch in touches if one.is_acknowledged and touch.began > one.ended),
+                0,
+            )
+            for version, one in written
+            if version >= newest and one.began < load.ended
+        ),
+        default=0,
+    )
+
+
+def _swept(sweeps: list[Operation]) -> Callable[[int], int]:
+    """Return a function that tells which expiry the sweeps that had begun by a moment may have reached."""
+    sweeps = sorted(sweeps, key=lambda one: one.began)
+    begun = [one.began for one in sweeps]
+    reached = [0, *accumulate((one.expires for one in sweeps), max)]
+    return lambda moment: reached[bisect_right(begun, moment)]
 
 
 def _no_use_when_retired(session_id: str, operations: list[Operation]) -> Iterable[str]:
@@ -162,7 +218,7 @@ def _no_use_when_retired(session_id: str, operations: list[Operation]) -> Iterab
                 yield f"a {operation.kind} was acknowledged after it had been regenerated"
 
 
-_RULES = (_one_chain, _no_way_back, _no_return, _no_loss, _no_use_when_retired)
+_RULES = (_one_chain, _no_way_back, _no_return, _no_life_after_expiry, _no_use_when_retired)
 
 
 def _two_live(replacement: Operation, by_id: dict[str, list[Operation]]) -> Iterable[str]:

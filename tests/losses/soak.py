@@ -1,4 +1,4 @@
-"""Use a store from many threads and processes while the network breaks and processes die; then look for losses.
+"""Use sessions from many threads and processes while connections break and processes die; then look for losses.
 
 Prints what was done, and exits 1 when something was lost. A run is repeated, as far as threads allow, by its seed.
 """
@@ -7,30 +7,35 @@ import argparse
 import json
 import random  # a run can be repeated from its seed
 import secrets
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in (".", "faults", ".."))
 
 import databases
+import logins
 from histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
+from logins import Visit
 from proxy import CUTS, Fault, Proxy
 from sqlalchemy import make_url
 from visitors import Browser, application
-from worker import ID_CHARACTERS, SECRET, Plan
+from worker import COOKIE_CHARACTERS, ID_CHARACTERS, SECRET, Plan, clock
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 
 HERE = Path(__file__).parent
 ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 SLOTS = 20
+HOUSEHOLDS = 3
 MARKERS = (b"", b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"COMMIT")
 LONGEST_FAULT = 1.0  # seconds
 CALM = 0.3  # seconds
@@ -85,24 +90,65 @@ def soak(engine: str, *, seconds: float, seed: int, processes: int = 2, threads:
     with tempfile.TemporaryDirectory() as name, database(engine, Path(name)) as url:
         folder = Path(name)
         (folder / "board").write_text("0" * ID_CHARACTERS * SLOTS)
-        store = SQLAlchemyStore(url)
-        browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False))
+        (folder / "jar").write_text(" " * COOKIE_CHARACTERS * HOUSEHOLDS)
+        store = SQLAlchemyStore(url, clock=clock)
+        browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False, clock=clock))
         browser.do(lambda session: session.update(n=0))
-        plan = Plan(url, "", 0, threads, 1.0, str(folder / "board"), "", browser.cookies)
+        plan = Plan(url, "", 0, threads, 1.0, str(folder / "board"), str(folder / "jar"), "", browser.cookies)
         if engine == "sqlite":
-            work(figures, plan, folder, seconds, processes, None)
+            with WriteLock(folder / "sessions.db") as lock:
+                work(figures, plan, folder, seconds, processes, lock)
         else:
             parsed = make_url(url)
             with Proxy((parsed.host or "", parsed.port or 0)) as proxy:
                 through = parsed.set(host="127.0.0.1", port=proxy.port)
                 plan.url = through.render_as_string(hide_password=False)
-                work(figures, plan, folder, seconds, processes, proxy)
+                work(figures, plan, folder, seconds, processes, Network(proxy))
         judge(figures, folder, store, browser)
         store.close()
     return figures
 
 
-def work(figures: Figures, plan: Plan, folder: Path, seconds: float, processes: int, proxy: Proxy | None) -> None:
+class Network:
+    """Breaks the connections to a server, in each way there is."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def fail(self, chance: random.Random) -> None:
+        fault = chance.choice([fault for fault in Fault if fault is not Fault.NONE])
+        self._proxy.arm(fault, chance.choice(MARKERS))
+        time.sleep(0.1 if fault in CUTS else chance.uniform(0, LONGEST_FAULT))
+        self._proxy.heal()
+
+    @property
+    def faults(self) -> int:
+        return self._proxy.faults
+
+
+class WriteLock:
+    """Holds the one lock by which SQLite lets anybody write, at times for longer than anybody waits."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self.faults = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def fail(self, chance: random.Random) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        time.sleep(chance.uniform(0, 1.5 * LONGEST_FAULT))
+        self._connection.execute("ROLLBACK")
+        self.faults += 1
+
+
+def work(
+    figures: Figures, plan: Plan, folder: Path, seconds: float, processes: int, breaks: Network | WriteLock
+) -> None:
     """Keep the workers working, and break what can be broken, until the time is over."""
     chance = random.Random(figures.seed)
     end = time.monotonic() + seconds
@@ -118,13 +164,7 @@ def work(figures: Figures, plan: Plan, folder: Path, seconds: float, processes: 
 
     workers = [start() for _ in range(processes)]
     while time.monotonic() < end - LONGEST_FAULT:
-        if proxy is None:
-            time.sleep(LONGEST_FAULT)
-        else:
-            fault = chance.choice([fault for fault in Fault if fault is not Fault.NONE])
-            proxy.arm(fault, chance.choice(MARKERS))
-            time.sleep(0.1 if fault in CUTS else chance.uniform(0, LONGEST_FAULT))
-            proxy.heal()
+        breaks.fail(chance)
         time.sleep(chance.uniform(0, CALM))
         if chance.random() < KILL_CHANCE:
             victim = chance.randrange(processes)
@@ -136,22 +176,30 @@ def work(figures: Figures, plan: Plan, folder: Path, seconds: float, processes: 
         # A worker that ends badly has found something too: a permit that did not come back, a cookie with a 503.
         if worker.wait(timeout=60):
             figures.losses.append(f"a worker ended with status {worker.returncode}")
-    figures.faults = 0 if proxy is None else proxy.faults
+    figures.faults = breaks.faults
 
 
 def judge(figures: Figures, folder: Path, store: SQLAlchemyStore, browser: Browser) -> None:
     """Read every session once more, and hold what there is against what was done."""
     history: list[Operation] = []
+    visits: list[Visit] = []
     for log in folder.glob("*.log"):
-        history += operations_of(log)
-    for operation in history:
-        figures.operations[operation.kind] += 1
-        figures.outcomes[operation.outcome.value] += 1
-        # Visits may wait for their turn inside atomic(): 30 seconds, whatever the store's timeout is.
-        if operation.ended < FOREVER and operation.kind not in ("count", "key"):
-            figures.slowest = max(figures.slowest, (operation.ended - operation.began) / 1e9)
-    figures.losses += shared_violations(history, browser)
+        for call in calls_in(log):
+            figures.operations[call["kind"]] += 1
+            figures.outcomes[call["outcome"].value] += 1
+            if "cookie" in call:
+                visits.append(Visit(**call))
+            else:
+                history.append(Operation(**call))
+    figures.losses += shared_violations(history, browser) + logins.violations(visits)
     history = [operation for operation in history if operation.kind not in ("count", "key")]
+    # Visits may wait for their turn inside atomic(): 30 seconds, whatever the store's timeout is.
+    figures.slowest = max(one.ended - one.began for one in history if one.ended < FOREVER) / 1e9
+    before = int(clock() * 1000)
+    while store.sweep(before, 1000):
+        pass
+    if left := store.count_expired(before):
+        figures.losses.append(f"{left} expired sessions were left by a sweep")
     for session_id in {operation.id for operation in history} | {operation.new_id for operation in history} - {""}:
         began = time.monotonic_ns()
         stored = store.load(session_id)
@@ -177,21 +225,21 @@ def shared_violations(history: list[Operation], browser: Browser) -> list[str]:
     return found
 
 
-def operations_of(log: Path) -> Iterator[Operation]:
+def calls_in(log: Path) -> Iterable[dict[str, Any]]:
     """Read what a worker wrote down; a call without an end is unknown, and a line cut short was never made."""
-    calls: dict[str, Operation] = {}
+    calls: dict[str, dict[str, Any]] = {}
     for text in log.read_text().splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue
         number = line.pop("call")
-        if "began" in line:
-            calls[number] = Operation(**line, outcome=Outcome.MAYBE)
-        else:
-            seen = None if line["seen"] is None else Row(*line["seen"])
-            calls[number] = replace(calls[number], ended=line["ended"], outcome=Outcome(line["outcome"]), seen=seen)
-    yield from calls.values()
+        if "outcome" in line:
+            line["outcome"] = Outcome(line["outcome"])
+        if line.get("seen") is not None:
+            line["seen"] = Row(*line["seen"])
+        calls.setdefault(number, {"outcome": Outcome.MAYBE}).update(line)
+    return calls.values()
 
 
 def main() -> int:

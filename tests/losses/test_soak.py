@@ -6,7 +6,7 @@ from soak import soak
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
 def test_nothing_is_lost_in_a_few_seconds(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = soak(engine, seconds=6, seed=1)
+    figures = soak(engine, seconds=4, seed=1)
     with capsys.disabled():
         print(f"\n{figures}")
     assert figures.losses == []
