@@ -129,6 +129,29 @@ def test_ttl_caps_how_long_a_session_is_kept(ttl: float | timedelta, clock: Manu
     assert store.load(session.id) is None
 
 
+@pytest.mark.parametrize("ttl", [1, 0.5, timedelta(milliseconds=1)])
+def test_ttl_may_be_short(ttl: float | timedelta, clock: ManualClock) -> None:
+    store, session = MemoryStore(ttl=ttl, clock=clock), new_session()  # type: ignore[arg-type]
+    store.save(session)
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    assert loaded(store, session).expires_at == moment(clock) + seconds * 1000
+
+
+def test_without_limits_it_keeps_ten_thousand_sessions_for_an_hour(clock: ManualClock) -> None:
+    store, session = MemoryStore(clock=clock), new_session(expires_at=moment(clock) + 7200_000)
+    store.save(session)
+    assert loaded(store, session).expires_at == moment(clock) + 3600_000
+    fill(store, 10_000)
+    assert len(store) == 10_000
+    assert store.load(session.id) is None
+
+
+def test_without_a_limit_find_lists_a_hundred_sessions() -> None:
+    store = MemoryStore()
+    fill(store, 101)
+    assert len(store.find()) == 100
+
+
 def test_replacement_in_the_smallest_store_keeps_the_new_session() -> None:
     store = MemoryStore(max_sessions=1)
     session, new = fill(store, 1)[0], new_session()
@@ -145,6 +168,29 @@ def test_many_saves_and_touches_take_no_more_room(clock: ManualClock) -> None:
         store.save(replace(session, version=number + 1, expires_at=session.expires_at + number))
     assert len(store) == 10
     assert len(store._expiries) < 200
+
+
+def test_what_expired_first_goes_first_however_often_others_were_touched(clock: ManualClock) -> None:
+    store, now = MemoryStore(max_sessions=3, clock=clock), moment(clock)
+    last, middle, first = (new_session(expires_at=now + seconds * 1000) for seconds in (30, 20, 10))
+    for session in (last, middle, first):
+        store.save(session)
+    for _ in range(100):
+        assert store.touch(last.id, last.expires_at)
+    clock.advance(25)
+    fill(store, 1)
+    assert store.oldest_expired(moment(clock)) == middle.expires_at
+    assert store.sweep(moment(clock), 10) == 1
+    assert store.load(last.id) is not None
+
+
+def test_destroyed_session_is_not_swept(clock: ManualClock) -> None:
+    store, now = MemoryStore(clock=clock), moment(clock)
+    first, second = new_session(expires_at=now + 1000), new_session(expires_at=now + 2000)
+    store.save(first)
+    store.save(second)
+    store.destroy(first.id)
+    assert store.sweep(now + 3000, 10) == 1
 
 
 def test_flood_of_new_sessions_stays_within_the_bound() -> None:

@@ -88,6 +88,13 @@ def test_the_id_is_made_one_way_from_the_secret() -> None:
     assert session_id(other)[12:] != session_id(secret)[12:]
 
 
+@pytest.mark.parametrize("now", [0, 0x01A3_FFFF_FFFF, 0x01A3_FBEF_BEFB, (1 << 48) - 1], ids="{:012x}".format)
+def test_a_secret_and_its_id_say_when_it_was_drawn(now: int) -> None:
+    secret = new_secret(now)
+    assert issued_at(secret) == now
+    assert int(session_id(secret)[:12], 16) == now
+
+
 # Strict mode: an id we do not hold is never written under
 
 

@@ -369,3 +369,30 @@ def test_the_shortest_and_the_longest_token_are_taken(claims: tuple[int, int | N
     assert signer.verify(value) == (secret, *claims, False)
     assert not signer.is_well_formed(value + "A")
     assert signer.verify(value[1:]) is None
+
+
+LONGEST, SHORTEST = (99_999_999_999, 99_999_999, True), (0, None, None)
+
+
+@pytest.mark.parametrize("change", ["one character less", "one more", "one beyond ASCII", None], ids=str)
+@pytest.mark.parametrize("claims", [SHORTEST, LONGEST], ids=["shortest", "longest"])
+def test_a_value_that_can_be_no_token_costs_no_signature(
+    claims: tuple[int, int | None, bool | None], change: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer([SECRET.encode()], "id")
+    token = signer.sign(new_secret(1_800_000_000_000), *claims)
+    value = {
+        "one character less": token[1:],
+        "one more": "A" + token,
+        "one beyond ASCII": "\xe9" + token[1:],
+    }.get(str(change), token)
+    signed: list[str] = []
+
+    def sign(self: Signer, mac: object, claims: str) -> str:
+        signed.append(claims)
+        return ""
+
+    monkeypatch.setattr(Signer, "_signature", sign)
+    assert signer.verify(value) is None
+    could_be_another_token = (claims, change) in ((SHORTEST, "one more"), (LONGEST, "one character less"))
+    assert len(signed) == (change is None or could_be_another_token)
