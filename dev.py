@@ -36,7 +36,8 @@ def lint(arguments: list[str]) -> int:
 def docs(arguments: list[str]) -> int:
     """Build the documentation into build/docs; a warning is an error. Arguments go to sphinx-build."""
     need("docs")
-    strict = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
+    # Everything anew: what is not built again does not warn again.
+    strict = ("--fresh-env", "--write-all", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
     built = run("sphinx-build", *strict, "--doctree-dir=build/doctrees", *arguments, "docs", "build/docs")
     print("It failed" if built else f"Open {ROOT / 'build' / 'docs' / 'index.html'}")
     return built

@@ -1,5 +1,6 @@
 """How the documentation is built: `python3 dev.py docs`."""
 
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -18,26 +19,26 @@ exclude_patterns = ["README.md"]
 html_theme = "furo"
 html_title = "prism_wsgi"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 pygments_style = "friendly"
 
 myst_heading_anchors = 3  # so that links to headings are checked
 
 default_role = "code"  # docstrings mark code as Markdown does
-autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
-autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
 
 # Types of other projects, whose documentation would have to be fetched to link to it.
 nitpick_ignore_regex = [
     (
         r"py:.*",
         r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|pathlib|pytest|redis|sqlalchemy"
-        r"|typing|uuid|webob|wsgiref)\b.*",
+        r"|threading|typing|uuid|webob|wsgiref)\b.*",
     ),
     (r"py:class", r".*\._\w+T"),  # type variables
+    (r"py:class", r"prism_wsgi\.(persistence|integrations\.options)\..*"),  # not for applications
 ]
 
 
@@ -45,6 +46,7 @@ def setup(app: Any) -> None:
     """Fill in what is generated; Sphinx calls this."""
     app.connect("source-read", _fill_in)
     app.connect("autodoc-process-docstring", _convert)
+    app.connect("autodoc-process-signature", _name_defaults)
 
 
 def _fill_in(app: Any, page: str, source: list[str]) -> None:
@@ -54,3 +56,10 @@ def _fill_in(app: Any, page: str, source: list[str]) -> None:
 
 def _convert(app: Any, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
     lines[:] = as_restructured_text(lines)
+
+
+def _name_defaults(
+    app: Any, what: str, name: str, documented: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    # Sphinx cannot read a signature with the repr of a function in it.
+    return signature and re.sub(r"<function (\w+)>", r"\1", signature), returned

@@ -139,11 +139,11 @@ def _application(environ: WSGIEnvironment, start_response: StartResponse) -> Ite
 
 
 def as_restructured_text(lines: list[str]) -> list[str]:
-    """Return a docstring in which indented paragraphs, Markdown's code, are code for Sphinx too."""
-    return [*_with_code_marked(lines)]
+    """Return a docstring whose code (indented) and whose parameters (`name`: ...) are such for Sphinx too."""
+    return [*_with_lists_marked(_with_code_marked(lines))]
 
 
-def _with_code_marked(lines: list[str]) -> Iterator[str]:
+def _with_code_marked(lines: Iterable[str]) -> Iterator[str]:
     in_code = False
     for line in lines:
         if line.strip():
@@ -152,3 +152,16 @@ def _with_code_marked(lines: list[str]) -> Iterator[str]:
                 yield from (".. code-block:: python", "")
             in_code = indented
         yield line
+
+
+def _with_lists_marked(lines: Iterable[str]) -> Iterator[str]:
+    in_list = False
+    for line in lines:
+        if re.match(r"(`\w+`(, )?)+: ", line):
+            if not in_list:
+                yield ""
+            in_list = True
+            yield f"- {line}"
+        else:
+            in_list = in_list and bool(line.strip())
+            yield f"  {line}" if in_list else line
