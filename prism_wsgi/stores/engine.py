@@ -122,11 +122,13 @@ _SQLSTATES = {
     "57P03": Failure.LOST,
     "42P01": Failure.NO_TABLE,
 }
-# Error numbers of MySQL and MariaDB. 1047 is Galera without quorum, 1290 and 1836 --read-only.
+# Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
+# refuses what is new with 1047, and answers 1180 to a commit of which it cannot know whether the others have it.
 _MYSQL_NUMBERS = {
     1062: Failure.DUPLICATE,
     1213: Failure.BUSY,
     1205: Failure.BUSY,
+    1180: Failure.LOST,
     1047: Failure.READ_ONLY,
     1290: Failure.READ_ONLY,
     1792: Failure.READ_ONLY,

@@ -87,6 +87,10 @@ class Proxy:
         finally:
             self.heal()
 
+    def lead_to(self, server: tuple[str, int]) -> None:
+        """Connect to another server from now on; what is open stays with the one before."""
+        self._server = server
+
     def drop_all(self) -> None:
         """Reset every connection."""
         with self._lock:
