@@ -8,6 +8,7 @@ numbers of seconds or bytes, `true` and `false`, one secret a line. Of objects, 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from prism_wsgi.errors import ConfigError
@@ -41,7 +42,7 @@ def _reader(name: str, setting: str, prefix: str) -> Callable[[str, str], object
         raise ConfigError(f"{name} is not a setting; did you mean {prefix}{nearest}?")
     if setting == "store":
         return _store
-    types = get_args(known[setting]) or (known[setting],)
+    types = get_args(known[setting]) if get_origin(known[setting]) is UnionType else (known[setting],)
     if bool in types:
         return _flag
     if int in types or float in types:

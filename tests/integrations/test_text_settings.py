@@ -6,6 +6,7 @@ from typing import get_type_hints
 import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore
+from prism_wsgi.clock import system_clock
 from prism_wsgi.integrations.options import MiddlewareOptions
 from prism_wsgi.integrations.text_settings import read_settings
 from prism_wsgi.serializers import TypedSerializer
@@ -69,6 +70,10 @@ def test_a_database_url_is_a_store_in_that_database(sqlite_url: str) -> None:
 )
 def test_a_redis_url_is_a_store_there(url: str) -> None:
     assert isinstance(read_settings({"store": url})["store"], RedisStore)
+
+
+def test_a_function_is_named() -> None:
+    assert read_settings({"clock": "prism_wsgi.clock:system_clock"}) == {"clock": system_clock}
 
 
 def test_of_a_named_class_an_instance_is_made() -> None:
