@@ -14,6 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 import webob
 from click.testing import CliRunner
+from flask import Flask
 from pages import PAGES, ROOT, blocks_of, section_of, table_of
 from reader import count_visits, what_the_reader_has
 
@@ -33,6 +34,7 @@ from prism_wsgi import (
 )
 from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
+from prism_wsgi.integrations.options import MiddlewareOptions, SessionOptions
 from prism_wsgi.testing import StoreContract
 
 README = ROOT / "README.md"
@@ -125,6 +127,13 @@ def test_settings_are_those_of_the_middleware_with_their_defaults() -> None:
         else:
             value = ast.literal_eval(shown)
             assert (value if default is None else type(default)(value)) == default, name
+
+
+def test_flask_page_has_every_setting_that_its_configuration_sets() -> None:
+    rows = table_of(section_of(DOCS / "frameworks" / "flask.md", "Settings"))
+    names, settings = (set(re.findall(r"`(\w+)`", " ".join(column))) for column in zip(*rows, strict=True))
+    assert names <= set(Flask(__name__).config)
+    assert settings >= MiddlewareOptions.__annotations__.keys() - SessionOptions.__annotations__.keys()
 
 
 def test_reasons_are_those_of_the_log_with_their_levels() -> None:
