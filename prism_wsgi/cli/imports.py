@@ -82,7 +82,13 @@ def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _C
         for one in reversed(
             (
                 store_options,
-                option("--from", "source", required=True, help="The other package's database; a URL like --url."),
+                option(
+                    "--from",
+                    "source",
+                    envvar="PRISM_IMPORT_FROM",
+                    required=True,
+                    help="The other package's database; a URL like --url.",
+                ),
                 option(
                     "--table", default=table, show_default=True, help="Its table, perhaps with a schema: web.name."
                 ),

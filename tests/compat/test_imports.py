@@ -7,14 +7,17 @@ import subprocess
 import sys
 import zlib
 from base64 import b64encode
+from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import databases
 import pytest
 from click.testing import CliRunner, Result
 from write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 
-from prism_wsgi import MemoryStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
+from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.cli import commands
 from prism_wsgi.compat.imported import imported_id
 from prism_wsgi.compat.old_cookies import OldCookieMiddleware
@@ -79,10 +82,14 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(commands, ["import", *arguments], prog_name="prism-wsgi")
 
 
-def imported(package: str, url: str, *options: str) -> tuple[int, dict[str, Any]]:
-    result = run(package, "--from", url, "--url", url, *OPTIONS[package], *LIMIT, "--json", *options)
+def run_json(*arguments: str) -> tuple[int, dict[str, Any]]:
+    result = run(*arguments, "--json")
     assert result.stdout, result.stderr
     return result.exit_code, json.loads(result.stdout)
+
+
+def imported(package: str, url: str, *options: str) -> tuple[int, dict[str, Any]]:
+    return run_json(package, "--from", url, "--url", url, *OPTIONS[package], *LIMIT, *options)
 
 
 def seen_with(cookie: PeerCookie, value: str, store: Any) -> tuple[dict[str, Any], str | None]:
@@ -133,6 +140,18 @@ def test_an_import_can_be_repeated(package: str, sqlite_url: str, tmp_path: Path
     assert tried == {**first, "dry_run": True}
     assert again["imported"] == 0
     assert again["skipped"]["already_imported"] == first["imported"]
+
+
+def test_sessions_move_to_a_redis_too(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with databases.redis_prefix() as prefix:
+        store = RedisStore(databases.REDIS, prefix=prefix)
+        monkeypatch.setattr(
+            import_module("prism_wsgi.cli.imports"), "open_store", lambda url, table_name: closing(store)
+        )
+        cookies = written("django", sqlite_url, tmp_path)
+        code, counted = run_json("django", "--from", sqlite_url, "--url", databases.REDIS, *OPTIONS["django"], *LIMIT)
+        assert (code, counted["imported"]) == (3, len(READABLE["django"]))
+        assert seen_with(DjangoCookie(), cookies["ada"], store) == (ADA["django"], "7")
 
 
 def test_the_result_is_readable(package: str, sqlite_url: str, tmp_path: Path) -> None:
