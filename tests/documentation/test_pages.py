@@ -1,5 +1,6 @@
 """Every block of README.md and docs/ is run, in order, as its reader would; see reader.py for what that means."""
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -68,9 +69,12 @@ def reader(
     monkeypatch.chdir(directory)
     monkeypatch.setenv("SESSION_SECRET", SECRET)
     monkeypatch.setenv("SESSION_ENCRYPTION_KEY", SECRET[::-1])
-    shell = Shell(directory, port)
+    shell, logger = Shell(directory, port), logging.getLogger("prism_wsgi")
+    level, handlers = logger.level, [*logger.handlers]
     reader = Reader(directory, shell, stand_ins)
     yield reader
+    logger.handlers = handlers  # a page shows how to add one
+    logger.setLevel(level)
     reader.close()
     shell.close()
 
