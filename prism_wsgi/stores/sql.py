@@ -82,6 +82,10 @@ class SQLAlchemyStore:
             raise ConfigError(f'sqlite_synchronous must be "NORMAL" or "FULL", not {sqlite_synchronous!r}')
         if not isinstance(table_name, str) or not table_name.isidentifier():
             raise ConfigError(f"table_name must be a plain name such as prism_sessions, not {table_name!r}")
+        if isinstance(url_or_engine, Engine) and sqlite_synchronous != "NORMAL":
+            raise ConfigError(
+                "sqlite_synchronous goes with a URL; on an engine of yours, set PRAGMA synchronous=FULL at connect"
+            )
         self._owns_engine = not isinstance(url_or_engine, Engine)
         self.engine = (
             url_or_engine
