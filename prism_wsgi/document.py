@@ -10,9 +10,9 @@ from prism_wsgi.errors import SerializationError, SessionTooLarge
 from prism_wsgi.merge import merge
 from prism_wsgi.serializers import Serializer
 
-_PLAIN = 1
-_WITH_PROPERTIES = 2
-_WITH_CLIENT = 3
+_PLAIN = b"\x01"
+_WITH_PROPERTIES = b"\x02"
+_WITH_CLIENT = b"\x03"
 _PROPERTIES = struct.Struct(">IBQ")  # ttl, persistent, lease
 _PERSISTENT = {None: 0, False: 1, True: 2}
 _PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
@@ -44,7 +44,7 @@ class Codec:
     def __init__(self, serializer: Serializer, max_size: int) -> None:
         self.serializer = serializer
         self._max_size = max_size
-        self._is_unchanged = getattr(serializer, "is_unchanged", None)
+        self._dumps_checked = getattr(serializer, "dumps_checked", serializer.dumps)
         self._check = getattr(serializer, "check", None)
 
     def check(self, key: object, value: object) -> None:
@@ -56,23 +56,26 @@ class Codec:
                 self._check("session", {key: None})
             self._check(f"session[{key!r}]", value)
 
-    def encode(self, document: Document) -> bytes:
-        """Return the bytes to store. Raises SerializationError and SessionTooLarge."""
-        data = _header(document) + self.serializer.dumps(document.values)
-        # What we add of our own accord must not make a session too large that was not.
-        size = len(data) if document.client is None else len(data) - len(pack_client(document.client))
-        if size > self._max_size:
-            raise SessionTooLarge(self._too_large(document, size), size=size, limit=self._max_size)
+    def encode(self, document: Document, *, checked: bool = False) -> bytes:
+        """Return the bytes to store. Raises SerializationError and SessionTooLarge.
+
+        `checked`: every value has passed `check`, and none can have changed since.
+        """
+        dumps = self._dumps_checked if checked else self.serializer.dumps
+        data = _header(document) + dumps(document.values)
+        if len(data) > self._max_size:
+            self._refuse_too_large(document, len(data))
         return data
 
     def decode(self, data: bytes) -> Document:
         """Return what `encode` was given. Raises SerializationError for bytes it does not understand."""
-        if data[:1] == bytes([_PLAIN]):
+        form = data[:1]
+        if form == _PLAIN:
             return Document(self._loads(data[1:]))
-        if data[:1] in (bytes([_WITH_PROPERTIES]), bytes([_WITH_CLIENT])) and len(data) > _PROPERTIES.size:
+        if form in (_WITH_PROPERTIES, _WITH_CLIENT) and len(data) > _PROPERTIES.size:
             ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
             client, rest = None, data[1 + _PROPERTIES.size :]
-            if data[0] == _WITH_CLIENT:
+            if form == _WITH_CLIENT:
                 client, rest = _split_client(rest)
             return Document(self._loads(rest), ttl or None, _PERSISTENT_BACK.get(persistent), lease, client)
         if is_sealed(data):
@@ -81,12 +84,10 @@ class Codec:
 
     def is_unchanged(self, document: Document, data: bytes) -> bool:
         """Tell whether `document` is what `data` holds."""
-        header = _header(document)
-        if not data.startswith(header):
+        try:
+            return _header(document) + self._dumps_checked(document.values) == data
+        except SerializationError:
             return False
-        if self._is_unchanged is not None:
-            return bool(self._is_unchanged(document.values, data[len(header) :]))
-        return self.serializer.dumps(document.values) == data[len(header) :]
 
     def merge(self, base: Document, mine: Document, theirs: Document) -> Document:
         """Return `theirs` with what changed between `base` and `mine`, value by value."""
@@ -111,23 +112,30 @@ class Codec:
             raise SerializationError(f"Stored session data holds no dict, but a {type(values).__name__}")
         return values
 
-    def _too_large(self, document: Document, size: int) -> str:
+    def _refuse_too_large(self, document: Document, size: int) -> None:
+        # What we add of our own accord must not make a session too large that was not.
+        if document.client is not None:
+            size -= len(pack_client(document.client))
+        if size <= self._max_size:
+            return
         sizes = {key: len(self.serializer.dumps({key: value})) for key, value in document.values.items()}
         largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:3]
         named = ", ".join(f"{key[:80]!r} ({sizes[key]} bytes)" for key in largest)
-        return (
+        raise SessionTooLarge(
             f"The session is {size} bytes, more than max_size={self._max_size}. Its largest keys: {named}. "
-            "Store large things elsewhere and keep their id in the session, or raise max_size"
+            "Store large things elsewhere and keep their id in the session, or raise max_size",
+            size=size,
+            limit=self._max_size,
         )
 
 
 def _header(document: Document) -> bytes:
     if document.ttl is None and document.persistent is None and not document.lease and document.client is None:
-        return bytes([_PLAIN])
+        return _PLAIN
     properties = _PROPERTIES.pack(document.ttl or 0, _PERSISTENT[document.persistent], document.lease)
     if document.client is None:
-        return bytes([_WITH_PROPERTIES]) + properties
-    return bytes([_WITH_CLIENT]) + properties + pack_client(document.client)
+        return _WITH_PROPERTIES + properties
+    return _WITH_CLIENT + properties + pack_client(document.client)
 
 
 def _split_client(data: bytes) -> tuple[Client, bytes]:

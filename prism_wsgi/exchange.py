@@ -2,76 +2,66 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import GeneratorType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.errors import StoreUnavailable
-from prism_wsgi.headers import Headers
+from prism_wsgi.events import EventLog, Reason
+from prism_wsgi.headers import Headers, is_public, make_private, set_cookie, vary_on_cookie
 from prism_wsgi.http import service_unavailable
+from prism_wsgi.saving import commit
+from prism_wsgi.session_cookie import SessionCookie
+from prism_wsgi.state import DETACHED, STREAMING, SessionState
 
 RETRY_AFTER = 5  # seconds
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
-class Answering(Protocol):
-    """What happens to the session at each turn of an exchange."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the settings say of every exchange."""
 
-    def before_headers(self, status: int, headers: Headers) -> Headers:
-        """Save the session; return the headers to send. StoreUnavailable keeps them from being sent."""
-        ...
-
-    def headers_sent(self, *, will_close: bool) -> None:
-        """Learn that the headers are out, and whether `at_close` will be called."""
-        ...
-
-    def is_untouched(self) -> bool:
-        """Tell whether the application has not looked at the session."""
-        ...
-
-    def at_failure(self) -> None:
-        """Learn that the application raised, and what it raised goes on to the server."""
-        ...
-
-    def at_refusal(self) -> None:
-        """Learn that the request is answered 503 instead."""
-        ...
-
-    def at_close(self) -> None:
-        """Save what changed while the body was sent."""
-        ...
+    cookie: SessionCookie
+    events: EventLog
+    id_key: str
+    answers_503: bool
+    save_on_error: bool
 
 
 class Exchange:
     """Runs an application with `start_response` held back until its body, or the first part of it, is there."""
 
     __slots__ = (
-        "_answers_503",
         "_environ",
         "_headers",
+        "_is_over",
+        "_offers_cookie",
         "_server_start_response",
         "_server_write",
-        "_session",
+        "_state",
         "_status",
+        "_terms",
         "is_sent",
     )
 
     def __init__(
         self,
-        session: Answering,
+        terms: Terms,
+        state: SessionState,
         environ: WSGIEnvironment,
         start_response: StartResponse,
-        *,
-        answers_503: bool,
+        offers_cookie: bool,
     ) -> None:
-        self._session = session
+        self._terms = terms
+        self._state = state
         self._environ = environ
         self._server_start_response = start_response
-        self._server_write: Callable[[bytes], object] | None = None
-        self._answers_503 = answers_503
+        self._offers_cookie = offers_cookie
         self._status: str | None = None
-        self._headers: Headers = []
+        self._is_over = False
         self.is_sent = False
 
     def run(self, app: WSGIApplication) -> Iterable[bytes]:
@@ -90,8 +80,8 @@ class Exchange:
                     _close(body)
             return self.recover(error)
         # After write() the session may have changed once more, and only close() saves that.
-        if not written and (self._session.is_untouched() or _runs_no_code(body, self._environ)):
-            self._session.headers_sent(will_close=False)
+        if not written and (not self._state.accessed or _runs_no_code(body, self._environ)):
+            self._state.stage = DETACHED
             return body
         return _Body(self, body)
 
@@ -99,18 +89,20 @@ class Exchange:
         """Save the session and start the server's response, if the application has started its own."""
         if self.is_sent or self._status is None:
             return
-        headers = self._session.before_headers(int(self._status[:3]), self._headers)
+        headers = self._settle(self._status, self._headers)
         self._server_write = self._server_start_response(self._status, headers)
         self.is_sent = True
-        self._session.headers_sent(will_close=True)
+        self._state.stage = STREAMING
 
     def recover(self, error: BaseException) -> Iterable[bytes]:
         """Answer 503 for a store that failed in time for that; raise anything else on."""
-        if isinstance(error, StoreUnavailable) and self._answers_503 and not self.is_sent:
+        if isinstance(error, StoreUnavailable) and self._terms.answers_503 and not self.is_sent:
             self.is_sent = True
-            self._session.at_refusal()
+            self._end_session()
             return service_unavailable(self._environ, self._server_start_response, retry_after=RETRY_AFTER)
-        self._session.at_failure()
+        if self._terms.save_on_error and not self._is_over:
+            self._save_late()
+        self._end_session()
         raise error
 
     def close(self, body: Iterable[bytes]) -> None:
@@ -118,7 +110,55 @@ class Exchange:
         try:
             _close(body)
         finally:
-            self._session.at_close()
+            if not self._is_over:
+                self._save_late()
+
+    def _settle(self, status: str, headers: Headers) -> Headers:
+        """Save the session; return the headers to send with it. StoreUnavailable keeps them from being sent."""
+        state = self._state
+        if state.accessed:
+            self._save(status)
+            # Not before: a session that knew the environ it stands in would be garbage that takes a collection.
+            self._environ[self._terms.id_key] = state.id
+            headers = vary_on_cookie(headers)
+        cookie = self._terms.cookie.due(state, self._environ, offered=self._offers_cookie)
+        if cookie is None:
+            return headers
+        if is_public(headers):
+            if not state.accessed:
+                return headers  # the same for everybody: a cookie would keep shared caches from it
+            self._terms.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.id)
+        state.reachable = True
+        return make_private(set_cookie(headers, self._terms.cookie.name, cookie))
+
+    def _save(self, status: str) -> None:
+        state = self._state
+        is_error = status >= "5"
+        self._is_over = True  # unless the session can be saved
+        if state.destroy_failed or (state.failed and is_error):
+            # A framework may have made its own error page of our exception, or a logout look like a success.
+            raise StoreUnavailable("The session store failed during the request")
+        if is_error and not self._terms.save_on_error:
+            state.roll_back()
+        if not state.failed:
+            commit(state)
+            self._is_over = False
+
+    def _save_late(self) -> None:
+        """Save when no cookie can be set any more."""
+        self._end_session()
+        state = self._state
+        if not state.reachable or state.retired is not None:
+            self._state.roll_back()  # its new id would open for nobody
+        try:
+            commit(self._state)
+        except StoreUnavailable:
+            if not self._terms.answers_503:
+                raise  # otherwise it is in the log, and the response is out
+
+    def _end_session(self) -> None:
+        self._is_over = True
+        self._state.stage = STREAMING
 
     def _start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -126,8 +166,7 @@ class Exchange:
         if self.is_sent and exc_info:
             # The server decides: it raises if bytes have gone out, and takes the new headers otherwise.
             try:
-                changed = self._session.before_headers(int(status[:3]), headers)
-                return self._server_start_response(status, changed, exc_info)
+                return self._server_start_response(status, self._settle(status, headers), exc_info)
             finally:
                 exc_info = None
         if self._status is not None and not exc_info:
@@ -137,7 +176,6 @@ class Exchange:
 
     def _write(self, data: bytes) -> None:
         self.send()
-        assert self._server_write is not None
         self._server_write(data)
 
 

@@ -14,9 +14,10 @@ _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 
 def vary_on_cookie(headers: Headers) -> Headers:
     """Say that the response depends on the cookie (RFC 9110 12.5.5; CVE-2023-30861)."""
-    first = next((index for index, (name, _) in enumerate(headers) if name.lower() == "vary"), None)
-    if first is None:
+    names = [name.lower() for name, _ in headers]
+    if "vary" not in names:
         return [*headers, ("Vary", "Cookie")]
+    first = names.index("vary")
     fields = [field.strip().lower() for field in _values(headers, "vary").split(",")]
     if "*" in fields or "cookie" in fields:
         return headers
@@ -28,6 +29,8 @@ def vary_on_cookie(headers: Headers) -> Headers:
 def is_public(headers: Headers) -> bool:
     """Tell whether a shared cache may store the response for a while (RFC 9111 3)."""
     directives = _cache_directives(headers)
+    if not directives:
+        return False
     names = {_directive_name(directive) for directive in directives}
     if names & {"private", "no-store"}:
         return False
@@ -38,6 +41,8 @@ def is_public(headers: Headers) -> bool:
 def make_private(headers: Headers) -> Headers:
     """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
     directives = _cache_directives(headers)
+    if not directives:
+        return [*headers, ("Cache-Control", "private")]
     if any(directive.lower() in ("no-store", "private") for directive in directives):
         return headers
     kept = [one for one in directives if _directive_name(one) not in ("public", "s-maxage", "private")]
@@ -53,12 +58,14 @@ def set_cookie(headers: Headers, name: str, header_value: str) -> Headers:
 
 
 def _values(headers: Headers, name: str) -> str:
-    return ",".join(value for key, value in headers if key.lower() == name)
+    return ",".join([value for key, value in headers if key.lower() == name])
 
 
 def _cache_directives(headers: Headers) -> list[str]:
-    listed = _DIRECTIVE.findall(_values(headers, "cache-control"))
-    return [directive.strip() for directive in listed if directive.strip()]
+    value = _values(headers, "cache-control")
+    if not value:
+        return []
+    return [directive.strip() for directive in _DIRECTIVE.findall(value) if directive.strip()]
 
 
 def _directive_name(directive: str) -> str:

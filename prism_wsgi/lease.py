@@ -13,7 +13,8 @@ from prism_wsgi.errors import (
     SessionTooLarge,
     StoreError,
 )
-from prism_wsgi.persistence import Persistence, Phase
+from prism_wsgi.saving import catch_up, save, write
+from prism_wsgi.state import GONE, SessionState
 
 LEASE_SECONDS = 5.0
 """How long one request may stay inside `atomic()` before another takes it for dead."""
@@ -28,8 +29,8 @@ class Lease:
     no connection is held meanwhile, and whoever loses it cannot save.
     """
 
-    def __init__(self, persistence: Persistence) -> None:
-        self._persistence = persistence
+    def __init__(self, state: SessionState) -> None:
+        self._state = state
         self._number = 1 + secrets.randbits(63)
         self._seen = 0
         self._since = 0.0
@@ -39,24 +40,24 @@ class Lease:
 
         Raises StoreUnavailable when the store fails, or after LOCK_SECONDS.
         """
-        persistence = self._persistence
-        if not persistence.is_unshared():
+        state = self._state
+        if not state.is_unshared():
             self._wait()
-        persistence.lease = self._number
-        self._data = persistence.repository.codec.encode(persistence.document)
-        self._identity = (persistence.secret, persistence.token, persistence.row, persistence.retired)
-        self._user = persistence.user
+        state.lease = self._number
+        self._data = state.repository.codec.encode(state.document)
+        self._identity = (state.secret, state.token, state.row, state.retired)
+        self._user = state.user
 
     def release(self) -> None:
         """Save the document and give the lease back.
 
         When that fails, nothing since `acquire()` is saved; SessionConflict says that another request took the lease.
         """
-        persistence = self._persistence
+        state = self._state
         try:
-            if persistence.phase is not Phase.GONE and (persistence.document.lease or persistence.is_changed()):
-                persistence.document.lease = 0
-                persistence.save()
+            if state.phase is not GONE and (state.document.lease or state.is_changed()):
+                state.document.lease = 0
+                save(state)
         except (SerializationError, SessionTooLarge):
             self.abandon()
             raise
@@ -64,50 +65,50 @@ class Lease:
             self._restore()
             raise
         finally:
-            persistence.lease = 0
+            state.lease = 0
 
     def abandon(self) -> None:
         """Return to how the session was after `acquire()`, and give the lease back."""
-        persistence = self._persistence
+        state = self._state
         self._restore()
-        if persistence.document.lease and persistence.phase is not Phase.GONE:
-            persistence.document.lease = 0
+        if state.document.lease and state.phase is not GONE:
+            state.document.lease = 0
             # What ended the block is the error to be seen; a lease that stays runs out.
             with suppress(StoreError):
-                persistence.save()
-        persistence.lease = 0
+                save(state)
+        state.lease = 0
 
     def _wait(self) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
         attempt = 0
         while not self._try_to_take():
             if time.monotonic() > deadline:
-                raise self._persistence.repository.unavailable(
-                    f"session {self._persistence.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds"
+                raise self._state.repository.unavailable(
+                    f"session {self._state.id} stayed locked by others for {LOCK_SECONDS:.0f} seconds"
                 )
             pause(min(attempt, 4))
             attempt += 1
 
     def _try_to_take(self) -> bool:
-        persistence = self._persistence
-        theirs = persistence.repository.load(persistence.id, persistence.secret)
-        if (theirs is None and persistence.row is not None) or (theirs is not None and theirs.superseded):
-            persistence.drop()
+        state = self._state
+        theirs = state.repository.load(state.id, state.secret)
+        if (theirs is None and state.row is not None) or (theirs is not None and theirs.superseded):
+            state.drop()
             return True
         if theirs is not None:
-            persistence.catch_up(theirs)
-            if persistence.document.lease and not self._is_abandoned(persistence.document.lease):
+            catch_up(state, theirs)
+            if state.document.lease and not self._is_abandoned(state.document.lease):
                 return False
-        found, persistence.document.lease = persistence.document.lease, self._number
+        found, state.document.lease = state.document.lease, self._number
         try:
-            persistence.write()
+            write(state)
         except (SessionConflict, SessionGone):
-            persistence.document.lease = found
-            if theirs is None and persistence.repository.load(persistence.id, persistence.secret) is None:
-                persistence.leave_blocked_id()
+            state.document.lease = found
+            if theirs is None and state.repository.load(state.id, state.secret) is None:
+                state.leave_blocked_id()
             return False
         except BaseException:
-            persistence.document.lease = found  # it must not be saved later, with nobody inside the block
+            state.document.lease = found  # it must not be saved later, with nobody inside the block
             raise
         return True
 
@@ -121,11 +122,11 @@ class Lease:
         return time.monotonic() - self._since > LEASE_SECONDS
 
     def _restore(self) -> None:
-        persistence = self._persistence
-        if persistence.lease != self._number:  # the session was ended inside; what came after is dropped
-            persistence.document, persistence.user = Document(), None
+        state = self._state
+        if state.lease != self._number:  # the session was ended inside; what came after is dropped
+            state.document, state.user = Document(), None
             return
-        secret, persistence.token, persistence.row, persistence.retired = self._identity
-        persistence.take_identity(secret)
-        persistence.user = self._user
-        persistence.document = persistence.repository.codec.decode(self._data)
+        secret, state.token, state.row, state.retired = self._identity
+        state.take_identity(secret)
+        state.user = self._user
+        state.document = state.repository.codec.decode(self._data)

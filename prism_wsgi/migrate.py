@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, NullPool, Table, inspect
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from prism_wsgi.database import make_engine, parse_url, place
@@ -167,10 +167,14 @@ def run() -> None:
         raise
 
 
-def create_index(name: str, table_name: str, columns: list[str]) -> None:
-    """Create an index in a revision, unless a run that was cut off has; MySQL has no IF NOT EXISTS here."""
+def create_index(name: str, table_name: str, columns: list[str], *, where: str | None = None) -> None:
+    """Create an index in a revision, unless a run that was cut off has; MySQL has no IF NOT EXISTS here.
+
+    `where` narrows it to some rows, on the engines that can: SQLite and PostgreSQL.
+    """
     if context.is_offline_mode() or name not in _index_names(table_name):
-        op.create_index(name, table_name, columns)
+        condition = None if where is None else text(where)
+        op.create_index(name, table_name, columns, sqlite_where=condition, postgresql_where=condition)
 
 
 def drop_index(name: str, table_name: str) -> None:

@@ -70,11 +70,10 @@ class Repository:
         Raises SerializationError for data that the cipher cannot open.
         """
         row = self._ask(self.store.load, session_id)
-        if row is None:
-            return None
         # A store may lack a clock of its own, and max_lifetime may have been lowered since the row was written.
-        over = self.capped(row.expires_at, row.created_at) <= self.now()
-        return None if over else self._opened(row, secret)
+        if row is None or self.capped(row.expires_at, row.created_at) <= self.now():
+            return None
+        return self._opened(row, secret)
 
     def save(self, row: StoredSession, secret: str | None = None) -> None:
         """Insert or replace by compare-and-swap."""
@@ -144,7 +143,7 @@ class Repository:
 
     def _touch_interval_of(self, ttl: int) -> float:
         # A session that chose a short lifetime would end while it is used, were it touched as rarely as the others.
-        return self._touch_interval_ms * min(1, ttl / self.ttl)
+        return self._touch_interval_ms if ttl >= self.ttl else self._touch_interval_ms * ttl / self.ttl
 
     def _touch_by_saving(self, row: StoredSession, expires_at: int, secret: str | None) -> bool:
         try:

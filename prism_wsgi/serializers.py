@@ -4,17 +4,17 @@ Never pickle, in either direction: reading a pickle runs whatever was stored (CV
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import chain
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import msgpack
 
 from prism_wsgi.errors import SerializationError
+
+_MomentT = TypeVar("_MomentT", datetime, time)
 
 MAX_DEPTH = 64
 """How many containers may be nested in each other, the session itself included."""
@@ -48,27 +48,22 @@ class TypedSerializer:
         self.check("session", value)
         return _pack(value)
 
+    def dumps_checked(self, value: Mapping[str, Any]) -> bytes:
+        """Return what `dumps` does, in a third of the time, of a session whose every value has passed `check`."""
+        try:
+            return _pack(value)
+        except (ValueError, TypeError, OverflowError):  # read from the store, and never written by `dumps`
+            return self.dumps(value)
+
     def loads(self, data: bytes) -> dict[str, Any]:
         """Return the session that `data` holds. Raises SerializationError for any other bytes."""
         try:
             value = _unpack(data)
-            # Repeated keys, overlong numbers and other second spellings do not survive being written again.
-            canonical = type(value) is dict and _pack(value) == data
-            _check_read(value, data)
-        except _UnstorableError as error:
-            raise SerializationError(f"Stored session data {error}") from None
         except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
             raise SerializationError(f"Stored session data cannot be read: {type(error).__name__}") from None
-        if not canonical:
-            raise SerializationError("Stored session data is not in the canonical form")
-        return cast("dict[str, Any]", value)
-
-    def is_unchanged(self, value: Mapping[str, Any], data: bytes) -> bool:
-        """Tell whether `value` is what `data` holds; seven times as fast as `dumps` on a large session."""
-        try:
-            return _pack(value) == data
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            return False
+        if type(value) is not dict:
+            raise SerializationError(f"Stored session data holds no dict, but a {type(value).__name__}")
+        return value
 
     def check(self, path: str, value: object) -> None:
         """Raise SerializationError when `value` cannot be stored; `path` says where it is to go."""
@@ -153,41 +148,12 @@ def _check_text(text: str) -> None:
             raise _UnstorableError("has text with a lone surrogate, which has no UTF-8 encoding") from None
 
 
-_NESTING = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # headers of maps and arrays, which all of ours are
-_BINARY = b"\xc4\xc5\xc6"
-_NO_SUSPECTS = bytes(set(range(256)) - set(_NESTING + _BINARY))
-_HUGE_FLOAT = re.compile(rb"\xcb[\x7f\xff]")
-
-
-def _check_read(value: object, data: bytes) -> None:
-    """Refuse the few things that msgpack reads and `dumps` does not take: bytes as keys, NaN, deep nesting.
-
-    To check every value would cost as much as reading it; to look for their headers among the bytes, a tenth. Text
-    and numbers may hold the same bytes, which costs time and nothing else.
-    """
-    suspects = data.translate(None, _NO_SUSPECTS)
-    if suspects.translate(None, _NESTING) or _HUGE_FLOAT.search(data):
-        _check(value, 0)
-    elif len(suspects) > MAX_DEPTH:
-        _check_depth(value)
-
-
-def _check_depth(value: object) -> None:
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        elements = chain.from_iterable(one.values() if type(one) is dict else one for one in level)
-        level = [element for element in elements if type(element) in _CONTAINERS]
-        if not level:
-            return
-    raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels")
-
-
 def _pack(value: object) -> bytes:
     return msgpack.packb(value, default=_pack_extension, strict_types=True)  # type: ignore[no-any-return]
 
 
 def _unpack(data: bytes, depth: int = 0) -> Any:
-    # As a number, msgpack's own type for timestamps does not survive being written again: we have never written it.
+    # Timestamps of msgpack's own are never ours; as numbers they are at least something that can be stored.
     return msgpack.unpackb(data, ext_hook=_EXTENSION_HOOKS[depth], strict_map_key=True, timestamp=1)
 
 
@@ -211,6 +177,17 @@ def _unpack_decimal(data: bytes) -> Decimal:
     return value
 
 
+def _pack_moment(value: datetime | date | time) -> bytes:
+    return value.isoformat().encode()
+
+
+def _with_storable_offset(value: _MomentT) -> _MomentT:
+    offset = value.utcoffset()
+    if offset is not None and offset.microseconds:
+        raise ValueError("an offset from UTC that is not whole seconds")
+    return value
+
+
 def _pack_timedelta(value: timedelta) -> bytes:
     return _pack([value.days, value.seconds, value.microseconds])
 
@@ -226,10 +203,14 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
     5: (
         datetime,
         lambda value: value.isoformat().encode(),
-        lambda data, _: datetime.fromisoformat(data.decode()),
+        lambda data, _: _with_storable_offset(datetime.fromisoformat(data.decode())),
     ),
     6: (date, lambda value: value.isoformat().encode(), lambda data, _: date.fromisoformat(data.decode())),
-    7: (time, lambda value: value.isoformat().encode(), lambda data, _: time.fromisoformat(data.decode())),
+    7: (
+        time,
+        lambda value: value.isoformat().encode(),
+        lambda data, _: _with_storable_offset(time.fromisoformat(data.decode())),
+    ),
     8: (timedelta, _pack_timedelta, lambda data, depth: timedelta(*_unpack(data, depth))),
     9: (UUID, lambda value: value.bytes, lambda data, _: UUID(bytes=data)),
     10: (Decimal, lambda value: str(value).encode(), lambda data, _: _unpack_decimal(data)),

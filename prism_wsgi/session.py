@@ -5,7 +5,6 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum, auto
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +14,10 @@ from prism_wsgi.document import Codec, Document
 from prism_wsgi.errors import ResponseStarted
 from prism_wsgi.events import EventLog
 from prism_wsgi.lease import Lease
-from prism_wsgi.persistence import Persistence, Phase
 from prism_wsgi.repository import Repository
+from prism_wsgi.saving import commit
 from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.state import DETACHED, GONE, NEW, OPEN, UNREAD, SessionState
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 
@@ -40,29 +40,26 @@ class Session(MutableMapping[str, Any]):
     Any access may raise StoreUnavailable. A session made without arguments lives by itself.
     """
 
-    __slots__ = ("__weakref__", "_accessed", "_lent", "_persistence", "_stage", "_written")
+    __slots__ = ("__weakref__", "_state")
 
-    def __init__(self, persistence: Persistence | None = None) -> None:
-        self._persistence = persistence or Persistence(_standalone_repository(), None)
-        self._stage = Stage.OPEN
-        self._accessed = False
-        self._written = False
-        self._lent = False
+    def __init__(self, state: SessionState | None = None) -> None:
+        self._state = state or SessionState(_standalone_repository(), None)
 
     # The mapping
 
     def __getitem__(self, key: str) -> Any:
         value = self._read()[key]
         if type(value) not in _IMMUTABLE:
-            self._lent = True
+            self._state.lent = True
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         values = self._begin_write()
-        self._persistence.repository.codec.check(key, value)
+        state = self._state
+        state.repository.codec.check(key, value)
         values[key] = value
         if type(value) not in _IMMUTABLE:
-            self._lent = True  # the application still has it
+            state.lent = True  # the application still has it
         self._end_write()
 
     def __delitem__(self, key: str) -> None:
@@ -80,7 +77,13 @@ class Session(MutableMapping[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
-        return self[key] if key in self._read() else default
+        values = self._read()
+        if key not in values:
+            return default
+        value = values[key]
+        if type(value) not in _IMMUTABLE:
+            self._state.lent = True
+        return value
 
     def clear(self) -> None:
         """Remove every key. The session stays, and so does who is logged in."""
@@ -95,14 +98,14 @@ class Session(MutableMapping[str, Any]):
     @property
     def id(self) -> str:
         """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
-        self._accessed = True  # the cookie decides it, so the response depends on the cookie
-        return self._persistence.id
+        self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
+        return self._state.id
 
     @property
     def is_new(self) -> bool:
         """Whether nothing was stored for this visitor when the session was first looked at."""
         self._read()
-        return self._persistence.is_new
+        return self._state.is_new
 
     @property
     def new(self) -> bool:
@@ -112,76 +115,76 @@ class Session(MutableMapping[str, Any]):
     @property
     def accessed(self) -> bool:
         """Whether the application has looked at the session."""
-        return self._accessed
+        return self._state.accessed
 
     @property
     def modified(self) -> bool:
         """Whether there are changes, nested ones included, that have not been saved."""
-        return (self._written or self._lent) and self._persistence.is_changed()
+        return self._state.is_changed()
 
     @property
     def created_at(self) -> datetime:
         """When the session began, in UTC; `regenerate()` does not change it."""
         self._read()
-        return _utc(self._persistence.created_at)
+        return _utc(self._state.created_at)
 
     @property
     def created(self) -> int:
         """When the session began, in Unix seconds, as Pyramid's `ISession` has it."""
         self._read()
-        return self._persistence.created_at // 1000
+        return self._state.created_at // 1000
 
     @property
     def expires_at(self) -> datetime:
         """When the session ends unless there is more activity, in UTC."""
         self._read()
-        return _utc(self._persistence.expires_at)
+        return _utc(self._state.expires_at)
 
     @property
     def user(self) -> str | None:
         """Who is logged in, as given to `login()`."""
         self._read()
-        return self._persistence.user
+        return self._state.user
 
     @property
     def client(self) -> Client | None:
         """The device that used the session last, as it was last recorded; None unless `record_client` is set."""
         self._read()
-        return self._persistence.document.client
+        return self._state.document.client
 
     def client_of(self, stored: StoredSession) -> Client | None:
         """Return the device that last used another session, from `store.find(user=session.user)` for example.
 
         None when it was not recorded, or is encrypted with that session's own cookie.
         """
-        return self._persistence.repository.client_of(stored)
+        return self._state.repository.client_of(stored)
 
     @property
     def ttl(self) -> int:
         """The idle lifetime of this session in seconds. Set it (whole seconds or a timedelta) to differ."""
         self._read()
-        return self._persistence.ttl
+        return self._state.ttl
 
     @ttl.setter
     def ttl(self, value: int | timedelta) -> None:
         seconds = settings.lifetime("ttl", value)
         self._begin_write()
-        default = self._persistence.repository.ttl
-        self._persistence.document.ttl = None if seconds == default else seconds
+        default = self._state.repository.ttl
+        self._state.document.ttl = None if seconds == default else seconds
         self._end_write()
 
     @property
     def persistent(self) -> bool:
         """Whether the cookie outlives the browser's session. Set it for "remember me"."""
         self._read()
-        return self._persistence.persistent
+        return self._state.persistent
 
     @persistent.setter
     def persistent(self, value: bool) -> None:
         settings.flag("persistent", value)
         self._begin_write()
-        default = self._persistence.repository.persistent
-        self._persistence.document.persistent = None if value == default else value
+        default = self._state.repository.persistent
+        self._state.document.persistent = None if value == default else value
         self._end_write()
 
     # Life cycle
@@ -193,14 +196,14 @@ class Session(MutableMapping[str, Any]):
         Raises ResponseStarted when the headers, and with them the cookie, have been sent.
         """
         self._read()
-        if self._stage is not Stage.OPEN:
+        if self._state.stage is not OPEN:
             raise ResponseStarted(
                 "The session cannot get a new id: the response's headers have been sent, and its cookie with them. "
                 "Do it before the first part of the body"
             )
-        if self._persistence.phase is not Phase.GONE:
-            self._persistence.regenerate()
-        self._written = True
+        if self._state.phase is not GONE:
+            self._state.regenerate()
+        self._state.written = True
 
     def login(self, user: str) -> None:
         """Record who the session belongs to, under a new id and with a new CSRF token.
@@ -210,8 +213,8 @@ class Session(MutableMapping[str, Any]):
         """
         _check_user(user)
         self.regenerate()
-        self._persistence.document.values.pop(_CSRF_KEY, None)
-        self._persistence.user = user
+        self._state.document.values.pop(_CSRF_KEY, None)
+        self._state.user = user
 
     def logout(self) -> None:
         """End the session; the same as `destroy()`."""
@@ -224,11 +227,11 @@ class Session(MutableMapping[str, Any]):
         new session under a new id. Raises StoreUnavailable; the response is then an error, whatever else
         the application does, because the session has not ended.
         """
-        self._accessed = True
-        if self._persistence.phase is not Phase.GONE:
-            self._persistence.destroy()
-        self._persistence.document = Document()
-        self._written = self._lent = False
+        self._state.accessed = True
+        if self._state.phase is not GONE:
+            self._state.destroy()
+        self._state.document = Document()
+        self._state.written = self._state.lent = False
 
     def invalidate(self) -> None:
         """End the session; Pyramid's name for `destroy()`."""
@@ -254,10 +257,10 @@ class Session(MutableMapping[str, Any]):
         StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
         self._begin_write()
-        if self._persistence.lease:
+        if self._state.lease:
             yield self
             return
-        lease = Lease(self._persistence)
+        lease = Lease(self._state)
         lease.acquire()
         try:
             yield self
@@ -293,37 +296,16 @@ class Session(MutableMapping[str, Any]):
         self[_CSRF_KEY] = token
         return token
 
-    # For the middleware
-
-    def _commit(self) -> None:
-        """Save what changed, or record activity when that is due."""
-        persistence = self._persistence
-        if persistence.phase is Phase.GONE:
-            if self._written:
-                persistence.report_dropped_write()
-        elif persistence.phase is not Phase.UNREAD:
-            if self.modified:
-                persistence.save()
-            elif persistence.phase is Phase.STORED and persistence.is_touch_due():
-                persistence.touch()
-        self._written = False  # what was lent may change while the body is sent
-
-    def _roll_back(self) -> None:
-        """Forget what has not been saved."""
-        if self._written or self._lent:
-            self._persistence.roll_back()
-            self._written = self._lent = False
-
     def _read(self) -> dict[str, Any]:
-        self._accessed = True
-        if self._persistence.phase is Phase.UNREAD:
-            self._persistence.load()
-        return self._persistence.document.values
+        self._state.accessed = True
+        if self._state.phase is UNREAD:
+            self._state.load()
+        return self._state.document.values
 
     def _begin_write(self) -> dict[str, Any]:
         values = self._read()
-        persistence = self._persistence
-        if self._stage is not Stage.OPEN and persistence.phase is Phase.NEW and not persistence.reachable:
+        state = self._state
+        if self._state.stage is not OPEN and state.phase is NEW and not state.reachable:
             raise ResponseStarted(
                 "The session is new and the response's headers have been sent without its cookie, so what is "
                 "stored now could never be read again. Write to the session before the first part of the body"
@@ -331,20 +313,9 @@ class Session(MutableMapping[str, Any]):
         return values
 
     def _end_write(self) -> None:
-        self._written = True
-        if self._stage is Stage.DETACHED:
-            self._commit()
-
-
-class Stage(Enum):
-    """How far the response is, which decides when changes are saved."""
-
-    OPEN = auto()
-    """Not started: changes are saved before it starts."""
-    STREAMING = auto()
-    """The headers are out: changes are saved when the server closes the response."""
-    DETACHED = auto()
-    """The server has the application's own body, so that nobody will close the response: at once."""
+        self._state.written = True
+        if self._state.stage is DETACHED:
+            commit(self._state)
 
 
 def _standalone_repository() -> Repository:

@@ -4,12 +4,12 @@ A secret lives in the cookie only. The id made from it is what everything else s
 cookie can be made from an id: a stolen database or log opens no session (CVE-2019-16782).
 """
 
-import hashlib
 import hmac
 import re
 import secrets
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 from prism_wsgi.keys import expand, extract
@@ -50,7 +50,7 @@ def new_secret(now: int) -> str:
 def session_id(secret: str) -> str:
     """Return the id of the session that `secret` opens: its time, then SHA-256 of the secret, in hex."""
     text = secret.encode("ascii")
-    return _time_bytes(text).hex() + hashlib.sha256(text).hexdigest()[: 2 * RANDOM_BYTES]
+    return _time_bytes(text).hex() + sha256(text).hexdigest()[: 2 * RANDOM_BYTES]
 
 
 def issued_at(secret: str) -> int:
@@ -123,6 +123,8 @@ class Signer:
 
 def _read_claims(claims: str, *, outdated_key: bool) -> Token:
     rest = claims[SECRET_LENGTH + 1 :]
+    if rest.isdigit():
+        return Token(claims[:SECRET_LENGTH], int(rest), None, None, outdated_key)
     refreshed, _, ttl = rest.rstrip("ps").partition("+")
     persistent = _KEPT_BACK.get(rest[-1])
     return Token(claims[:SECRET_LENGTH], int(refreshed), int(ttl) if ttl else None, persistent, outdated_key)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_wsgi import middleware, persistence, tokens
+from prism_wsgi import exchange, middleware, state, tokens
 from prism_wsgi.document import Codec, Document
 from prism_wsgi.errors import InsecureSecretWarning, PrismError
+from prism_wsgi.session import Session
 from prism_wsgi.tokens import Signer
 
 SHORTEST = 16  # characters: shorter texts are found by chance
@@ -98,24 +99,25 @@ def _hide_all(canary: Canary, replace: Callable[..., None]) -> None:
         canary.hide(secrets)
         begin(self, [*secrets], cookie_name)
 
-    def encode_and_hide(self: Codec, document: Document) -> bytes:
+    def encode_and_hide(self: Codec, document: Document, **checked: bool) -> bytes:
         canary.hide(document.values)
-        return encode(self, document)
+        return encode(self, document, **checked)
 
-    replace(persistence, "new_secret", new_secret)
+    replace(state, "new_secret", new_secret)
     replace(Signer, "sign", sign_and_hide)
     replace(Signer, "__init__", begin_and_hide)
     replace(Codec, "encode", encode_and_hide)
 
 
 def _hear_all(canary: Canary, replace: Callable[..., None]) -> None:
-    answer, call, warn = middleware._Answer.before_headers, middleware.SessionMiddleware.__call__, warnings.warn
+    answer, call, warn = exchange.Exchange._settle, middleware.SessionMiddleware.__call__, warnings.warn
 
-    def hear_objects(self: Any, status: int, headers: Any) -> Any:
-        held, accessed = self._persistence, self._session.accessed
-        shown = (held, held.token, held.row, held.__dict__.get("document"), held.repository, self._session)
-        canary.hear(" ".join(f"{one!r} {one}" for one in (*shown, self._middleware)))
-        self._session._accessed = accessed  # to print a session is to use it
+    def hear_objects(self: Any, status: str, headers: Any) -> Any:
+        held = self._state
+        accessed = held.accessed
+        shown = (held, held.token, held.row, held.__dict__.get("document"), held.repository, Session(held))
+        canary.hear(" ".join(f"{one!r} {one}" for one in (*shown, self._terms)))
+        held.accessed = accessed  # to print a session is to use it
         return answer(self, status, headers)
 
     def hear_errors(self: Any, environ: Any, start_response: Any) -> Any:
@@ -132,6 +134,6 @@ def _hear_all(canary: Canary, replace: Callable[..., None]) -> None:
             canary.hear(str(message))
         warn(message, category, stacklevel + 1, source, **more)  # this function is one level more
 
-    replace(middleware._Answer, "before_headers", hear_objects)
+    replace(exchange.Exchange, "_settle", hear_objects)
     replace(middleware.SessionMiddleware, "__call__", hear_errors)
     replace(warnings, "warn", hear_warning)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from visitors import Action, Browser, Visit, application, count, put
 
-from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware, document, persistence
+from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware, document, saving
 from prism_wsgi.testing import FlakyStore, ManualClock, Steps, every_interleaving
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
@@ -165,7 +165,7 @@ def test_writer_does_not_sleep_between_looking_again_and_saving(monkeypatch: pyt
     store = FlakyStore(MemoryStore())
     browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False))
     browser.do(put("kept", 1))
-    monkeypatch.setattr(persistence, "pause", lambda attempt: store.calls.append("pause"))
+    monkeypatch.setattr(saving, "pause", lambda attempt: store.calls.append("pause"))
     store.heal()
     store.fail(verb="save", error=SessionConflict("injected"), times=2)
     browser.do(put("x", 1))

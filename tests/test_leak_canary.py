@@ -11,7 +11,7 @@ from visitors import Browser, application, put
 from prism_wsgi import SessionMiddleware, StoredSession, StoreUnavailable
 from prism_wsgi.document import Document
 from prism_wsgi.errors import InsecureSecretWarning
-from prism_wsgi.persistence import Persistence
+from prism_wsgi.state import SessionState
 
 KEY = "canary-key-Zx81Zx81-0123456789-abcdef"
 DATA = "canary-data-Qw42Qw42-0123456789"
@@ -74,10 +74,10 @@ def test_a_leak_into_a_warning_is_found(leaked: str, canary: Canary) -> None:
 def test_a_leak_into_the_cause_of_an_error_is_found(
     leaked: str, browser: Browser, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(self: Persistence) -> bool:
+    def save(state: SessionState, data: bytes | None = None) -> bool:
         raise StoreUnavailable("the store failed") from ValueError(f"INSERT ... ({leaked})")
 
-    monkeypatch.setattr(Persistence, "save", save)
+    monkeypatch.setattr("prism_wsgi.saving.save", save)
     monkeypatch.setattr("prism_wsgi.exchange.Exchange.recover", lambda self, error: (_ for _ in ()).throw(error))
     with pytest.raises(StoreUnavailable):
         browser.do(put("other", 1))
@@ -87,7 +87,7 @@ def test_a_leak_into_the_cause_of_an_error_is_found(
 def test_a_leak_into_what_an_object_prints_is_found(
     leaked: str, browser: Browser, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Persistence, "__repr__", lambda self: f"<Persistence {leaked}>")
+    monkeypatch.setattr(SessionState, "__repr__", lambda self: f"<SessionState {leaked}>")
     browser.do(put("other", 1))
     assert found(canary)
 

@@ -7,7 +7,7 @@ down_revision = "0001"
 
 
 def upgrade(table_name: str) -> None:
-    migrate.create_index(f"ix_{table_name}_user_id", table_name, ["user_id"])
+    migrate.create_index(f"ix_{table_name}_user_id", table_name, ["user_id"], where="user_id IS NOT NULL")
 
 
 def downgrade(table_name: str) -> None:

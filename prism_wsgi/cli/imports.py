@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from functools import partial
 from json import dumps
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -76,49 +75,56 @@ def imports() -> None:
     """
 
 
-from_option = option(
-    "--from",
-    "source",
-    envvar="PRISM_IMPORT_FROM",
-    required=True,
-    help="The other package's database; a URL like --url.",
-)
-table_option = partial(
-    option, "--table", show_default=True, help="The other package's table, perhaps with its schema: web.sessions."
-)
-user_key_option = partial(
-    option,
-    "--user-key",
-    show_default=True,
-    help="The key under which a session has who is logged in, who becomes `session.user`.",
-)
-max_size_option = option(
-    "--max-size",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAX_SIZE,
-    show_default=True,
-    help="The largest session to import, in bytes; the max_size of your SessionMiddleware.",
-)
-dry_run_option = option("--dry-run", is_flag=True, help="Say what would be imported; store nothing.")
-progress_option = option(
-    "--progress/--no-progress",
-    "show_progress",
-    default=None,
-    help="Say each second on standard error how far it is.  [default: if that is a terminal]",
-)
+def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _CommandT]:
+    """Add the options that each import has; the other package's table and user have names of their own."""
 
+    def add(command: _CommandT) -> _CommandT:
+        for one in reversed(
+            (
+                store_options,
+                option(
+                    "--from",
+                    "source",
+                    envvar="PRISM_IMPORT_FROM",
+                    required=True,
+                    help="The other package's database; a URL like --url.",
+                ),
+                option(
+                    "--table", default=table, show_default=True, help="Its table, perhaps with a schema: web.name."
+                ),
+                option(
+                    "--user-key",
+                    default=user_key,
+                    show_default=user_key is not None,
+                    help="The key under which sessions have who is logged in, for `sessions list --user`.",
+                ),
+                option(
+                    "--max-size",
+                    type=click.IntRange(min=1),
+                    default=DEFAULT_MAX_SIZE,
+                    show_default=True,
+                    help="The largest session to import, in bytes; the max_size of your SessionMiddleware.",
+                ),
+                option("--dry-run", is_flag=True, help="Say what would be imported; store nothing."),
+                json_option,
+                option(
+                    "--progress/--no-progress",
+                    "show_progress",
+                    default=None,
+                    help="Say each second on standard error how far it is.  [default: if that is a terminal]",
+                ),
+            )
+        ):
+            command = one(command)
+        return command
 
-def import_options(command: _CommandT) -> _CommandT:
-    """Add the options that each import has in the same way."""
-    return store_options(from_option(max_size_option(dry_run_option(json_option(progress_option(command))))))
+    return add
 
 
 @imports.command
 @option("--secret-key", envvar="DJANGO_SECRET_KEY", required=True, help="Django's SECRET_KEY.")
 @option("--secret-key-fallback", multiple=True, help="One of SECRET_KEY_FALLBACKS; can be given again.")
-@table_option(default="django_session")
-@user_key_option(default="_auth_user_id")
-@import_options
+@import_options("django_session", "_auth_user_id")
 def django(secret_key: str, secret_key_fallback: tuple[str, ...], **common: Unpack[ImportOptions]) -> None:
     """Import from Django's database-backed sessions, stored as JSON."""
     _import(DjangoPeer([secret_key, *secret_key_fallback]), **common)
@@ -126,9 +132,7 @@ def django(secret_key: str, secret_key_fallback: tuple[str, ...], **common: Unpa
 
 @imports.command("flask-session")
 @option("--key-prefix", default="session:", show_default=True, help="Flask-Session's SESSION_KEY_PREFIX.")
-@table_option(default="sessions")
-@user_key_option(default="_user_id")
-@import_options
+@import_options("sessions", "_user_id")
 def flask_session(key_prefix: str, **common: Unpack[ImportOptions]) -> None:
     """Import from Flask-Session's SQLAlchemy sessions, stored as msgpack or JSON."""
     _import(FlaskSessionPeer(key_prefix), **common)
@@ -140,9 +144,7 @@ def flask_session(key_prefix: str, **common: Unpack[ImportOptions]) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Beaker's session.timeout in seconds. Without one, sessions wait 30 days for their visitors.",
 )
-@table_option(default="beaker_cache")
-@user_key_option()
-@import_options
+@import_options("beaker_cache", None)
 def beaker(timeout: float | None, **common: Unpack[ImportOptions]) -> None:
     """Import from Beaker's ext:database sessions with data_serializer = json."""
     _import(BeakerPeer(timeout), **common)

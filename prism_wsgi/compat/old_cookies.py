@@ -24,7 +24,7 @@ from prism_wsgi.http import get_session, service_unavailable
 from prism_wsgi.integrations.options import around
 from prism_wsgi.middleware import SessionMiddleware
 from prism_wsgi.stores.base import ReplacingStore, StoredSession
-from prism_wsgi.tokens import TIME_BYTES, Token, session_id
+from prism_wsgi.tokens import TIME_BYTES, session_id
 
 JOIN_MS = 300_000
 """How long an old cookie still leads to the session it was exchanged for: the answer with the new cookie may be lost,
@@ -141,12 +141,11 @@ class OldCookieMiddleware:
 
         It was renewed so long ago that this request renews it: the middleware then sets it, where it may.
         """
-        sessions, ttl = self._sessions, self._sessions.repository.ttl
-        token = Token(secret, sessions.repository.now() // 1000 - ttl + 1)
-        pair, _, _ = sessions.signed_cookie(token, 0).partition(";")
+        sessions, repository = self._sessions, self._sessions.repository
+        value = sessions.session_cookie.signer.sign(secret, repository.now() // 1000 - repository.ttl + 1)
         name = f"{sessions.cookie.name}="
         others = [one for one in header.split(";") if not one.strip(" \t").startswith(name)]
-        return ";".join([*others, f" {pair}"]).strip()
+        return ";".join([*others, f" {name}{value}"]).strip()
 
     def _deleting_old_cookie(self, start_response: StartResponse) -> StartResponse:
         def delete_with_answer(status: str, headers: Headers, *exc_info: Any) -> Any:

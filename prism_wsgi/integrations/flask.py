@@ -46,16 +46,16 @@ class FlaskSession(Session):
         if value:
             self.changed()
         else:
-            self._roll_back()
+            self._state.roll_back()
 
     @property
     def accessed(self) -> bool:
         """Whether the application has looked at the session. Flask sets it when `flask.session` is used."""
-        return self._accessed
+        return self._state.accessed
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        self._accessed = bool(value)
+        self._state.accessed = bool(value)
 
     def clear(self) -> None:
         """End the session: delete it, as `destroy()` does.

@@ -78,6 +78,6 @@ def _forget_failed_attempts(config: Any, environ_key: str) -> None:
     def forget(event: Any) -> None:
         session = event.environ.get(environ_key)
         if isinstance(session, Session):
-            session._roll_back()
+            session._state.roll_back()
 
     config.add_subscriber(forget, "pyramid_retry.IBeforeRetry")

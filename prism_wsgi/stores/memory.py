@@ -54,18 +54,20 @@ class MemoryStore:
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return a copy of the session, or None when it is unknown or expired."""
+        now = self._now()
         with self._lock:
-            session = self._live(session_id)
-            if session is None:
+            session = self._sessions.get(session_id)
+            if session is None or session.is_expired(now):
                 return None
             self._sessions.move_to_end(session_id)
             return _copy(session)
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
+        now = self._now()
         with self._lock:
-            self._check_version(session)
-            self._put(session)
+            self._check_version(session, now)
+            self._put(session, now)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there, or where it has moved."""
@@ -77,21 +79,23 @@ class MemoryStore:
 
     def touch(self, session_id: str, expires_at: int) -> bool:
         """Move the expiry to `expires_at`, never back; False when the session is gone."""
+        now = self._now()
         with self._lock:
-            session = self._live(session_id)
-            if session is None or session.superseded:
+            session = self._sessions.get(session_id)
+            if session is None or session.is_expired(now) or session.superseded:
                 return False
             self._sessions.move_to_end(session_id)
-            self._set_expiry(session, max(session.expires_at, expires_at))
+            self._set_expiry(session, max(session.expires_at, expires_at), now)
             return True
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither."""
+        now = self._now()
         with self._lock:
-            self._check_version(old)
-            self._check_version(new)
-            self._put(old)
-            self._put(new)
+            self._check_version(old, now)
+            self._check_version(new, now)
+            self._put(old, now)
+            self._put(new, now)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms)."""
@@ -155,39 +159,35 @@ class MemoryStore:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _live(self, session_id: str) -> StoredSession | None:
-        session = self._sessions.get(session_id)
-        return None if session is None or session.is_expired(self._now()) else session
-
-    def _check_version(self, session: StoredSession) -> None:
+    def _check_version(self, session: StoredSession, now: int) -> None:
         if session.version == 0:
             if session.id in self._sessions:
                 raise SessionExists(f"Session {session.id} is already stored")
             return
-        stored = self._live(session.id)
-        if stored is None:
+        stored = self._sessions.get(session.id)
+        if stored is None or stored.is_expired(now):
             raise SessionGone(f"Session {session.id} is not stored")
         if stored.version != session.version:
             raise SessionConflict(f"Session {session.id} has been saved by another request")
 
-    def _put(self, session: StoredSession) -> None:
+    def _put(self, session: StoredSession, now: int) -> None:
         if session.id not in self._sessions and len(self._sessions) >= self._max_sessions:
-            self._evict()
+            self._evict(now)
         kept = _copy(session)
         kept.version += 1
         self._sessions[kept.id] = kept
         self._sessions.move_to_end(kept.id)
-        self._set_expiry(kept, kept.expires_at)
+        self._set_expiry(kept, kept.expires_at, now)
 
-    def _set_expiry(self, session: StoredSession, expires_at: int) -> None:
-        session.expires_at = min(expires_at, self._now() + self._ttl_ms)
+    def _set_expiry(self, session: StoredSession, expires_at: int, now: int) -> None:
+        session.expires_at = min(expires_at, now + self._ttl_ms)
         heapq.heappush(self._expiries, (session.expires_at, session.id))
         if len(self._expiries) > 2 * len(self._sessions) + 64:
             self._expiries = [(one.expires_at, one.id) for one in self._sessions.values()]
             heapq.heapify(self._expiries)
 
-    def _evict(self) -> None:
-        if not self._drop_expired(self._now()):
+    def _evict(self, now: int) -> None:
+        if not self._drop_expired(now):
             self._sessions.popitem(last=False)
 
     def _expired(self, before: int) -> list[int]:

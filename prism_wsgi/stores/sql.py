@@ -7,16 +7,18 @@ kept open: about the cost of the raw driver, where Core's own execute costs 2.2 
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import (
     URL,
+    ColumnElement,
     Engine,
     Table,
     bindparam,
     delete,
     insert,
+    literal_column,
     select,
     update,
 )
@@ -127,37 +129,32 @@ class SQLAlchemyStore:
         key = key_of(session_id)
         if key is None:
             return None
-        session = self._run(lambda cursor: self._select(cursor, session_id, key))
+        session = self._run(self._select, session_id, key)
         return None if session is None or session.is_expired(self._now()) else session
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        self._run(lambda cursor: self._save(cursor, session), is_done=lambda: self._is_saved(session))
+        self._run(self._save, session, is_done=self._is_saved)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there, or where it has moved."""
         key = key_of(session_id)
-        left = None if key is None else self._run(lambda cursor: self._end(cursor, session_id, key))
+        left = None if key is None else self._run(self._end, session_id, key)
         if left is None:
             return
         if left.moved_to is not None:
             self.destroy(left.moved_to)
         # The marker last: as long as it stands, a failure above can be made good.
-        self._run(lambda cursor: self._statements.delete.run(cursor, p_id=key))
+        self._run(self._statements.delete.run, {"p_id": key})
 
     def touch(self, session_id: str, expires_at: int) -> bool:
         """Move the expiry to `expires_at`, never back; False when the session is gone."""
         key = key_of(session_id)
-        return key is not None and bool(self._run(lambda cursor: self._touch(cursor, session_id, key, expires_at)))
+        return key is not None and bool(self._run(self._touch, session_id, key, expires_at))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither, in one transaction."""
-
-        def save_both(cursor: DBAPICursor) -> None:
-            self._save(cursor, old)
-            self._save(cursor, new)
-
-        self._run(save_both, in_transaction=True, is_done=lambda: self._is_saved(new))
+        self._run(self._save_both, old, new, in_transaction=True, is_done=self._are_saved)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
@@ -212,7 +209,7 @@ class SQLAlchemyStore:
     # The statements of the hot verbs, on the driver's cursor
 
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
-        self._statements.select.run(cursor, p_id=key)
+        self._statements.select.run(cursor, {"p_id": key})
         rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
         return stored_session(session_id, rows[0]) if rows else None
 
@@ -220,7 +217,7 @@ class SQLAlchemyStore:
         key = key_of(session.id)
         if key is None:
             raise ValueError(f"A session's id is {ID_LENGTH} lower-case hex digits")
-        values = {
+        values: dict[str, object] = {
             "p_id": key,
             "p_data": session.data,
             "p_user": session.user,
@@ -229,10 +226,15 @@ class SQLAlchemyStore:
             "p_superseded": session.superseded,
         }
         if session.version == 0:
-            self._statements.insert.run(cursor, **values, p_created=session.created_at)
+            values["p_created"] = session.created_at
+            self._statements.insert.run(cursor, values)
             return
-        statement = self._statements.update
-        if statement.run(cursor, **values, p_version=session.version, p_now=self._now()) == 1:
+        values["p_version"] = session.version
+        values["p_now"] = self._now()
+        lean, full = self._statements.lean_update, self._statements.update
+        if lean is not None and not session.superseded and lean.run(cursor, values) == 1:
+            return
+        if full.run(cursor, values) == 1:
             return
         stored = self._select(cursor, session.id, key)
         if stored is None or stored.is_expired(self._now()):
@@ -241,17 +243,27 @@ class SQLAlchemyStore:
 
     def _touch(self, cursor: DBAPICursor, session_id: str, key: bytes, expires_at: int) -> bool:
         bucket = sweep_bucket(expires_at)
-        statement = self._statements.touch
-        if statement.run(cursor, p_id=key, p_expires=expires_at, p_bucket=bucket, p_now=self._now()) == 1:
+        values = {"p_id": key, "p_expires": expires_at, "p_bucket": bucket, "p_now": self._now()}
+        lean, full = self._statements.lean_touch, self._statements.touch
+        if lean is not None and lean.run(cursor, values) == 1:
+            return True
+        if full.run(cursor, values) == 1:
             return True
         # Nothing moved: either the session is gone, or it already lives longer.
         stored = self._select(cursor, session_id, key)
         return stored is not None and not stored.superseded and not stored.is_expired(self._now())
 
+    def _save_both(self, cursor: DBAPICursor, old: StoredSession, new: StoredSession) -> None:
+        self._save(cursor, old)
+        self._save(cursor, new)
+
+    def _are_saved(self, _: StoredSession, new: StoredSession) -> bool:
+        return self._is_saved(new)  # or neither
+
     def _end(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         """Delete the session unless a marker stands in its place; return what is left."""
         # Where a DELETE of whatever stands there has met a marker, nobody knows any more where the session went.
-        if self._statements.end.run(cursor, p_id=key) == 1:
+        if self._statements.end.run(cursor, {"p_id": key}) == 1:
             return None
         return self._select(cursor, session_id, key)
 
@@ -264,12 +276,12 @@ class SQLAlchemyStore:
 
     def _run(
         self,
-        work: Callable[[DBAPICursor], _ResultT],
-        *,
+        work: Callable[..., _ResultT],
+        *arguments: Any,
         in_transaction: bool = False,
-        is_done: Callable[[], bool] | None = None,
+        is_done: Callable[..., bool] | None = None,
     ) -> _ResultT | None:
-        """Do `work` on a cursor, again after failures that allow it.
+        """Do `work` on a cursor with these arguments, again after failures that allow it.
 
         `is_done` tells, after the connection broke, whether the work took effect all the same; without it the
         work can be repeated without harm.
@@ -278,7 +290,9 @@ class SQLAlchemyStore:
         for attempt in range(MAX_ATTEMPTS):
             connection = self._connect()
             try:
-                return self._work(connection, work, in_transaction)
+                if connection.is_autocommit and not in_transaction:
+                    return work(connection.cursor, *arguments)
+                return self._in_transaction(connection, work, *arguments)
             except self._driver_error as error:
                 failure = classify(self.engine.dialect, error, connection.pooled.dbapi_connection)
                 if failure in (Failure.LOST, Failure.READ_ONLY):
@@ -295,7 +309,7 @@ class SQLAlchemyStore:
                 raise
             finally:
                 self._connections.release(connection)
-            if failure is Failure.LOST and is_done is not None and is_done():
+            if failure is Failure.LOST and is_done is not None and is_done(*arguments):
                 return None
             if time.monotonic() > deadline:
                 break
@@ -316,15 +330,11 @@ class SQLAlchemyStore:
                 if os.getpid() != self._process:
                     self.after_fork()
 
-    def _work(
-        self, connection: Connection, work: Callable[[DBAPICursor], _ResultT], in_transaction: bool
-    ) -> _ResultT:
-        if connection.is_autocommit and not in_transaction:
-            return work(connection.cursor)
+    def _in_transaction(self, connection: Connection, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         try:
             if connection.is_autocommit:
                 connection.cursor.execute(self._begin)
-            result = work(connection.cursor)
+            result = work(connection.cursor, *arguments)
             connection.pooled.commit()
         except BaseException:
             try:
@@ -393,32 +403,36 @@ class _Statements:
         columns = table.c
         has_id = columns.id == bindparam("p_id")
         is_live = columns.expires_at > bindparam("p_now")
-        written: dict[str, Any] = {
-            "data": bindparam("p_data"),
-            "user_id": bindparam("p_user"),
-            "expires_at": bindparam("p_expires"),
-            "sweep_bucket": bindparam("p_bucket"),
-            "superseded": bindparam("p_superseded"),
-        }
+        one: ColumnElement[int] = literal_column("1")
+        moved: dict[str, Any] = {"expires_at": bindparam("p_expires")}
+        indexed: dict[str, Any] = {"sweep_bucket": bindparam("p_bucket")}
+        saved = {"data": bindparam("p_data"), **moved}
+        named = {"user_id": bindparam("p_user"), "superseded": bindparam("p_superseded"), **indexed}
+        born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
         self.select = _Compiled(select(*loaded_columns(table)).where(has_id), engine)
-        self.insert = _Compiled(
-            insert(table).values(id=bindparam("p_id"), version=1, created_at=bindparam("p_created"), **written),
-            engine,
-        )
-        self.update = _Compiled(
-            update(table)
-            .values(version=columns.version + 1, **written)
-            .where(has_id, columns.version == bindparam("p_version"), is_live),
-            engine,
-        )
-        self.touch = _Compiled(
-            update(table)
-            .values(expires_at=bindparam("p_expires"), sweep_bucket=bindparam("p_bucket"))
-            .where(has_id, is_live, columns.expires_at < bindparam("p_expires"), columns.superseded.is_(False)),
-            engine,
-        )
+        self.insert = _Compiled(insert(table).values(**born, **saved, **named), engine)
         self.end = _Compiled(delete(table).where(has_id, columns.superseded.is_(False)), engine)
         self.delete = _Compiled(delete(table).where(has_id), engine)
+        update_version = (
+            update(table)
+            .values(version=columns.version + one, **saved)
+            .where(has_id, is_live, columns.version == bindparam("p_version"))
+        )
+        move = (
+            update(table)
+            .values(**moved)
+            .where(has_id, is_live, columns.expires_at < bindparam("p_expires"), columns.superseded.is_(False))
+        )
+        self.update = _Compiled(update_version.values(**named), engine)
+        self.touch = _Compiled(move.values(**indexed), engine)
+        self.lean_update: _Compiled | None = None
+        self.lean_touch: _Compiled | None = None
+        if engine.dialect.name == "sqlite":
+            # It writes each index of a column in SET anew, whether or not the value differs: 32 µs instead of 14. So
+            # it is asked first to leave them alone, which suits all but one save in an hour.
+            same = [columns[name].is_not_distinct_from(value) for name, value in named.items()]
+            self.lean_update = _Compiled(update_version.where(*same), engine)
+            self.lean_touch = _Compiled(move.where(columns.sweep_bucket == bindparam("p_bucket")), engine)
 
 
 class _Compiled:
@@ -429,10 +443,8 @@ class _Compiled:
         assert isinstance(compiled, SQLCompiler)
         self._sql = str(compiled)
         self._order = compiled.positiontup
-        self._constants = {name: value for name, value in compiled.params.items() if not name.startswith("p_")}
 
-    def run(self, cursor: DBAPICursor, **values: object) -> int:
+    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> int:
         """Execute with these values and return how many rows it matched."""
-        values |= self._constants
         cursor.execute(self._sql, values if self._order is None else [values[name] for name in self._order])
         return cursor.rowcount

@@ -5,7 +5,7 @@ import logging
 import pytest
 from browsing import Clock, Site, WatchedStore, read, write
 
-from prism_wsgi import MemoryStore, Session, StoredSession, lease, persistence, tokens
+from prism_wsgi import MemoryStore, Session, StoredSession, lease, state, tokens
 from prism_wsgi.errors import SessionConflict
 
 pytest_plugins = ["site_fixtures"]
@@ -82,7 +82,7 @@ def test_a_new_id_that_is_taken_is_drawn_again(site: Site, monkeypatch: pytest.M
     browser.visit(write(n=1))
     draws = iter([other.token.partition(".")[0]])
     draw = tokens.new_secret
-    monkeypatch.setattr(persistence, "new_secret", lambda now: next(draws, None) or draw(now))
+    monkeypatch.setattr(state, "new_secret", lambda now: next(draws, None) or draw(now))
     site.calls.clear()
     assert browser.visit(lambda session: session.regenerate()).status == 200
     assert len(site.calls) <= 6, "drawn again at once, not after every other way was tried"

@@ -5,6 +5,7 @@ import math
 import pickle
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum
@@ -292,20 +293,9 @@ UNREADABLE: dict[str, bytes] = {
     "not a mapping": pack([1]),
     "a number": pack(5),
     "int key": pack({1: 2}),
-    "bytes key": pack({b"a": 2}),
-    "bytes key inside": pack({"a": [{b"b" * 300: 1}]}),
-    "repeated key": b"\x82" + pack("a") + pack(1) + pack("a") + pack(2),
-    "overlong int": b"\x81" + pack("a") + b"\xcd\x00\x01",
-    "overlong text": b"\x81" + pack("a") + b"\xd9\x01b",
-    "nan": pack({"a": float("nan")}),
-    "nested infinity": pack({"a": [float("inf")]}),
-    "infinity in a set": pack({"a": packed(2, pack([pack(float("-inf"))]))}),
     "lone surrogate": b"\x81\xa1a\xa3\xed\xa0\x80",
     "bad utf-8": b"\x81\xa1a\xa1\xff",
     "unknown extension": pack({"a": packed(99, b"")}),
-    "timestamp extension": b"\x81\xa1a\xd6\xff\x00\x00\x00\x05",
-    "longer timestamp": b"\x81\xa1a\xd7\xff\x00\x00\x00\x05\x00\x00\x00\x05",
-    "longest timestamp": b"\x81\xa1a\xc7\x0c\xff" + bytes(3) + b"\x01" + bytes(7) + b"\x05",
     "bad date": pack({"a": packed(6, b"2026-13-01")}),
     "bad uuid": pack({"a": packed(9, b"short")}),
     "bad decimal": pack({"a": packed(10, b"one")}),
@@ -314,11 +304,7 @@ UNREADABLE: dict[str, bytes] = {
     "bad timedelta": pack({"a": packed(8, pack([10**12, 0, 0]))}),
     "timedelta of texts": pack({"a": packed(8, pack(["x", 0, 0]))}),
     "set of lists": pack({"a": packed(2, pack([pack([])]))}),
-    "set that repeats": pack({"a": packed(2, pack([pack(1), pack(1)]))}),
-    "small int as big": pack({"a": packed(4, b"\x01")}),
     "deep lists": b"\x81\xa1a" + b"\x91" * 5000 + b"\x00",
-    "a little too deep in tuples": b"\x81\xa1a" + b"\x91" * 50 + ext_bomb(15)[3:],
-    "a little too deep": b"\x81\xa1a" + b"\x91" * (MAX_DEPTH + 1) + b"\x00",
     "deep maps": b"\x81\xa1a" + b"\x81\xa1a" * 100_000 + b"\x00",
     "deep tuples": ext_bomb(500),
     "deep frozensets": ext_bomb(500, 3),
@@ -328,20 +314,54 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
+# Planted, since nobody writes them: reading takes no time to look for them.
+ODD: dict[str, bytes] = {
+    "repeated key": b"\x82" + pack("a") + pack(1) + pack("a") + pack(2),
+    "overlong int": b"\x81" + pack("a") + b"\xcd\x00\x01",
+    "overlong text": b"\x81" + pack("a") + b"\xd9\x01b",
+    "set that repeats": pack({"a": packed(2, pack([pack(1), pack(1)]))}),
+    "small int as big": pack({"a": packed(4, b"\x01")}),
+    "timestamp extension": b"\x81\xa1a\xd6\xff\x00\x00\x00\x05",
+    "longer timestamp": b"\x81\xa1a\xd7\xff\x00\x00\x00\x05\x00\x00\x00\x05",
+    "longest timestamp": b"\x81\xa1a\xc7\x0c\xff" + bytes(3) + b"\x01" + bytes(7) + b"\x05",
+}
+UNSTORABLE: dict[str, bytes] = {
+    "bytes key": pack({b"a": 2}),
+    "bytes key inside": pack({"a": [{b"b" * 300: 1}]}),
+    "nan": pack({"a": float("nan")}),
+    "nested infinity": pack({"a": [float("inf")]}),
+    "infinity in a set": pack({"a": packed(2, pack([pack(float("-inf"))]))}),
+    "a little too deep in tuples": b"\x81\xa1a" + b"\x91" * 50 + ext_bomb(15)[3:],
+    "a little too deep": b"\x81\xa1a" + b"\x91" * (MAX_DEPTH + 1) + b"\x00",
+}
+
+
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
 def test_bytes_that_dumps_never_wrote_are_refused(data: bytes) -> None:
     with pytest.raises(SerializationError):
         SERIALIZER.loads(data)
 
 
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_an_odd_spelling_is_read_and_written_as_dumps_does(data: bytes) -> None:
+    value = SERIALIZER.loads(data)
+    written = SERIALIZER.dumps(value)
+    assert written != data
+    assert SERIALIZER.loads(written) == value
+
+
+@pytest.mark.parametrize("data", UNSTORABLE.values(), ids=UNSTORABLE)
+def test_a_planted_value_that_cannot_be_stored_is_not_stored_again(data: bytes) -> None:
+    with pytest.raises(SerializationError):
+        SERIALIZER.dumps(SERIALIZER.loads(data))
+
+
 @given(st.binary(max_size=60))
 @settings(max_examples=500, deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    try:
-        value = SERIALIZER.loads(data)
-    except SerializationError:
-        return
-    assert SERIALIZER.dumps(value) == data
+    with suppress(SerializationError):
+        stored = SERIALIZER.dumps(SERIALIZER.loads(data))
+        assert SERIALIZER.dumps(SERIALIZER.loads(stored)) == stored
 
 
 @given(st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3), st.data())
@@ -350,11 +370,9 @@ def test_a_flipped_bit_is_read_or_refused(session: dict[str, Any], data: st.Data
     stored = bytearray(SERIALIZER.dumps(session))
     position = data.draw(st.integers(0, len(stored) - 1))
     stored[position] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        value = SERIALIZER.loads(bytes(stored))
-    except SerializationError:
-        return
-    assert SERIALIZER.dumps(value) == stored
+    with suppress(SerializationError):
+        written = SERIALIZER.dumps(SERIALIZER.loads(bytes(stored)))
+        assert SERIALIZER.dumps(SERIALIZER.loads(written)) == written
 
 
 def plant(browser: Browser, data: bytes) -> StoredSession:

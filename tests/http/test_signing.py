@@ -303,8 +303,8 @@ def test_what_prints_itself_shows_neither_keys_nor_secrets_nor_data(store: Three
         seen,
         session,
         middleware,
-        middleware._signer,
-        middleware._verified_token(seen | {"HTTP_COOKIE": browser.cookie_header}),
+        middleware.session_cookie.signer,
+        middleware.session_cookie.received(seen | {"HTTP_COOKIE": browser.cookie_header}),
         pprint.pformat(seen),
     ]
     shown = "\n".join(walk(one) for one in objects)

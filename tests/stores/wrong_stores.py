@@ -32,7 +32,7 @@ class TestUpsertingStore(Contract):
             if stored is not None and session.version not in (0, stored.version):
                 raise SessionConflict(session.id)
             with self._lock:
-                self._put(session)
+                self._put(session, self._now())
 
 
 class TestLastWriterWinsStore(Contract):
@@ -50,7 +50,8 @@ class TestAliasingStore(Contract):
     class Store(MemoryStore):
         def load(self, session_id: str) -> StoredSession | None:
             with self._lock:
-                return self._live(session_id)
+                session = self._sessions.get(session_id)
+                return None if session is None or session.is_expired(self._now()) else session
 
         def save(self, session: StoredSession) -> None:
             super().save(session)
@@ -64,10 +65,10 @@ class TestStoreThatTouchesBack(Contract):
     class Store(MemoryStore):
         def touch(self, session_id: str, expires_at: int) -> bool:
             with self._lock:
-                session = self._live(session_id)
-                if session is None or session.superseded:
+                session = self._sessions.get(session_id)
+                if session is None or session.is_expired(self._now()) or session.superseded:
                     return False
-                self._set_expiry(session, expires_at)
+                self._set_expiry(session, expires_at, self._now())
                 return True
 
 
@@ -135,11 +136,15 @@ class TestStoreWhoseReadsRewrite(Contract):
             if found is not None:
                 time.sleep(0.0005)  # whoever saves meanwhile is overwritten
                 with self._lock:
-                    self._put(replace(found, version=found.version - 1))
+                    self._put(replace(found, version=found.version - 1), self._now())
             return found
 
 
 class TestStoreThatWritesExpiredSessions(Contract):
     class Store(MemoryStore):
-        def _live(self, session_id: str) -> StoredSession | None:
-            return self._sessions.get(session_id)
+        def load(self, session_id: str) -> StoredSession | None:
+            found = self._sessions.get(session_id)
+            return None if found is None else replace(found)
+
+        def _check_version(self, session: StoredSession, now: int) -> None:
+            super()._check_version(session, 0)

@@ -1,22 +1,14 @@
-"""Persistence: one session's way from the store and back during one request."""
+"""SessionState: one session during one request, and what of it is stored."""
 
 from enum import Enum, auto
 
 from prism_wsgi.client import Client
-from prism_wsgi.clock import pause
 from prism_wsgi.document import Document
-from prism_wsgi.errors import (
-    SerializationError,
-    SessionConflict,
-    SessionExists,
-    SessionGone,
-)
+from prism_wsgi.errors import SerializationError
 from prism_wsgi.events import Reason
 from prism_wsgi.repository import Repository
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at, new_secret, session_id
-
-MAX_ATTEMPTS = 40
 
 
 class Phase(Enum):
@@ -32,8 +24,24 @@ class Phase(Enum):
     """Ended by another request while this one was under way: reads empty, writes go nowhere, no cookie."""
 
 
-class Persistence:
-    """Keeps one session's document and identity in step with the store."""
+class Stage(Enum):
+    """How far the response is, which decides when changes are saved."""
+
+    OPEN = auto()
+    """Not started: changes are saved before it starts."""
+    STREAMING = auto()
+    """The headers are out: changes are saved when the server closes the response."""
+    DETACHED = auto()
+    """The server has the application's own body, so that nobody will close the response: at once."""
+
+
+# Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
+UNREAD, NEW, STORED, GONE = Phase
+OPEN, STREAMING, DETACHED = Stage
+
+
+class SessionState:
+    """What is known of a request's session, kept in step with the store."""
 
     document: Document
     """What the request works on; there once the session has been read."""
@@ -57,6 +65,13 @@ class Persistence:
     """Whether the browser holds, or is being sent, the cookie of this id."""
     client: Client | None = None
     """Who makes this request, where that is to be recorded."""
+    stage = OPEN
+    accessed = False
+    """Whether the application has looked at the session."""
+    written = False
+    """Whether the application has changed something since the last commit."""
+    lent = False
+    """Whether the application has a value that it can change without telling."""
     lease = 0
     """The number under which this request is inside `atomic()`, 0 outside."""
     _dropped = False
@@ -68,9 +83,9 @@ class Persistence:
         self.token = token
         """The verified cookie this session came with; None once the session has an id of its own."""
         if token is None:
-            self.start_over()
+            self._begin()
         else:
-            self.phase = Phase.UNREAD
+            self.phase = UNREAD
             self.reachable = True
             self.take_identity(token.secret)
 
@@ -105,14 +120,14 @@ class Persistence:
         self.failed = False
         if row is None and self.token.refreshed == 0:
             # Issued by us and never stored: the one id that may be written under without being held.
-            self.phase, self.is_new = Phase.NEW, True
+            self.phase, self.is_new = NEW, True
             self.document, self.created_at = Document(), issued_at(self.secret)
         elif row is None:
             self.repository.events.emit(Reason.UNKNOWN_ID, self.id)
             self.start_over()
         elif row.superseded:
             self.repository.events.emit(Reason.SUPERSEDED_ID, self.id)
-            self.phase, self.document, self.created_at = Phase.GONE, Document(), row.created_at
+            self.phase, self.document, self.created_at = GONE, Document(), row.created_at
         else:
             try:
                 self._hold(row)
@@ -122,14 +137,20 @@ class Persistence:
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
         self.token = self.row = self.retired = self.user = None
-        self.document = Document()
-        self.phase, self.is_new, self.saved, self.reachable = Phase.NEW, True, False, False
+        self.saved = self.reachable = False
         self.lease = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.document = Document()
+        self.phase, self.is_new = NEW, True
         self.created_at = self.repository.now()
         self.take_identity(new_secret(self.created_at))
 
     def is_changed(self) -> bool:
         """Tell whether the document differs from what is stored."""
+        if not (self.written or self.lent):
+            return False
         if self.row is None:
             stored_before = self.retired is not None and self.retired.version > 0
             return stored_before or self.user is not None or not self.document.is_blank()
@@ -142,8 +163,6 @@ class Persistence:
 
     def is_cookie_stale(self) -> bool:
         """Tell whether what was saved or touched has to be told to the browser."""
-        if not (self.saved or self.touched):
-            return False
         return (
             self.touched
             or self.token is None
@@ -155,22 +174,6 @@ class Persistence:
     def is_touch_due(self) -> bool:
         """Tell whether the cookie was last renewed a touch interval ago."""
         return self.token is not None and self.repository.is_touch_due(self.token.refreshed, self.ttl)
-
-    def touch(self) -> None:
-        """Record activity, unless another request has just done so."""
-        if self.saved or self.touched:
-            return
-        assert self.row is not None
-        if self.client is not None and self._is_client_out_of_date():
-            self.save()
-        elif self.repository.touch(self.row, self.ttl, self.secret):
-            self.touched = True
-        else:
-            self.drop()
-
-    def _is_client_out_of_date(self) -> bool:
-        recorded = self.document.client
-        return recorded is None or self.repository.is_touch_due(int(recorded.last_seen_at.timestamp()), self.ttl)
 
     def report_dropped_write(self) -> None:
         """Log, once, that this request's changes went nowhere."""
@@ -190,18 +193,18 @@ class Persistence:
                 # Nothing stored yet, but another request may be about to store under the same cookie.
                 self.retired = StoredSession(self.id, b"", 0, self.created_at, now)
         self.token = self.row = None
-        self._redraw()
+        self.redraw()
 
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
         self.destroy_failed = True
-        may_have_moved = self.phase is not Phase.UNREAD
-        if self.phase is Phase.UNREAD:
+        may_have_moved = self.phase is not UNREAD
+        if self.phase is UNREAD:
             self.load()
         self.failed = True
-        if self.phase is Phase.GONE or (may_have_moved and (self.retired or self.row)):
+        if self.phase is GONE or (may_have_moved and (self.retired or self.row)):
             self._destroy_successors((self.retired or self.row or self).id)
-        if self.phase is Phase.GONE:
+        if self.phase is GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
             self.failed = self.destroy_failed = False
             return
@@ -222,124 +225,53 @@ class Persistence:
             session_id, moved_to = moved_to, self.repository.successor(moved_to)
             self.repository.destroy(session_id)
 
-    def save(self) -> bool:
-        """Write the document, merging what other requests saved; False when the session has ended meanwhile.
-
-        Raises SerializationError, SessionTooLarge, and StoreUnavailable when the store fails or rivals never
-        cease; nothing is saved then.
-        """
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                self.write()
-            except SessionGone:
-                self.drop()
-            except SessionConflict as conflict:
-                pause(attempt)  # before looking again: what has been read goes stale while we sleep
-                try:
-                    self._reconcile(conflict)
-                except SerializationError as error:
-                    # Saved by a version of the application that writes what this one cannot read.
-                    self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
-                    self.drop()
-            if self.phase is Phase.GONE:
-                return False
-            if self.saved:
-                return True
-        raise self.repository.unavailable(f"session {self.id} changed in all {MAX_ATTEMPTS} attempts to save it")
-
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""
+        if not (self.written or self.lent):
+            return
+        self.written = self.lent = False
         if self.retired is not None and self._origin is not None:
             secret, self.token, self.row = self._origin
             self.take_identity(secret)
             self.retired = None
-        if self.row is not None and self.phase is not Phase.GONE:
+        if self.row is not None and self.phase is not GONE:
             self._hold(self.row)
         else:
             self.document, self.user = Document(), None
 
+    def contested(self) -> tuple[str, str]:
+        """Return the id under which other requests may have saved this session, and its secret."""
+        if self.retired is not None and self._origin is not None:
+            return self.retired.id, self._origin[0]
+        return self.id, self.secret
+
     def is_unshared(self) -> bool:
         """Tell whether no other request can reach what this one will save."""
-        return self.phase is Phase.GONE or self.retired is not None or (self.row is None and self.token is None)
-
-    def write(self) -> None:
-        """Try once to store the document as it is. Raises SessionConflict and SessionGone."""
-        if self.retired is not None:
-            self.document.lease = 0  # whoever is inside atomic() under the old id will find it retired
-        self.document.client = self.client
-        data = self.repository.codec.encode(self.document)
-        row = StoredSession(
-            id=self.id,
-            data=data,
-            version=0 if self.row is None else self.row.version,
-            created_at=self.created_at,
-            expires_at=self.repository.expiry(self.created_at, self.ttl),
-            user=self.user,
-        )
-        self.saved = False
-        if self.retired is not None:
-            self.repository.replace(self.retired, row, self.secret)
-        else:
-            self.repository.save(row, self.secret)
-        row.version += 1
-        self.row, self.retired, self.saved, self.destroyed, self.phase = row, None, True, False, Phase.STORED
-
-    def _reconcile(self, conflict: SessionConflict) -> None:
-        """Make the next attempt possible: merge with what is stored now, or draw another id."""
-        contested = self.retired or self.row
-        if contested is None and self.token is None:
-            self._redraw()  # an id drawn in this request is taken: by chance, or not ours to have
-            return
-        secret = self.secret if self.retired is None or self._origin is None else self._origin[0]
-        theirs = self.repository.load(self.id if contested is None else contested.id, secret)
-        if theirs is None and contested is not None and contested.version:
-            self.drop()
-        elif theirs is None:
-            self.leave_blocked_id()
-        elif theirs.superseded:
-            self.drop()
-        elif self.retired is not None and isinstance(conflict, SessionExists) and self.retired.version:
-            self._redraw()
-        else:
-            self.catch_up(theirs)
-            self.repository.events.emit(Reason.CONFLICT_MERGED, theirs.id)
-
-    def catch_up(self, theirs: StoredSession) -> None:
-        """Carry this request's changes over to what is stored now."""
-        codec = self.repository.codec
-        base = self.retired or self.row
-        # Nothing was loaded when the first write of two raced: both started from nothing.
-        before = codec.decode(base.data) if base is not None and base.version else Document()
-        after = codec.decode(theirs.data)
-        if self.lease and self.retired is None and after.lease != self.lease:
-            raise SessionConflict(
-                f"Session {self.id} was changed by another request inside atomic(), because this one stayed there "
-                "for too long; nothing was saved. Keep slow work outside atomic()"
-            )
-        self.document = codec.merge(before, self.document, after)
-        if self.retired is not None:
-            self.retired = theirs
-        else:
-            self.row, self.user, self.created_at = theirs, theirs.user, theirs.created_at
+        return self.phase is GONE or self.retired is not None or (self.row is None and self.token is None)
 
     def leave_blocked_id(self) -> None:
         """Take a new id where an expired marker blocks the one of the cookie: nothing will be stored there."""
         self.token = self.retired = None
-        self._redraw()
+        self.redraw()
 
-    def _redraw(self) -> None:
+    def redraw(self) -> None:
         """Take a new id; the session is as old as it was."""
         self.take_identity(new_secret(self.repository.now()))
+
+    def hold_saved(self, row: StoredSession) -> None:
+        """Learn that the store has taken the document, as `row`."""
+        self.row, self.retired = row, None
+        self.saved, self.destroyed, self.phase = True, False, STORED
 
     def drop(self) -> None:
         """Learn that the session has ended elsewhere."""
         self.report_dropped_write()
-        self.phase = Phase.GONE
+        self.phase = GONE
 
     def _hold(self, row: StoredSession) -> None:
         self.document = self.repository.codec.decode(row.data)
         self.row, self.user, self.created_at = row, row.user, row.created_at
-        self.phase = Phase.STORED
+        self.phase = STORED
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
