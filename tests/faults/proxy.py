@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
+from itertools import cycle
 from typing import Self
 
 LATENCY = 0.3  # seconds
@@ -40,10 +41,10 @@ CUTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_INSIDE)
 
 
 class Proxy:
-    """Listens on a port of its own for what is meant for `server`; `arm()` breaks it, `heal()` mends it."""
+    """Listens on a port of its own and connects to `servers` in turn; `arm()` breaks it, `heal()` mends it."""
 
-    def __init__(self, server: tuple[str, int]) -> None:
-        self._server = server
+    def __init__(self, *servers: tuple[str, int]) -> None:
+        self._servers = cycle(servers)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._fault = Fault.NONE
@@ -89,7 +90,7 @@ class Proxy:
 
     def lead_to(self, server: tuple[str, int]) -> None:
         """Connect to another server from now on; what is open stays with the one before."""
-        self._server = server
+        self._servers = cycle([server])
 
     def drop_all(self) -> None:
         """Reset every connection."""
@@ -118,7 +119,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self._server)
+                server = socket.create_connection(next(self._servers))
             except OSError:
                 _reset(client)
                 continue

@@ -1,6 +1,7 @@
 """A Galera cluster whose nodes all take writes: conflicts between them, reads behind them, and nodes that go."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -8,13 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "losses"))
 
 import pytest
 from own_galera import Node, own_galera
 from proxy import Proxy
-from sqlalchemy import create_engine
+from soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
+from sqlalchemy import create_engine, make_url
 from visitors import Browser, application, count, put, run_at_once
+from worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
 
 from prism_wsgi import (
     Session,
@@ -193,6 +199,26 @@ def test_changes_made_on_different_nodes_all_survive(
     assert len(browser.read()) == 1 + 20 * 3
 
 
+def test_history_of_calls_to_any_node_is_one_that_a_single_server_can_have(nodes: list[Node], tmp_path: Path) -> None:
+    """Threads and processes, each connected to some node, while connections break: with wsrep_sync_wait."""
+    figures = Figures("galera", seed=1)
+    (tmp_path / "board").write_text("0" * ID_CHARACTERS * SLOTS)
+    (tmp_path / "jar").write_text(" " * COOKIE_CHARACTERS * HOUSEHOLDS)
+    with Proxy(*map(address_of, nodes)) as proxy:
+        url = make_url(nodes[0].url + CAUSAL).set(host="127.0.0.1", port=proxy.port)
+        store = SQLAlchemyStore(url, clock=clock)
+        empty(store)
+        browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False, clock=clock))
+        browser.do(put("n", 0))
+        text = url.render_as_string(hide_password=False)
+        plan = Plan(text, "", 0, 4, 1.0, str(tmp_path / "board"), str(tmp_path / "jar"), "", browser.cookies)
+        work(figures, plan, tmp_path, 5, 2, Network(proxy))
+        judge(figures, tmp_path, store, browser)
+        store.close()
+    assert figures.losses == []
+    assert figures.outcomes["ok"] > 20
+
+
 def loads_on(waiting: SQLAlchemyStore, browser: Browser) -> None:
     """Wait, by a store that waits, until a node has got the browser's session."""
     other = Browser(site(waiting))
@@ -286,7 +312,7 @@ def proxy(nodes: list[Node]) -> Iterator[Proxy]:
 
 @pytest.fixture(params=["by URL", "on an engine"])
 def store(request: pytest.FixtureRequest, nodes: list[Node], proxy: Proxy) -> Iterator[SQLAlchemyStore]:
-    url = SQLAlchemyStore(nodes[0].url).engine.url.set(port=proxy.port)
+    url = make_url(nodes[0].url).set(port=proxy.port)
     engine = create_engine(url, connect_args={"read_timeout": 2}) if request.param == "on an engine" else None
     store = SQLAlchemyStore(engine or url, timeout=2)
     yield store
@@ -295,7 +321,7 @@ def store(request: pytest.FixtureRequest, nodes: list[Node], proxy: Proxy) -> It
 
 
 def address_of(node: Node) -> tuple[str, int]:
-    url = SQLAlchemyStore(node.url).engine.url
+    url = make_url(node.url)
     return url.host or "", url.port or 0
 
 
