@@ -249,3 +249,7 @@ def test_fork_while_another_thread_holds_the_lock_leaves_the_child_able_to_work(
     done.set()
     holder.join()
     assert loaded(store, session).data == session.data
+
+
+def test_empty_store_has_no_largest_session() -> None:
+    assert MemoryStore().stats().largest == 0
