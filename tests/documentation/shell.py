@@ -77,12 +77,12 @@ class Shell:
 
     def _start(self, command: str) -> None:
         said = self._background.stat().st_size
-        _, code = self._type(f"{{ {command}\n}} >> {self._background} 2>&1 < /dev/null")
-        assert code == 0
+        self._type(f"{{ {command}\n}} >> {self._background} 2>&1 < /dev/null")
+        process = int(self._type("echo $!")[0])
         if self._port is None:
-            self._wait_until(lambda: self._background.stat().st_size > said, f"{command} prints nothing")
+            self._wait_until(lambda: self._background.stat().st_size > said, f"{command} prints nothing", process)
         else:
-            self._wait_until(self._is_serving, f"{command} does not serve")
+            self._wait_until(self._is_serving, f"{command} does not serve", process)
 
     def _type(self, line: str) -> tuple[str, int]:
         assert self._bash.stdin is not None
@@ -107,11 +107,20 @@ class Shell:
             return False
         return True
 
-    def _wait_until(self, done: Callable[[], bool], complaint: str) -> None:
+    def _wait_until(self, done: Callable[[], bool], complaint: str, process: int | None = None) -> None:
         deadline = time.monotonic() + SECONDS
         while not done():
-            assert time.monotonic() < deadline, f"{complaint}\n{self._background.read_text()}"
+            is_hopeless = time.monotonic() > deadline or (process is not None and not _is_running(process))
+            assert not is_hopeless, f"{complaint}\n{self._background.read_text()}"
             time.sleep(0.02)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _programs(directory: Path) -> Path:

@@ -42,6 +42,7 @@ WRONG = {
     "a name of another section": fenced("python", "one = 1") + "## Two\n" + fenced("python", "one"),
     "a program that is none": fenced("python", "# one.py\none ="),
     "a command that fails": fenced("console", "$ false"),
+    "a server that ends at once": fenced("console", "$ false &"),
     "a command that is not there": fenced("console", "$ prism-wsgi swept"),
     "output that is not printed": fenced("console", "$ echo one\ntwo"),
     "output without a command": fenced("console", "one\n$ echo one"),
