@@ -5,7 +5,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -111,7 +111,7 @@ class KeptConnections:
         try:
             pooled = self._engine.raw_connection()
             pooled.detach()  # the engine's pool neither counts it nor takes it back
-            return Connection(pooled, pooled.cursor(), is_autocommit=True)
+            return Connection(pooled, _cursor(self._engine, pooled), is_autocommit=True)
         except BaseException:
             self._permits.put(None)
             raise
@@ -130,7 +130,7 @@ class PooledConnections:
 
     def acquire(self) -> Connection:
         pooled = self._engine.raw_connection()
-        return Connection(pooled, pooled.cursor(), self._is_autocommit(pooled))
+        return Connection(pooled, _cursor(self._engine, pooled), self._is_autocommit(pooled))
 
     def release(self, connection: Connection) -> None:
         if connection.is_broken:
@@ -155,6 +155,15 @@ class PooledConnections:
             return self._engine.dialect.detect_autocommit_setting(pooled.dbapi_connection)
         except NotImplementedError:
             return False  # then commits are made, needed or not
+
+
+def _cursor(engine: Engine, pooled: PoolProxiedConnection) -> DBAPICursor:
+    if engine.dialect.driver == "psycopg":
+        # A session's data then comes as it is, not in hex digits to be decoded.
+        driver: Any = pooled.dbapi_connection
+        cursor: DBAPICursor = driver.cursor(binary=True)
+        return cursor
+    return pooled.cursor()
 
 
 def _close(engine: Engine, idle: deque[Connection]) -> None:
