@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generated import as_restructured_text, settings_reference
+from generated import as_restructured_text, commands_reference, settings_reference
 
 project = "prism_wsgi"
 author = "the authors of prism_wsgi"
@@ -52,6 +52,8 @@ def setup(app: Any) -> None:
 def _fill_in(app: Any, page: str, source: list[str]) -> None:
     if page == "settings":
         source[0] = source[0].replace("<!-- settings -->", settings_reference())
+    elif page == "commands":
+        source[0] = source[0].replace("<!-- commands -->", commands_reference())
 
 
 def _convert(app: Any, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the documentation has from the code itself: the reference of the settings, and docstrings made readable.
+"""What the documentation has from the code itself: references of settings and commands, and docstrings made readable.
 
 A setting's type and default are the signature's, its meaning is the docstring's, and its rule is the sentence that
 SessionMiddleware answers a wrong value with. A setting that lacks one of them fails the build.
@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import click
+
 from prism_wsgi import ConfigError, SessionMiddleware, settings
+from prism_wsgi.cli import commands
 from prism_wsgi.integrations.options import SessionOptions
 
 SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
@@ -136,6 +139,22 @@ def _quoted(said: object) -> str:
 
 def _application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     return []
+
+
+def commands_reference() -> str:
+    """Return what each command of `prism-wsgi` says to `--help`, as Markdown."""
+    return "\n".join(_command(commands, "prism-wsgi", None))
+
+
+def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    # Resilient: an option that is required may be missing.
+    context = command.make_context(name.split()[-1], [], parent, resilient_parsing=True, terminal_width=90)
+    yield f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            yield from _command(found, f"{name} {child}", context)
 
 
 def as_restructured_text(lines: list[str]) -> list[str]:
