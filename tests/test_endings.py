@@ -100,8 +100,12 @@ def move(connection: Connection, store: SQLAlchemyStore, old: StoredSession, new
 
 @pytest.mark.parametrize(
     "end",
-    [lambda store, one: store.destroy(one.id), lambda store, one: store.destroy_all(one.user)],
-    ids=["destroy", "destroy_all"],
+    [
+        lambda store, one: store.destroy(one.id),
+        lambda store, one: store.destroy_many([one.id]),
+        lambda store, one: store.destroy_all(one.user),
+    ],
+    ids=["destroy", "destroy_many", "destroy_all"],
 )
 def test_session_is_ended_that_has_begun_to_move(
     server_store: SQLAlchemyStore, end: Callable[[SQLAlchemyStore, StoredSession], object]

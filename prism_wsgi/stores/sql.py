@@ -188,7 +188,7 @@ class SQLAlchemyStore:
         )
 
     def destroy_many(self, ids: Sequence[str]) -> int:
-        """Delete the sessions of these ids in one transaction; return how many there were."""
+        """Delete the sessions of these ids, or where they have moved; return how many there were."""
         return self._execute(lambda connection: self._upkeep.destroy_many(connection, ids))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:

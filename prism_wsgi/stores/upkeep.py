@@ -88,9 +88,21 @@ class Upkeep:
         return [SessionSummary(bytes(row[0]).hex(), *row[1:]) for row in connection.execute(statement)]
 
     def destroy_many(self, connection: Connection, ids: Sequence[str]) -> int:
-        """Delete the sessions of these ids; return how many there were."""
-        column = self._table.c.id
-        return int(connection.execute(delete(self._table).where(column.in_(map(bytes.fromhex, ids)))).rowcount)
+        """Delete the sessions of these ids, or where they have moved; return how many there were."""
+        columns = self._table.c
+        destroyed, ending = 0, list(map(bytes.fromhex, ids))
+        markers: list[bytes] = []
+        while ending:
+            live = delete(self._table).where(columns.id.in_(ending), columns.superseded.is_(False))
+            destroyed += int(connection.execute(live).rowcount)
+            moved = select(columns.id, columns.data).where(columns.id.in_(ending), columns.superseded.is_(True))
+            # FOR UPDATE reads what is there now, where the transaction's snapshot may be older.
+            rows = connection.execute(moved.with_for_update()).all()
+            markers += [bytes(row.id) for row in rows]
+            ending = [bytes(row.data) for row in rows if row.data]
+        if markers:
+            connection.execute(delete(self._table).where(columns.id.in_(markers)))
+        return destroyed
 
     def destroy_all(self, connection: Connection, user: str, except_id: str | None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
