@@ -52,5 +52,5 @@ def _read(data: bytes) -> dict[str, Any]:
     try:
         # 3: what msgspec writes for a datetime with an offset comes back as one.
         return checked_values(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
-    except (ValueError, OverflowError, msgpack.UnpackException):
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):  # TypeError: a list as a key
         raise SkippedError(Skip.PICKLED if is_pickled(data) else Skip.UNREADABLE) from None
