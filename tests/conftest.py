@@ -1,6 +1,7 @@
 """The fixtures every test may ask for: a fresh database of each engine, empty or migrated; the wheel."""
 
 import importlib.util
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import databases
 import leak_canary
 import pytest
 import wheels
-from databases import Server
+from databases import KeptTable, Server
 from leak_canary import Canary
 
 from prism_wsgi import migrate
+
+ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +69,52 @@ def mariadb_url(mariadb_server: Server) -> str:
 
 @pytest.fixture
 def mysqlclient_url(request: pytest.FixtureRequest) -> str:
-    if importlib.util.find_spec("MySQLdb") is None:
-        databases.unavailable("mysqlclient", "the driver is not installed")
+    _require_mysqlclient()
     url: str = request.getfixturevalue("mariadb_url")
+    return url.replace("+pymysql:", "+mysqldb:", 1)
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "sessions.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def _postgresql_table(postgresql_server: Server) -> Iterator[KeptTable]:
+    table = KeptTable(postgresql_server.fresh_schema())
+    yield table
+    table.close()
+
+
+@pytest.fixture(scope="session")
+def _mariadb_table(mariadb_server: Server) -> Iterator[KeptTable]:
+    table = KeptTable(mariadb_server.fresh_database())
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def empty_sqlite_url(_sqlite_template: Path, sqlite_url: str) -> str:
+    shutil.copy(_sqlite_template, sqlite_url.removeprefix("sqlite:///"))
+    return sqlite_url
+
+
+@pytest.fixture
+def empty_postgresql_url(_postgresql_table: KeptTable) -> str:
+    return _postgresql_table.emptied()
+
+
+@pytest.fixture
+def empty_mariadb_url(_mariadb_table: KeptTable) -> str:
+    return _mariadb_table.emptied()
+
+
+@pytest.fixture
+def empty_mysqlclient_url(request: pytest.FixtureRequest) -> str:
+    _require_mysqlclient()
+    url: str = request.getfixturevalue("empty_mariadb_url")
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
 
@@ -79,7 +125,7 @@ def redis_prefix() -> Iterator[str]:
         yield prefix
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "mysqlclient"])
+@pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, on each engine in turn."""
     url: str = request.getfixturevalue(f"{request.param}_url")
@@ -97,3 +143,15 @@ def migrated_url(database_url: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built once."""
     return wheels.build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(params=ENGINES)
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a database with an empty sessions table, on each engine in turn, for tests that only use it."""
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
+    return url
+
+
+def _require_mysqlclient() -> None:
+    if importlib.util.find_spec("MySQLdb") is None:
+        databases.unavailable("mysqlclient", "the driver is not installed")

@@ -11,6 +11,8 @@ import redis
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import OperationalError
 
+from prism_wsgi import migrate
+
 POSTGRESQL = os.environ.get("PRISM_TEST_POSTGRESQL") or "postgresql+psycopg://root@127.0.0.1:5432/test"
 MARIADB = os.environ.get("PRISM_TEST_MARIADB") or "mysql+pymysql://root@127.0.0.1:3306/"
 REDIS = os.environ.get("PRISM_TEST_REDIS") or "redis://127.0.0.1:6379/15"
@@ -47,6 +49,25 @@ class Server:
         name = f"{self.name}_{self.made}"
         self.execute(f"CREATE DATABASE {name}")
         return _text(self.url.set(database=name))
+
+
+class KeptTable:
+    """A migrated database that tests use in turn: emptying it takes a millisecond, migrating another 100 to 300."""
+
+    def __init__(self, url: str) -> None:
+        migrate.upgrade(url)
+        self._url = url
+        # A test may have ended the connections of everybody.
+        self._engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+
+    def emptied(self) -> str:
+        """Delete every session and return the database's URL."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("DELETE FROM prism_sessions")
+        return self._url
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import create_engine, event
 from visitors import Browser, application, count, put
 
-from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, migrate
+from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
@@ -22,7 +22,6 @@ class Workers:
     """Two workers on one store, the second with a clock five minutes ahead, and a browser that visits both."""
 
     def __init__(self, url: str, apart: float = FIVE_MINUTES) -> None:
-        migrate.upgrade(url)
         self.clocks = [ManualClock(), ManualClock()]
         self.clocks[1].advance(apart)
         self.stores = [SQLAlchemyStore(url, clock=clock) for clock in self.clocks]
@@ -52,8 +51,8 @@ class Workers:
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["begun by the slow one", "begun by the fast one"])
-def test_workers_five_minutes_apart_share_sessions_and_lose_nothing(sqlite_url: str, first: int) -> None:
-    workers = Workers(sqlite_url)
+def test_workers_five_minutes_apart_share_sessions_and_lose_nothing(empty_sqlite_url: str, first: int) -> None:
+    workers = Workers(empty_sqlite_url)
     for number in range(20):
         browser = workers.browsers[(first + number) % 2]
         assert browser.do(count) == number + 1
@@ -62,8 +61,10 @@ def test_workers_five_minutes_apart_share_sessions_and_lose_nothing(sqlite_url: 
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["begun by the slow one", "begun by the fast one"])
-def test_workers_five_minutes_apart_end_a_session_five_minutes_apart_at_most(sqlite_url: str, first: int) -> None:
-    workers = Workers(sqlite_url)
+def test_workers_five_minutes_apart_end_a_session_five_minutes_apart_at_most(
+    empty_sqlite_url: str, first: int
+) -> None:
+    workers = Workers(empty_sqlite_url)
     workers.browsers[first].do(count)
     workers.advance(TTL - FIVE_MINUTES - 1)
     cookies = dict(workers.browsers[0].cookies)
@@ -74,8 +75,8 @@ def test_workers_five_minutes_apart_end_a_session_five_minutes_apart_at_most(sql
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["begun by the slow one", "begun by the fast one"])
-def test_no_worker_prolongs_a_session_past_its_absolute_lifetime(sqlite_url: str, first: int) -> None:
-    workers = Workers(sqlite_url)
+def test_no_worker_prolongs_a_session_past_its_absolute_lifetime(empty_sqlite_url: str, first: int) -> None:
+    workers = Workers(empty_sqlite_url)
     workers.browsers[first].do(count)
     began = workers.clocks[first]()
     (row,) = workers.stores[first].find()
@@ -91,8 +92,10 @@ def test_no_worker_prolongs_a_session_past_its_absolute_lifetime(sqlite_url: str
 
 
 @pytest.mark.parametrize("back", [1, FIVE_MINUTES, 10 * TTL])
-def test_a_clock_set_back_ends_no_session_and_prolongs_none_past_what_it_had(sqlite_url: str, back: int) -> None:
-    workers = Workers(sqlite_url, apart=0)
+def test_a_clock_set_back_ends_no_session_and_prolongs_none_past_what_it_had(
+    empty_sqlite_url: str, back: int
+) -> None:
+    workers = Workers(empty_sqlite_url, apart=0)
     browser = workers.browsers[0]
     browser.do(count)
     (before,) = workers.stores[0].find()
@@ -105,8 +108,8 @@ def test_a_clock_set_back_ends_no_session_and_prolongs_none_past_what_it_had(sql
 
 
 @pytest.mark.parametrize("back", [1, FIVE_MINUTES])
-def test_a_clock_that_is_put_right_again_ends_no_session(sqlite_url: str, back: int) -> None:
-    workers = Workers(sqlite_url, apart=0)
+def test_a_clock_that_is_put_right_again_ends_no_session(empty_sqlite_url: str, back: int) -> None:
+    workers = Workers(empty_sqlite_url, apart=0)
     browser = workers.browsers[0]
     for number in range(6):
         assert browser.do(count) == number + 1
@@ -115,8 +118,8 @@ def test_a_clock_that_is_put_right_again_ends_no_session(sqlite_url: str, back: 
 
 
 @pytest.mark.parametrize("zone", [0, 1])
-def test_the_time_zone_of_the_database_changes_nothing(migrated_url: str, zone: int) -> None:
-    engine = create_engine(migrated_url)
+def test_the_time_zone_of_the_database_changes_nothing(empty_url: str, zone: int) -> None:
+    engine = create_engine(empty_url)
     if engine.dialect.name not in ZONES:
         pytest.skip("SQLite has no time zone")
 
@@ -128,7 +131,7 @@ def test_the_time_zone_of_the_database_changes_nothing(migrated_url: str, zone: 
         connection.commit()  # type: ignore[attr-defined]
 
     clock = ManualClock()
-    here, there = SQLAlchemyStore(migrated_url, clock=clock), SQLAlchemyStore(engine, clock=clock)
+    here, there = SQLAlchemyStore(empty_url, clock=clock), SQLAlchemyStore(engine, clock=clock)
     sites = [
         SessionMiddleware(application, store=store, secret=SECRET, secure=False, ttl=TTL, clock=clock)
         for store in (here, there)

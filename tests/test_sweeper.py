@@ -78,8 +78,8 @@ class FailingStore(MemoryStore):
         return super().sweep(before, limit)
 
 
-def test_sweep_deletes_what_has_expired_and_nothing_else(migrated_url: str) -> None:
-    store = SQLAlchemyStore(migrated_url, clock=clock)
+def test_sweep_deletes_what_has_expired_and_nothing_else(empty_url: str) -> None:
+    store = SQLAlchemyStore(empty_url, clock=clock)
     keep(store, 7, expires_in=-1)
     keep(store, 1, expires_in=0)
     keep(store, 3, expires_in=1)
@@ -90,8 +90,8 @@ def test_sweep_deletes_what_has_expired_and_nothing_else(migrated_url: str) -> N
     assert (stats.live, stats.expired) == (3, 0)
 
 
-def test_sweep_says_what_remains(migrated_url: str) -> None:
-    store = SQLAlchemyStore(migrated_url, clock=clock)
+def test_sweep_says_what_remains(empty_url: str) -> None:
+    store = SQLAlchemyStore(empty_url, clock=clock)
     keep(store, 3, expires_in=-1)
     keep(store, 2, expires_in=-7200)
     keep(store, 1, expires_in=60)
@@ -101,8 +101,8 @@ def test_sweep_says_what_remains(migrated_url: str) -> None:
     assert remaining == [int(NOW * 1000) - 1000, int(NOW * 1000) - 1000, None]
 
 
-def test_backlog_is_what_expired_until_then(migrated_url: str) -> None:
-    sql_store, memory_store = SQLAlchemyStore(migrated_url, clock=clock), MemoryStore(clock=clock)
+def test_backlog_is_what_expired_until_then(empty_url: str) -> None:
+    sql_store, memory_store = SQLAlchemyStore(empty_url, clock=clock), MemoryStore(clock=clock)
     now = int(NOW * 1000)
     for store in (sql_store, memory_store):
         assert (store.oldest_expired(now), store.count_expired(now)) == (None, 0)
@@ -115,15 +115,15 @@ def test_backlog_is_what_expired_until_then(migrated_url: str) -> None:
     sql_store.close()
 
 
-def test_sweeps_at_once_delete_each_session_once(migrated_url: str) -> None:
-    filling = SQLAlchemyStore(migrated_url, clock=clock)
+def test_sweeps_at_once_delete_each_session_once(empty_url: str) -> None:
+    filling = SQLAlchemyStore(empty_url, clock=clock)
     keep(filling, 120, expires_in=-60)
     keep(filling, 5, expires_in=60)
     results: list[SweepResult] = []
     together = threading.Barrier(4)
 
     def sweep() -> None:
-        store = SQLAlchemyStore(migrated_url, clock=clock, timeout=30)
+        store = SQLAlchemyStore(empty_url, clock=clock, timeout=30)
         together.wait()
         results.append(Sweeper(store, batch_size=10, clock=clock).sweep())
         store.close()
@@ -221,9 +221,9 @@ def test_batches_take_the_time_they_should(milliseconds: float, size: int) -> No
     assert all(abs(limit - size) <= 1 for limit in store.limits[10:])
 
 
-def test_store_names_the_time_that_suits_it(migrated_url: str) -> None:
-    store = SQLAlchemyStore(migrated_url)
-    assert store.sweep_target_ms == (5 if migrated_url.startswith("sqlite") else 10)
+def test_store_names_the_time_that_suits_it(empty_url: str) -> None:
+    store = SQLAlchemyStore(empty_url)
+    assert store.sweep_target_ms == (5 if empty_url.startswith("sqlite") else 10)
     store.close()
     slow = SlowStore(0.1)
     slow.sweep_target_ms = 5.0
@@ -413,9 +413,9 @@ def test_forked_child_does_not_sweep_and_may_start_to() -> None:
     sweeper.stop(30)
 
 
-def test_session_extended_while_the_sweep_runs_survives(migrated_url: str) -> None:
+def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
     """The sweepers' clock is ahead, so that they meet sessions that still live and are being extended."""
-    keeping = SQLAlchemyStore(migrated_url, clock=clock, timeout=30)
+    keeping = SQLAlchemyStore(empty_url, clock=clock, timeout=30)
     keep(keeping, 400, expires_in=60)
     ids = [session.id for session in keeping.find(limit=1000)]
     together = threading.Barrier(4)
@@ -428,7 +428,7 @@ def test_session_extended_while_the_sweep_runs_survives(migrated_url: str) -> No
                 extended.append(session_id)
 
     def sweep() -> None:
-        store = SQLAlchemyStore(migrated_url, clock=clock, timeout=30)
+        store = SQLAlchemyStore(empty_url, clock=clock, timeout=30)
         together.wait()
         assert Sweeper(store, batch_size=5, pause=0, clock=lambda: NOW + 120).sweep().error is None
         store.close()

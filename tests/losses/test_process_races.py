@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from visitors import FORK, Action, Browser, application, count, put, run_in_processes
 
-from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, migrate
+from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.sweeper import Sweeper
 from prism_wsgi.testing import ManualClock, increment, loaded, new_session
 
@@ -34,9 +34,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def store(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[SQLAlchemyStore]:
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    migrate.upgrade(url)
-    store = SQLAlchemyStore(url, clock=clock)
+    store = SQLAlchemyStore(request.getfixturevalue(f"empty_{request.param}_url"), clock=clock)
     yield store
     store.close()
 
@@ -241,9 +239,8 @@ def test_sweepers_delete_nothing_that_was_touched_in_time(store: SQLAlchemyStore
 # SQLite's one writer
 
 
-def test_eight_processes_write_one_row_of_sqlite_500_times_each_without_an_error(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url)
+def test_eight_processes_write_one_row_of_sqlite_500_times_each_without_an_error(empty_sqlite_url: str) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url)
     session = new_session(data=b"0")
     store.save(session)
     begin = FORK.Barrier(8)

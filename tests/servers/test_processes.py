@@ -18,7 +18,7 @@ from served import free_port
 from visitors import Browser, application, count, put
 from wire import ask, begin, eventually, listening
 
-from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, migrate
+from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 
 UWSGI = Path(sys.executable).with_name("uwsgi")
 CLIENTS = 8
@@ -27,8 +27,7 @@ COUNTS = 10  # of each client
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request: pytest.FixtureRequest) -> str:
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    migrate.upgrade(url)
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
     return url
 
 

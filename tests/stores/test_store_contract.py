@@ -11,7 +11,7 @@ from databases import REDIS
 from plain_store import PlainStore
 from sqlalchemy import create_engine
 
-from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore, migrate
+from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock, StoreContract
 
 
@@ -29,25 +29,24 @@ class TestMemoryStore(TimedContract):
 
 class TestSQLAlchemyStore(TimedContract):
     @pytest.fixture
-    def store(self, migrated_url: str, clock: ManualClock) -> Iterator[SessionStore]:
-        store = SQLAlchemyStore(migrated_url, clock=clock)
+    def store(self, empty_url: str, clock: ManualClock) -> Iterator[SessionStore]:
+        store = SQLAlchemyStore(empty_url, clock=clock)
         yield store
         store.close()
 
 
 class TestSQLAlchemyStoreOnTheSystemClock(StoreContract):
     @pytest.fixture
-    def store(self, sqlite_url: str) -> Iterator[SessionStore]:
-        migrate.upgrade(sqlite_url)
-        store = SQLAlchemyStore(sqlite_url)
+    def store(self, empty_sqlite_url: str) -> Iterator[SessionStore]:
+        store = SQLAlchemyStore(empty_sqlite_url)
         yield store
         store.close()
 
 
 class TestSQLAlchemyStoreOnTheApplicationsEngine(TimedContract):
     @pytest.fixture(params=[{}, {"isolation_level": "SERIALIZABLE"}], ids=["as it comes", "serializable"])
-    def store(self, migrated_url: str, clock: ManualClock, request: pytest.FixtureRequest) -> Iterator[SessionStore]:
-        engine = create_engine(migrated_url, pool_size=20, **request.param)
+    def store(self, empty_url: str, clock: ManualClock, request: pytest.FixtureRequest) -> Iterator[SessionStore]:
+        engine = create_engine(empty_url, pool_size=20, **request.param)
         yield SQLAlchemyStore(engine, clock=clock)
         engine.dispose()
 
