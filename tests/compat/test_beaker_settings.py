@@ -1,8 +1,10 @@
 """Each of Beaker's settings is understood, or refused with what to do instead."""
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
@@ -158,9 +160,15 @@ def test_a_paste_section_gives_settings_with_and_without_prefix() -> None:
     assert visitor.cookie.startswith("shop=")
 
 
-def test_a_session_ends_a_timeout_after_its_last_use() -> None:
+@pytest.mark.parametrize("package", ["beaker", "prism_wsgi"])
+def test_a_session_ends_a_timeout_after_its_last_use(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_700_000_000.0]
-    visitor = Visitor(shop_at(now, timeout=600))
+    if package == "beaker":
+        middleware = pytest.importorskip("beaker.middleware")
+        monkeypatch.setattr("beaker.session.time", SimpleNamespace(time=lambda: now[0], strftime=time.strftime))
+        visitor = Visitor(middleware.SessionMiddleware(count, type="memory", timeout=600, secret=SECRET))
+    else:
+        visitor = Visitor(shop_at(now, timeout=600))
     visitor.visit()
     now[0] += 590
     assert visitor.visit() == "2"
