@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg.errors
@@ -337,6 +338,12 @@ def test_what_cannot_be_an_id_is_not_stored_and_asks_nothing(session_id: Any, wa
     store.destroy(session_id)
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_session_under_what_cannot_be_an_id_is_refused(store: SQLAlchemyStore, version: int) -> None:
+    with pytest.raises(ValueError, match="64 lower-case hex digits"):
+        store.save(replace(new_session(version=version), id="A" * 64))
+
+
 def test_other_spelling_of_an_id_is_another_id(store: SQLAlchemyStore) -> None:
     session = replace(new_session(), id="ab" * 32)
     store.save(session)
@@ -598,6 +605,33 @@ def test_deadlocks_without_end_are_given_up(on_server: SQLAlchemyStore, watch: W
     assert len(wire.statements) <= sql.MAX_ATTEMPTS
     wire.faults.clear()
     assert on_server.load(session.id) is None
+
+
+def test_attempts_that_take_long_are_given_up_at_the_timeout(
+    on_server: SQLAlchemyStore, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, wire = [0.0], watch(on_server)
+    deadlock = raising(on_server, "40P01", 1213)
+
+    def fail_slowly(cursor: Any) -> None:
+        seconds[0] += 2
+        deadlock(cursor)
+
+    monkeypatch.setattr(sql, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    wire.fail("before", "INSERT", fail_slowly, times=1000)
+    with pytest.raises(StoreUnavailable):
+        on_server.save(new_session())
+    assert len(wire.statements) == 3  # timeout=5
+
+
+def test_pauses_between_attempts_grow(
+    on_server: SQLAlchemyStore, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(sql, "pause", pauses.append)
+    watch(on_server).fail("before", "INSERT", raising(on_server, "40P01", 1213), times=3)
+    on_server.save(new_session())
+    assert pauses == [0, 1, 2]
 
 
 @pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
