@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from prism_wsgi.clock import pause
 from prism_wsgi.compat.beaker_values import BeakerSite, Values, to_store, with_beaker_values
 from prism_wsgi.document import Document
-from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavailable
+from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreUnavailable
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import new_secret, session_id
 
@@ -56,7 +57,7 @@ class DetachedSession(Values):
         """
         repository, codec = self._site.repository, self._site.repository.codec
         mine = replace(self._document, values=to_store(self._look()))
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             theirs = repository.load(self.id) if self._stored.version else self._stored
             if theirs is None or theirs.superseded:
                 return
@@ -67,7 +68,10 @@ class DetachedSession(Values):
             try:
                 repository.save(saved)
             except SessionConflict:
+                pause(attempt)
                 continue
+            except SessionGone:
+                return
             self._stored, self._document = replace(saved, version=saved.version + 1), merged
             return
         raise StoreUnavailable(f"session {self.id} changed in all {MAX_ATTEMPTS} attempts to save it")
