@@ -15,7 +15,7 @@ from typing import Any
 import psycopg.errors
 import pymysql
 import pytest
-from sqlalchemy import Engine, StaticPool, create_engine, make_url, text
+from sqlalchemy import Engine, StaticPool, create_engine, make_url, select, text
 
 from prism_wsgi import (
     ConfigError,
@@ -887,3 +887,19 @@ def test_sessions_of_two_tables_are_apart(database_url: str) -> None:
     assert second.load(session.id) is not None
     first.close()
     second.close()
+
+
+def test_a_sweep_passes_over_what_another_transaction_has_locked(on_server: SQLAlchemyStore, server_url: str) -> None:
+    expired = sorted((replace(new_session(), expires_at=1_000_000 + n) for n in range(5)), key=lambda one: one.id)
+    for session in expired:
+        on_server.save(session)
+    locked = bytes.fromhex(expired[0].id)
+    table = on_server.table
+    other = create_engine(server_url)
+    with other.begin() as connection:
+        connection.execute(select(table.c.id).where(table.c.id == locked).with_for_update()).all()
+        assert on_server.sweep(2_000_000, 3) == 3
+        assert on_server.sweep(2_000_000, 3) == 1
+        assert on_server.sweep(2_000_000, 3) == 0
+    other.dispose()
+    assert on_server.sweep(2_000_000, 3) == 1
