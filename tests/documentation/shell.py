@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pages import ROOT
@@ -68,9 +69,12 @@ class Shell:
     def close(self) -> None:
         """End what still runs, and see that nothing broke in the background."""
         os.killpg(self._bash.pid, signal.SIGTERM)
-        self._bash.kill()
-        self._bash.communicate()
-        self._wait_until(lambda: not self._is_serving(), "what the page started does not end")
+        try:
+            self._bash.communicate(timeout=SECONDS)
+            self._wait_until(lambda: not self._is_serving(), "what the page started does not end")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._bash.pid, signal.SIGKILL)
         assert not re.search("Traceback|InsecureSecretWarning", self._background.read_text()), (
             self._background.read_text()
         )
