@@ -131,13 +131,18 @@ def test_real_sessions_are_imported_and_opened_by_their_old_cookies(
     store.close()
 
 
-def test_an_import_can_be_repeated(package: str, sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 500])
+def test_an_import_can_be_repeated(
+    package: str, batch: int, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prism_wsgi.importers.tables.BATCH", batch)
     migrate.upgrade(sqlite_url)
     written(package, sqlite_url, tmp_path)
     _, tried = imported(package, sqlite_url, "--dry-run")
     _, first = imported(package, sqlite_url)
     _, again = imported(package, sqlite_url)
     assert tried == {**first, "dry_run": True}
+    assert first["read"] == len(READABLE[package]) + sum(SKIPPED[package].values())
     assert again["imported"] == 0
     assert again["skipped"]["already_imported"] == first["imported"]
 
@@ -162,6 +167,14 @@ def test_the_result_is_readable(package: str, sqlite_url: str, tmp_path: Path) -
     assert first.startswith(f"{len(READABLE[package])} of ")
     assert "!        1  pickled, and nothing is ever unpickled" in reasons
     assert len(reasons) == len(SKIPPED[package])
+
+
+def test_progress_is_told_line_by_line(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("prism_wsgi.cli.imports"), "SECONDS_BETWEEN_LINES", 0)
+    migrate.upgrade(sqlite_url)
+    written("django", sqlite_url, tmp_path)
+    shown = run("django", "--from", sqlite_url, "--url", sqlite_url, *OPTIONS["django"], "--progress")
+    assert [line.partition(" read")[0] for line in shown.stderr.splitlines()] == [str(one) for one in range(1, 11)]
 
 
 def test_a_secret_key_that_is_wrong_imports_nothing(sqlite_url: str, tmp_path: Path) -> None:

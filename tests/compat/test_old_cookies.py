@@ -31,6 +31,7 @@ from prism_wsgi.compat.old_cookies import JOIN_MS, OldCookieMiddleware
 from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
 from prism_wsgi.document import Codec, Document
 from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.stores.base import IndexedStore
 
 SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 KEY = "0d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
@@ -39,10 +40,15 @@ VALUES = {"cart": ["apple"], "name": "Ada"}
 
 
 class Clock:
-    def __init__(self) -> None:
+    """Stands still, or goes on by a millisecond each time it is looked at."""
+
+    def __init__(self, *, ticks: bool = False) -> None:
         self.now = time.time()
+        self._ticks = ticks
 
     def __call__(self) -> float:
+        if self._ticks:
+            self.now += 0.001
         return self.now
 
 
@@ -345,9 +351,11 @@ def looking_together(store: SessionStore, parties: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "load", load_together, raising=False)
 
 
+@pytest.mark.parametrize("ticks", [True, False], ids=["one after the other", "in the same millisecond"])
 def test_of_first_requests_at_once_all_find_the_session_and_keep_their_changes(
-    any_store: SessionStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ticks: bool, any_store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock(ticks=ticks)
     keep_imported(any_store, clock)
     site = site_of(any_store, clock)
     looking_together(any_store, 4, monkeypatch)
@@ -367,6 +375,8 @@ def test_of_first_requests_at_once_all_find_the_session_and_keep_their_changes(
     expected = {**VALUES, **{f"from {number}": number for number in range(4)}}
     assert [browser.read() for browser in browsers] == [expected] * 4
     assert len({browser.do(lambda session: session.id) for browser in browsers}) == 1
+    if isinstance(any_store, IndexedStore):
+        assert len(list(any_store.find(user="ada"))) == 1
 
 
 def test_many_rounds_of_requests_at_once_log_nobody_out(clock: Clock) -> None:
