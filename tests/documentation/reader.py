@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from alembic.config import Config
 from pages import ROOT, Block
 from shell import Shell, without_what_varies
 
@@ -92,8 +93,11 @@ class Reader:
 
     def _toml(self, block: Block, text: str) -> None:
         assert block.file_name, f"{block}: a toml block must name its file"
-        tomllib.loads(text)  # what it does needs a wheel: tests/test_wheel.py
+        read = tomllib.loads(text)
         self._save(block.file_name, text)
+        if "alembic" in read.get("tool", {}):  # to run it takes an installed wheel: tests/test_wheel.py
+            alembic = Config(toml_file=self._directory / block.file_name)
+            assert alembic.get_alembic_option("script_location") == "prism_wsgi:migrations"
 
     def _cron(self, block: Block, text: str) -> None:
         (line,) = text.splitlines()
