@@ -5,6 +5,8 @@ it sends one visitor's cookie to the next.
 """
 
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 Headers = list[tuple[str, str]]
 
@@ -30,7 +32,7 @@ def is_public(headers: Headers) -> bool:
     """Tell whether a shared cache may store the response for a while (RFC 9111 3)."""
     directives = _cache_directives(headers)
     if not directives:
-        return False
+        return _expires_later(headers)
     names = {_directive_name(directive) for directive in directives}
     if names & {"private", "no-store"}:
         return False
@@ -55,6 +57,14 @@ def set_cookie(headers: Headers, name: str, header_value: str) -> Headers:
     prefix = f"{name}="
     others = [pair for pair in headers if pair[0].lower() != "set-cookie" or not pair[1].startswith(prefix)]
     return [*others, ("Set-Cookie", header_value)]
+
+
+def _expires_later(headers: Headers) -> bool:
+    value = _values(headers, "expires")
+    try:
+        return bool(value) and parsedate_to_datetime(value) > datetime.now(UTC)
+    except (ValueError, TypeError):  # not a date, or one without its zone: RFC 9111 5.3 takes that for the past
+        return False
 
 
 def _values(headers: Headers, name: str) -> str:

@@ -94,6 +94,7 @@ class Lease:
         theirs = state.repository.load(state.id, state.secret)
         if (theirs is None and state.row is not None) or (theirs is not None and theirs.superseded):
             state.drop()
+            state.document, state.user = Document(), None
             return True
         if theirs is not None:
             catch_up(state, theirs)

@@ -40,7 +40,8 @@ class TypedSerializer:
 
     Takes None, bool, int of any size, finite float, str, bytes, list, tuple, dict with str keys, set,
     frozenset, datetime (aware, as a fixed offset from UTC, and naive), date, time, timedelta, UUID and
-    Decimal, nested up to MAX_DEPTH. Subclasses of these are refused too: they would come back as the base.
+    Decimal, nested up to MAX_DEPTH, and `markupsafe.Markup`, which Flask and Jinja make of HTML. Other subclasses of
+    these are refused: they would come back as the base.
     """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
@@ -101,6 +102,8 @@ def _check(value: object, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
         _check_elements(value, depth)
+    elif _is_markup(kind):
+        _check_text(str(value))
     elif kind not in _SCALARS:
         raise _UnstorableError(
             f"is of type {kind.__module__}.{kind.__qualname__}, which a session cannot store; "
@@ -192,6 +195,19 @@ def _pack_timedelta(value: timedelta) -> bytes:
     return _pack([value.days, value.seconds, value.microseconds])
 
 
+def _is_markup(kind: type) -> bool:
+    # By name: who has no such value need not import, nor have, the package.
+    return kind.__name__ == "Markup" and kind.__module__ == "markupsafe"
+
+
+def _unpack_markup(data: bytes) -> Any:
+    try:
+        from markupsafe import Markup
+    except ImportError:
+        raise ValueError("HTML that needs the package markupsafe") from None
+    return Markup(data.decode())  # noqa: S704, which it was when it was stored
+
+
 _Unpack = Callable[[bytes, int], Any]
 
 # Each type's code in the stored bytes: never reuse or change one.
@@ -215,10 +231,13 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
     9: (UUID, lambda value: value.bytes, lambda data, _: UUID(bytes=data)),
     10: (Decimal, lambda value: str(value).encode(), lambda data, _: _unpack_decimal(data)),
 }
+_MARKUP = 11
 _PACKERS = {kind: (code, pack) for code, (kind, pack, _) in _EXTENSIONS.items()}
 
 
 def _pack_extension(value: object) -> msgpack.ExtType:
+    if _is_markup(type(value)):
+        return msgpack.ExtType(_MARKUP, str(value).encode())
     if type(value) not in _PACKERS:
         raise TypeError(f"{type(value).__name__} cannot be stored")
     code, pack = _PACKERS[type(value)]
@@ -227,6 +246,8 @@ def _pack_extension(value: object) -> msgpack.ExtType:
 
 def _extension_hook(depth: int) -> Callable[[int, bytes], Any]:
     def unpack_extension(code: int, data: bytes) -> Any:
+        if code == _MARKUP:
+            return _unpack_markup(data)
         if code not in _EXTENSIONS or depth > MAX_DEPTH:
             raise ValueError("unknown extension type, or extensions nested too deep")
         return _EXTENSIONS[code][2](data, depth + 1)

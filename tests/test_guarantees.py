@@ -486,6 +486,23 @@ def test_atomic_sees_what_was_saved_since_the_session_was_read(browser: Browser,
     assert browser.do(meanwhile(look, lambda: other.do(count), count)) == 3
 
 
+def test_atomic_of_a_session_that_another_request_has_ended_sees_an_empty_one(
+    browser: Browser, site: SessionMiddleware
+) -> None:
+    browser.do(put("n", 1))
+    other = copy_of(browser, site)
+    seen: list[dict[str, Any]] = []
+
+    def add(session: Session) -> None:
+        with session.atomic():
+            seen.append(dict(session))
+            session["n"] = 5
+
+    browser.do(meanwhile(look, lambda: other.do(lambda session: session.destroy()), add))
+    assert seen == [{}]
+    assert other.read() == {}
+
+
 def test_atomic_saves_at_once(browser: Browser, site: SessionMiddleware) -> None:
     other = copy_of(browser, site)
     browser.do(put("n", 1))

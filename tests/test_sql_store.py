@@ -889,6 +889,16 @@ def test_sessions_of_two_tables_are_apart(database_url: str) -> None:
     second.close()
 
 
+@pytest.mark.parametrize("malformed", ["", "x", "G" * 64, "A" * 64])
+def test_what_cannot_be_an_id_is_refused_where_one_is_to_be_spared_or_continued_from(
+    store: SQLAlchemyStore, malformed: str
+) -> None:
+    with pytest.raises(ValueError, match="except_id must be the id of a session: 64 lower-case hex digits"):
+        store.destroy_all("alice", except_id=malformed)
+    with pytest.raises(ValueError, match="after must be the id of a session"):
+        store.find(after=malformed)
+
+
 def test_a_sweep_passes_over_what_another_transaction_has_locked(on_server: SQLAlchemyStore, server_url: str) -> None:
     expired = sorted((replace(new_session(), expires_at=1_000_000 + n) for n in range(5)), key=lambda one: one.id)
     for session in expired:

@@ -18,6 +18,14 @@ def key_of(session_id: str) -> bytes | None:
     return key if 2 * len(key) == ID_LENGTH == len(session_id) and key.hex() == session_id else None
 
 
+def required_key(argument: str, session_id: str) -> bytes:
+    """Return an id as it is stored. Raises ValueError, naming the argument, for what cannot be one."""
+    key = key_of(session_id)
+    if key is None:
+        raise ValueError(f"{argument} must be the id of a session: {ID_LENGTH} lower-case hex digits")
+    return key
+
+
 def loaded_columns(table: Table) -> list[ColumnElement[Any]]:
     """Return what `stored_session` takes, in its order."""
     columns = table.c

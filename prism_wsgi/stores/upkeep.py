@@ -20,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
 from prism_wsgi.stores.expiry import Expiry
-from prism_wsgi.stores.rows import loaded_columns, stored_session
+from prism_wsgi.stores.rows import loaded_columns, required_key, stored_session
 
 
 class Upkeep:
@@ -108,7 +108,7 @@ class Upkeep:
         """Delete every session of the user but `except_id`; return how many."""
         statement = delete(self._table).where(self._belongs_to(user))
         if except_id is not None:
-            statement = statement.where(self._table.c.id != bytes.fromhex(except_id))
+            statement = statement.where(self._table.c.id != required_key("except_id", except_id))
         return int(connection.execute(statement).rowcount)
 
     def stats(self, connection: Connection, now: int) -> StoreStats:
@@ -158,7 +158,7 @@ class Upkeep:
         if user is not None:
             statement = statement.where(self._belongs_to(user))
         if after is not None:
-            statement = statement.where(column > bytes.fromhex(after))
+            statement = statement.where(column > required_key("after", after))
         return statement.order_by(column).limit(limit)
 
     def _belongs_to(self, user: str) -> ColumnElement[bool]:

@@ -196,6 +196,16 @@ def test_a_publicly_cacheable_page_that_did_not_touch_the_session_gets_no_cookie
     assert page.all("Vary") == []
 
 
+@pytest.mark.parametrize(
+    ("expires", "is_public"),
+    [("Fri, 01 Jan 2100 00:00:00 GMT", True), ("Thu, 01 Jan 1970 00:00:00 GMT", False), ("0", False), ("", False)],
+)
+def test_a_page_that_only_says_when_it_expires_is_public_until_then(expires: str, is_public: bool) -> None:
+    page = public_site().browser().visit(headers=[("Expires", expires)])
+    assert bool(page.all("Set-Cookie")) is not is_public
+    assert page.all("Cache-Control") == ([] if is_public else ["private"])
+
+
 @pytest.mark.parametrize("theirs", NOT_PUBLIC)
 def test_a_page_that_is_not_for_everybody_gets_one(theirs: str) -> None:
     page = public_site().browser().visit(headers=[("Cache-Control", theirs)])

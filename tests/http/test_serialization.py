@@ -18,6 +18,7 @@ import pytest
 from browsing import Browser, Site, ThreeVerbStore, read, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from prism_wsgi import SerializationError, Session, StoredSession
 from prism_wsgi.serializers import MAX_DEPTH, TypedSerializer
@@ -42,6 +43,7 @@ HASHABLE = st.one_of(
     st.timedeltas(),
     st.uuids(),
     st.decimals(allow_nan=False, allow_infinity=False),
+    st.text().map(Markup),
 )
 HASHABLE_NESTED = st.recursive(
     HASHABLE,

@@ -8,6 +8,7 @@ import flask
 import pytest
 from flask import Flask, flash, get_flashed_messages, render_template_string, stream_with_context
 from flask.sessions import SessionMixin
+from markupsafe import Markup
 from serving import SECRET, Browse
 from werkzeug.wrappers import Response
 
@@ -221,6 +222,19 @@ def test_a_template_that_leaves_the_session_alone_does_not_vary(app: Flask) -> N
     client = app.test_client()
     assert "Vary" not in client.get("/plain").headers
     assert client.get("/named").headers["Vary"] == "Cookie"
+
+
+def test_a_message_that_is_html_is_shown_as_html(app: Flask, browse: Browse) -> None:
+    def say() -> None:
+        flash(Markup("<b>saved</b>"))
+        flash("<b>from a visitor</b>")
+
+    show(app, "/say", say)
+    template = "{% for message in get_flashed_messages() %}{{ message }}{% endfor %}"
+    show(app, "/hear", lambda: render_template_string(template))
+    browser = browse(app)
+    browser.get("/say")
+    assert browser.get("/hear").text == "<b>saved</b>&lt;b&gt;from a visitor&lt;/b&gt;"
 
 
 def test_messages_are_flashed_once_with_their_categories(app: Flask, browse: Browse) -> None:
