@@ -49,6 +49,7 @@ WRONG = {
     "an extra that is not there": fenced("console", '$ pip install "prism_wsgi[mongodb]"'),
     "a package that nobody tried": fenced("console", "$ pip install left-pad"),
     "a task that is not there": fenced("console", "$ python3 dev.py deploy"),
+    "an option that is not there": fenced("console", "$ python3 dev.py bench --quickly-or-not"),
     "a unit that is not copied": fenced("console", "# systemctl enable --now prism-wsgi-sweep.timer"),
     "a manifest that is not there": fenced("console", "$ kubectl apply -f sweep.yaml"),
     "an ini without a name": fenced("ini", "[app:main]\nuse = egg:shop"),
