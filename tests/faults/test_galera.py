@@ -48,7 +48,7 @@ def nodes() -> Iterator[list[Node]]:
         yield nodes
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stores(nodes: list[Node]) -> Iterator[list[SQLAlchemyStore]]:
     """A store on each node, which reads what the node has got so far."""
     stores = [SQLAlchemyStore(node.url) for node in nodes]
@@ -57,7 +57,7 @@ def stores(nodes: list[Node]) -> Iterator[list[SQLAlchemyStore]]:
         store.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def causal(nodes: list[Node]) -> Iterator[list[SQLAlchemyStore]]:
     """A store on each node that waits until the node has got what the others had acknowledged."""
     stores = [SQLAlchemyStore(node.url + CAUSAL) for node in nodes]
