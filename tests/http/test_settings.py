@@ -90,7 +90,7 @@ VALID: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", VALID, ids=str)
+@pytest.mark.parametrize("settings", VALID, ids=lambda settings: str(settings).partition(" object at")[0])
 def test_what_a_setting_takes(settings: dict[str, Any]) -> None:
     SessionMiddleware(plain_page, **{"secret": SECRET, **settings})
 
