@@ -28,6 +28,7 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
+from prism_wsgi.schema import sweep_bucket
 from prism_wsgi.stores import sql
 from prism_wsgi.stores.connections import Connection
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
@@ -328,6 +329,23 @@ def test_data_is_never_cut_even_where_mariadb_is_not_strict(
     store.close()
 
 
+def test_row_is_always_in_the_bucket_of_its_expiry(store: SQLAlchemyStore) -> None:
+    """Or sweeps would pass over it again and again, or never come to it."""
+    hour, session = 3_600_000, new_session()
+
+    def buckets() -> set[tuple[int, int]]:
+        columns = store.table.c
+        with store.engine.connect() as connection:
+            rows = connection.execute(select(columns.expires_at, columns.sweep_bucket))
+            return {(expires_at, bucket) for expires_at, bucket in rows}
+
+    store.save(session)
+    store.save(replace(session, version=1, expires_at=session.expires_at + 2 * hour))
+    assert buckets() == {(session.expires_at + 2 * hour, sweep_bucket(session.expires_at + 2 * hour))}
+    store.touch(session.id, session.expires_at + 4 * hour)
+    assert buckets() == {(session.expires_at + 4 * hour, sweep_bucket(session.expires_at + 4 * hour))}
+
+
 @pytest.mark.parametrize(
     "session_id", ["", "0", "0" * 63, "0" * 66, "A" * 64, "g" * 64, " " * 64, "é" * 64, "0" * 62 + "\n\n", None, 5]
 )
@@ -448,7 +466,7 @@ def test_idle_connection_killed_by_the_server_goes_unnoticed(server_url: str, ve
 def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLAlchemyStore) -> None:
     session = new_session()
     on_server.save(session)
-    begun = threading.Barrier(8)
+    begun = threading.Barrier(sql.MAX_CONNECTIONS)
     acquire = on_server._connections.acquire
 
     def open_one() -> None:
@@ -456,8 +474,8 @@ def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLA
         begun.wait(30)
         on_server._connections.release(connection)
 
-    race([open_one] * 8)
-    assert kill_idle_connections(on_server) >= 8
+    race([open_one] * sql.MAX_CONNECTIONS)
+    assert kill_idle_connections(on_server) >= sql.MAX_CONNECTIONS > sql.MAX_ATTEMPTS
     assert all(race([lambda: on_server.load(session.id)] * 16))
 
 
@@ -605,6 +623,19 @@ def test_deadlocks_without_end_are_given_up(on_server: SQLAlchemyStore, watch: W
     assert len(wire.statements) <= sql.MAX_ATTEMPTS
     wire.faults.clear()
     assert on_server.load(session.id) is None
+
+
+def test_connection_that_failed_as_nobody_expected_is_not_used_again(
+    on_server: SQLAlchemyStore, watch: Watch
+) -> None:
+    failed = on_server._connections.acquire()
+    on_server._connections.release(failed)
+    watch(on_server).fail("before", "INSERT", raising(on_server, "XX000", 1105))
+    with pytest.raises(StoreUnavailable):
+        on_server.save(new_session())
+    other = on_server._connections.acquire()
+    on_server._connections.release(other)
+    assert other is not failed
 
 
 def test_attempts_that_take_long_are_given_up_at_the_timeout(
