@@ -638,6 +638,21 @@ def test_connection_that_failed_as_nobody_expected_is_not_used_again(
     assert other is not failed
 
 
+def test_connection_that_cannot_even_roll_back_is_not_used_again(
+    on_server: SQLAlchemyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, refuse = new_session(), raising(on_server, "XX000", 1105)
+    on_server.save(session)
+    failed = on_server._connections.acquire()
+    on_server._connections.release(failed)
+    monkeypatch.setattr(failed.pooled, "rollback", lambda: refuse(None))
+    with pytest.raises(SessionConflict):
+        on_server.replace(replace(marker_of(session), version=9), new_session())
+    other = on_server._connections.acquire()
+    on_server._connections.release(other)
+    assert other is not failed
+
+
 def test_attempts_that_take_long_are_given_up_at_the_timeout(
     on_server: SQLAlchemyStore, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
