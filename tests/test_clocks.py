@@ -153,3 +153,18 @@ def test_the_time_zone_of_the_database_changes_nothing(empty_url: str, zone: int
     assert here.stats().expired == 0
     here.close()
     engine.dispose()
+
+
+def test_sessions_live_as_long_after_2038_as_before(empty_url: str) -> None:
+    clock = ManualClock()
+    clock.seconds = 2.0**31 - 1
+    store = SQLAlchemyStore(empty_url, clock=clock)
+    site = SessionMiddleware(application, store=store, secret=SECRET, secure=False, ttl=TTL, clock=clock)
+    browser = Browser(site)
+    for number in range(3):
+        assert browser.do(count) == number + 1
+        clock.advance(TTL - 1)
+    clock.advance(1)
+    assert browser.read() == {}
+    assert store.sweep(int(clock() * 1000), 10) == 1
+    store.close()
