@@ -108,7 +108,7 @@ class SessionMiddleware:
             persistent=settings.flag("persistent", persistent),
             events=self.events,
             cipher=settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted),
-            clock=clock,
+            clock=settings.session_clock(clock),
         )
         self.environ_key = settings.environ_key(environ_key)
         self.id_key = f"{environ_key}_id"

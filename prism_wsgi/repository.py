@@ -90,6 +90,13 @@ class Repository:
         """Delete what is stored under an id."""
         self._ask(self.store.destroy, session_id)
 
+    def destroy_successor(self, session_id: str) -> None:
+        """End the session where another request, logged in as the same user, has just moved it."""
+        row = self._ask(self.store.load, session_id)
+        if row is not None and row.moved_to is not None:
+            self.destroy_successor(row.moved_to)
+            self.destroy(row.moved_to)
+
     def touch(self, row: StoredSession, ttl: int, secret: str | None = None) -> bool:
         """Record activity when it is due; False when the session is gone.
 
@@ -112,7 +119,7 @@ class Repository:
         """Retire `old`, leaving a marker for a few seconds, and insert `new`: both or neither."""
         marker = StoredSession(
             id=old.id,
-            # For `successor`. Not of a visitor nobody knows, whose cookie may have been planted before a login.
+            # For `destroy`. Not of a visitor nobody knows, whose cookie may have been planted before a login.
             data=b"" if old.user is None else bytes.fromhex(new.id),
             version=old.version,
             created_at=old.created_at,
@@ -130,11 +137,6 @@ class Repository:
         except StoreError:
             self.destroy(new.id)
             raise
-
-    def successor(self, session_id: str) -> str | None:
-        """Return the id to which a logged-in session has just moved from this one, if it has."""
-        row = self._ask(self.store.load, session_id)
-        return row.data.hex() if row is not None and row.superseded and row.data else None
 
     def unavailable(self, failure: str) -> StoreUnavailable:
         """Log that the store failed, and return the error that says so."""

@@ -13,6 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TypeVar, cast
 
+from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
 from prism_wsgi.encryption import Cipher
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
@@ -200,6 +201,13 @@ def _secret_bytes(name: str, secret: Secret) -> bytes:
 def _warn(message: str) -> None:
     # Names the line that made the middleware: _warn, signing_secrets and __init__ lie between.
     warnings.warn(message, InsecureSecretWarning, stacklevel=4)
+
+
+def session_clock(clock: object) -> Clock:
+    """Return the clock. Raises ConfigError for what cannot be called."""
+    if not callable(clock):
+        raise ConfigError(f"clock must be a function that returns Unix seconds, such as time.time, not {clock!r}")
+    return cast(Clock, clock)
 
 
 def session_store(store: object) -> SessionStore:

@@ -203,7 +203,7 @@ class SessionState:
             self.load()
         self.failed = True
         if self.phase is GONE or (may_have_moved and (self.retired or self.row)):
-            self._destroy_successors((self.retired or self.row or self).id)
+            self.repository.destroy_successor((self.retired or self.row or self).id)
         if self.phase is GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
             self.failed = self.destroy_failed = False
@@ -217,13 +217,6 @@ class SessionState:
         self.failed = self.destroy_failed = False
         self.start_over()
         self.destroyed = True
-
-    def _destroy_successors(self, session_id: str) -> None:
-        """End the session where another request, logged in as the same user, has just moved it."""
-        moved_to = self.repository.successor(session_id)
-        while moved_to is not None:
-            session_id, moved_to = moved_to, self.repository.successor(moved_to)
-            self.repository.destroy(session_id)
 
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""

@@ -35,6 +35,13 @@ class StoredSession:
         return self.data.hex() if self.superseded and self.data else None
 
 
+def checked_user(user: str) -> str:
+    """Return whose sessions are to be ended. Raises TypeError for None: that would be all who are not logged in."""
+    if not isinstance(user, str):
+        raise TypeError(f"user must be text, as given to login(), not {type(user).__name__}")
+    return user
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
     """What a listing shows of a session: everything but its data, of which it has the size in bytes."""
@@ -130,7 +137,7 @@ class IndexedStore(Protocol):
         ...
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user, but for `except_id`; return how many."""
+        """Delete every session of the user, but for `except_id`; return how many. Raises TypeError for no user."""
         ...
 
 

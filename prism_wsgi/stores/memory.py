@@ -10,7 +10,7 @@ from datetime import timedelta
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats
+from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
 
 
 class MemoryStore:
@@ -129,6 +129,7 @@ class MemoryStore:
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
+        checked_user(user)
         with self._lock:
             ids = [one.id for one in self._sessions.values() if one.user == user and one.id != except_id]
             for session_id in ids:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from prism_wsgi.clock import Clock, pause, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone, StoreUnavailable
 from prism_wsgi.stores import redis_scripts
-from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats
+from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.redis_scripts import FIELDS
 
 try:
@@ -115,6 +115,7 @@ class RedisStore:
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
+        checked_user(user)
         keys, arguments = [self._user_key(user)], [*self._common(), _named(user), except_id or ""]
         return int(self._run(lambda: self._destroy_all(keys, arguments)))
 

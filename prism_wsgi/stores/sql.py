@@ -41,7 +41,7 @@ from prism_wsgi.errors import (
 )
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
-from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats
+from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.connections import Connection, Connections, KeptConnections, PooledConnections
 from prism_wsgi.stores.engine import Failure, classify, create_store_engine
 from prism_wsgi.stores.rows import key_of, loaded_columns, stored_session
@@ -193,6 +193,7 @@ class SQLAlchemyStore:
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
+        checked_user(user)
         # PostgreSQL's DELETE waits for a session that is moving, finds it retired, and does not see where it has
         # gone; from a snapshot it fails instead (40001), and the next attempt finds it.
         level = "REPEATABLE READ" if self.engine.dialect.name == "postgresql" else None

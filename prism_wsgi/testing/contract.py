@@ -494,6 +494,14 @@ class StoreContract:
         assert [store.load(session.id) for session in mine] == [None, None, None]
         assert all(store.load(session.id) for session in others)
 
+    def test_destroy_all_of_nobody_is_refused(self, store: SessionStore) -> None:
+        """`destroy_all(session.user)` of a visitor who is not logged in must not end the visits of all such."""
+        indexed, anonymous = having(store, "destroy_all"), new_session(user=None)
+        store.save(anonymous)
+        with pytest.raises(TypeError):
+            indexed.destroy_all(None)
+        assert store.load(anonymous.id)
+
     def test_destroy_all_spares_the_session_that_asks(self, store: SessionStore) -> None:
         indexed, mine = having(store, "destroy_all"), [new_session(user="alice") for _ in range(3)]
         for session in mine:

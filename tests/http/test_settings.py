@@ -121,6 +121,7 @@ INVALID: list[tuple[str, list[Any]]] = [
     ("on_store_error", ["", 503, None, "ignore"]),
     ("save_on_error", [1, "yes", None]),
     ("serializer", [5, "json", object()]),
+    ("clock", [None, 5, 1700000000.0]),
     ("environ_key", ["", "session", None, 5, "prism.\n"]),
 ]
 
