@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.report import Figures, added, short
 from benchmarks.subjects import FLOOR, PRISM
 
-ENGINES = {"memory": "Memory", "sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+ENGINES = {"memory": "Memory", "sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB", "redis": "Redis"}
 SCENARIOS = {"read": "Read one key", "write": "Write one key", "new": "Start a session"}
 
 _NAMES_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH, _GAP = 118, 190, 92, 14

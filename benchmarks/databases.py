@@ -14,6 +14,7 @@ from prism_wsgi import migrate
 
 POSTGRESQL = os.environ.get("PRISM_BENCH_POSTGRESQL", "postgresql+psycopg://root@127.0.0.1:5432/postgres")
 MARIADB = os.environ.get("PRISM_BENCH_MARIADB", "mysql+mysqldb://root@127.0.0.1:3306/")
+REDIS_PREFIX = "prism_bench:"
 REDIS = os.environ.get("PRISM_BENCH_REDIS", "redis://127.0.0.1:6379/9")
 
 ENGINES = ("memory", "sqlite", "postgresql", "mariadb", "redis", "cookie")
@@ -36,9 +37,11 @@ def fresh_databases(engines: Iterable[str]) -> Iterator[Places]:
                     places[engine] = f"sqlite:///{directory}/sessions.db"
                 elif engine in _SERVERS:
                     places[engine] = stack.enter_context(_server_database(make_url(_SERVERS[engine])))
+                elif engine == "redis":
+                    places[engine] = stack.enter_context(_redis())
                 else:
-                    places[engine] = REDIS if engine == "redis" else ""
-            except (DBAPIError, ImportError) as error:
+                    places[engine] = ""
+            except (DBAPIError, ImportError, ConnectionError) as error:
                 print(f"{engine} is left out: {str(error).splitlines()[0]}")
         for engine in ("sqlite", *_SERVERS):
             if engine in places:
@@ -61,6 +64,22 @@ def _server_database(server: URL) -> Iterator[str]:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:
         execute(f"DROP DATABASE {name}{' WITH (FORCE)' if server.get_backend_name() == 'postgresql' else ''}")
+
+
+@contextmanager
+def _redis() -> Iterator[str]:
+    import redis
+
+    client = redis.Redis.from_url(REDIS)
+    try:
+        client.ping()
+    except redis.ConnectionError as error:
+        raise ConnectionError(f"{REDIS} does not answer") from error
+    try:
+        yield REDIS
+    finally:
+        for key in client.scan_iter(f"{REDIS_PREFIX}*", count=1000):
+            client.delete(key)
 
 
 def set_sqlite_pragmas(connection: object, _: object) -> None:

@@ -8,8 +8,9 @@ from wsgiref.types import WSGIApplication
 
 from sqlalchemy import make_url
 
+import prism_wsgi
 from benchmarks import floor
-from benchmarks.databases import Places
+from benchmarks.databases import REDIS_PREFIX, Places
 from benchmarks.scenarios import ACTIONS, Action, bare_application, plain_application, read
 from prism_wsgi import MemoryStore, SessionMiddleware, SessionStore, SQLAlchemyStore
 
@@ -81,9 +82,8 @@ class MovableClock:
 
 def prism_subjects(places: Places) -> list[Subject]:
     """Return prism_wsgi on each of its engines."""
-    return [
-        _prism(engine, place) for engine, place in places.items() if engine in ("memory", "sqlite", *_SERVER_CURSORS)
-    ]
+    engines = ("memory", "sqlite", *_SERVER_CURSORS, "redis")
+    return [_prism(engine, place) for engine, place in places.items() if engine in engines]
 
 
 def _prism(engine: str, place: str) -> Subject:
@@ -94,6 +94,8 @@ def _prism(engine: str, place: str) -> Subject:
         store: SessionStore
         if engine == "memory":
             store = MemoryStore(max_sessions=1_000_000, ttl=400 * 24 * 3600, clock=clock)
+        elif engine == "redis":
+            store = prism_wsgi.RedisStore(place, prefix=REDIS_PREFIX, clock=clock)
         else:
             store = SQLAlchemyStore(place, clock=clock)
         return SessionMiddleware(app, store=store, secret=SECRET, ttl=ttl, clock=clock)

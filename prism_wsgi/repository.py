@@ -51,6 +51,8 @@ class Repository:
         self._touch_interval_ms = touch_interval * 1000
         self._store_touch = store.touch if isinstance(store, TouchingStore) else None
         self._store_replace = store.replace if isinstance(store, ReplacingStore) else None
+        self.is_move_followed = self._store_replace is not None
+        """Whether the store's own `destroy` ends a session where it has moved."""
 
     def now(self) -> int:
         """Return the current time in Unix milliseconds."""

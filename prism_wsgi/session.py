@@ -228,8 +228,7 @@ class Session(MutableMapping[str, Any]):
         the application does, because the session has not ended.
         """
         self._state.accessed = True
-        if self._state.phase is not GONE:
-            self._state.destroy()
+        self._state.destroy()
         self._state.document = Document()
         self._state.written = self._state.lent = False
 

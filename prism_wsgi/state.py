@@ -198,7 +198,7 @@ class SessionState:
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
         self.destroy_failed = True
-        may_have_moved = self.phase is not UNREAD
+        may_have_moved = self.phase is not UNREAD and not self.repository.is_move_followed
         if self.phase is UNREAD:
             self.load()
         self.failed = True

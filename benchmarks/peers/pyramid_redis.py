@@ -7,7 +7,6 @@ import json
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-import redis
 from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid_session_redis import RedisSessionFactory
@@ -21,11 +20,6 @@ def subjects(places: Places) -> list[Subject]:
     """Return pyramid_session_redis, where Redis answers."""
     if "redis" not in places:
         return []
-    client = redis.Redis.from_url(places["redis"])
-    try:
-        client.ping()
-    except redis.ConnectionError as error:
-        raise ImportError(f"Redis does not answer: {error}") from error
     factory = RedisSessionFactory(
         secret=SECRET,
         timeout=SHORT_TTL,
