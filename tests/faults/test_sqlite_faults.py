@@ -114,13 +114,16 @@ def test_read_only_file_is_read_and_reports_writes(url: str, store: SQLAlchemySt
 
 
 def test_file_is_whole_after_its_writers_were_killed(url: str, tmp_path: Path) -> None:
-    board = tmp_path / "board"
+    board, jar = tmp_path / "board", tmp_path / "jar"
     board.write_text("0" * 64 * 8)
+    jar.write_text(" " * 160 * 2)
     worker = Path(__file__).parents[1] / "losses" / "worker.py"
-    plan = {"url": url, "seed": "1", "seconds": 60, "threads": 4, "timeout": 5, "board": str(board), "cookies": {}}
+    plan = {"url": url, "seed": "1", "seconds": 60, "threads": 4, "timeout": 5, "cookies": {}}
+    plan |= {"board": str(board), "jar": str(jar)}
     logs = [tmp_path / f"{number}.log" for number in range(2)]
     writers = [subprocess.Popen([sys.executable, worker, json.dumps({**plan, "log": str(log)})]) for log in logs]
     while not all(log.exists() and log.stat().st_size > 50_000 for log in logs):
+        assert [writer.poll() for writer in writers] == [None, None], "what a writer died of is above"
         time.sleep(0.01)
     for writer in writers:
         writer.kill()
