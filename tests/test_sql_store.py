@@ -463,7 +463,8 @@ def test_idle_connection_killed_by_the_server_goes_unnoticed(server_url: str, ve
     store.engine.dispose()
 
 
-def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLAlchemyStore) -> None:
+@pytest.mark.parametrize("callers", [1, 16])
+def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLAlchemyStore, callers: int) -> None:
     session = new_session()
     on_server.save(session)
     begun = threading.Barrier(sql.MAX_CONNECTIONS)
@@ -476,7 +477,8 @@ def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLA
 
     race([open_one] * sql.MAX_CONNECTIONS)
     assert kill_idle_connections(on_server) >= sql.MAX_CONNECTIONS > sql.MAX_ATTEMPTS
-    assert all(race([lambda: on_server.load(session.id)] * 16))
+    found = race([lambda: on_server.load(session.id)] * callers)
+    assert found == [replace(session, version=1)] * callers
 
 
 # Faults
