@@ -132,9 +132,12 @@ class SessionMiddleware:
         if around is not None and isinstance(around, Session) and around._state.stage is OPEN:
             return self.app(environ, start_response)  # mounted twice: the outer one has it in hand
         token = self.session_cookie.received(environ)
-        if isinstance(token, Reason):
-            self.events.emit(token)
-        state = SessionState(self.repository, token if isinstance(token, Token) else None)
+        if isinstance(token, Token):
+            state = SessionState(self.repository, token)
+        else:
+            state = SessionState(self.repository, None)
+            if token is not None:
+                self.events.emit(token)
         if self.record_client:
             state.client = client_in(environ, self.repository.now())
         environ[self.environ_key] = session = Session(state)

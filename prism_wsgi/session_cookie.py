@@ -72,10 +72,9 @@ class SessionCookie:
         return max(tokens, key=lambda token: token.refreshed)
 
     def _has_lapsed(self, token: Token) -> bool:
-        lapses_at = self._lapses_at(token)
-        if token.refreshed:
-            lapses_at += 1000  # to the second the cookie cannot tell; the stored expiry can
-        return lapses_at <= self._repository.now()
+        # To the second a refreshed cookie cannot tell; the stored expiry can.
+        grace = 1000 if token.refreshed else 0
+        return self._lapses_at(token) + grace <= self._repository.now()
 
     def _lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""
