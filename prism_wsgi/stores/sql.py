@@ -1,32 +1,19 @@
 """SQLAlchemyStore: sessions in SQLite, PostgreSQL, MariaDB or MySQL.
 
-The five hot verbs are single statements, compiled once from SQLAlchemy Core and run on a driver's cursor that is
-kept open: about the cost of the raw driver, where Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
+The five hot verbs are single statements, compiled once and run on a driver's cursor that is kept open: about
+the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Engine,
-    Table,
-    bindparam,
-    delete,
-    insert,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import URL, Engine
 from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.clock import Clock, pause, system_clock
 from prism_wsgi.database import place
@@ -44,7 +31,8 @@ from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.connections import Connection, Connections, KeptConnections, PooledConnections
 from prism_wsgi.stores.engine import Failure, classify, create_store_engine
-from prism_wsgi.stores.rows import key_of, loaded_columns, stored_session
+from prism_wsgi.stores.rows import key_of, stored_session
+from prism_wsgi.stores.statements import Statements
 from prism_wsgi.stores.upkeep import Upkeep
 from prism_wsgi.tokens import ID_LENGTH
 
@@ -100,7 +88,7 @@ class SQLAlchemyStore:
         self._timeout = timeout
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
-        self._statements = _Statements(self.table, self.engine)
+        self._statements = Statements(self.table, self.engine)
         self._upkeep = Upkeep(self.table, self.engine.dialect.name)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._connections: Connections = (
@@ -395,57 +383,3 @@ class SQLAlchemyStore:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-
-class _Statements:
-    """The hot verbs' statements, compiled for one engine."""
-
-    def __init__(self, table: Table, engine: Engine) -> None:
-        columns = table.c
-        has_id = columns.id == bindparam("p_id")
-        is_live = columns.expires_at > bindparam("p_now")
-        one: ColumnElement[int] = literal_column("1")
-        moved: dict[str, Any] = {"expires_at": bindparam("p_expires")}
-        indexed: dict[str, Any] = {"sweep_bucket": bindparam("p_bucket")}
-        saved = {"data": bindparam("p_data"), **moved}
-        named = {"user_id": bindparam("p_user"), "superseded": bindparam("p_superseded"), **indexed}
-        born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
-        self.select = _Compiled(select(*loaded_columns(table)).where(has_id), engine)
-        self.insert = _Compiled(insert(table).values(**born, **saved, **named), engine)
-        self.end = _Compiled(delete(table).where(has_id, columns.superseded.is_(False)), engine)
-        self.delete = _Compiled(delete(table).where(has_id), engine)
-        update_version = (
-            update(table)
-            .values(version=columns.version + one, **saved)
-            .where(has_id, is_live, columns.version == bindparam("p_version"))
-        )
-        move = (
-            update(table)
-            .values(**moved)
-            .where(has_id, is_live, columns.expires_at < bindparam("p_expires"), columns.superseded.is_(False))
-        )
-        self.update = _Compiled(update_version.values(**named), engine)
-        self.touch = _Compiled(move.values(**indexed), engine)
-        self.lean_update: _Compiled | None = None
-        self.lean_touch: _Compiled | None = None
-        if engine.dialect.name == "sqlite":
-            # It writes each index of a column in SET anew, whether or not the value differs: 32 µs instead of 14. So
-            # it is asked first to leave them alone, which suits all but one save in an hour.
-            same = [columns[name].is_not_distinct_from(value) for name, value in named.items()]
-            self.lean_update = _Compiled(update_version.where(*same), engine)
-            self.lean_touch = _Compiled(move.where(columns.sweep_bucket == bindparam("p_bucket")), engine)
-
-
-class _Compiled:
-    """One statement as the driver takes it."""
-
-    def __init__(self, statement: ClauseElement, engine: Engine) -> None:
-        compiled = statement.compile(dialect=engine.dialect)
-        assert isinstance(compiled, SQLCompiler)
-        self._sql = str(compiled)
-        self._order = compiled.positiontup
-
-    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> int:
-        """Execute with these values and return how many rows it matched."""
-        cursor.execute(self._sql, values if self._order is None else [values[name] for name in self._order])
-        return cursor.rowcount
