@@ -44,8 +44,8 @@ class Codec:
     def __init__(self, serializer: Serializer, max_size: int) -> None:
         self.serializer = serializer
         self._max_size = max_size
-        self._dumps_checked = getattr(serializer, "dumps_checked", serializer.dumps)
         self._check = getattr(serializer, "check", None)
+        self._dumps_checked = getattr(serializer, "dumps_checked", serializer.dumps)
 
     def check(self, key: object, value: object) -> None:
         """Raise SerializationError when a value cannot be stored, as early as the serializer can tell."""

@@ -24,7 +24,11 @@ _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 
 class Serializer(Protocol):
-    """What turns a session's mapping into bytes and back."""
+    """What turns a session's mapping into bytes and back.
+
+    A `check(path, value)`, as TypedSerializer has, is used where it is there, to refuse a value when it is assigned;
+    and then a `dumps_checked(value)`, to save what nothing can have changed since.
+    """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
         """Return the bytes for a session, equal for equal sessions. Raises SerializationError."""
