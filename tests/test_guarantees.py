@@ -366,6 +366,20 @@ def test_write_under_way_during_a_login_is_dropped_or_kept_but_never_splits_the_
     assert browser.read() == {"first": 1}
 
 
+def test_session_that_moves_takes_along_what_another_request_changed_meanwhile(
+    browser: Browser, site: SessionMiddleware
+) -> None:
+    browser.do(lambda session: session.update(kept=1, changed=1, removed=1))
+    other = copy_of(browser, site)
+
+    def change(session: Session) -> None:
+        session["changed"] = 2
+        del session["removed"]
+
+    browser.do(meanwhile(look, lambda: other.do(change), lambda session: session.regenerate()))
+    assert browser.read() == {"kept": 1, "changed": 2}
+
+
 def test_login_does_not_take_over_the_user_of_another_login(browser: Browser, site: SessionMiddleware) -> None:
     browser.do(put("x", 1))
     other = copy_of(browser, site)

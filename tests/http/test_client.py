@@ -84,6 +84,29 @@ def test_reading_records_who_does_once_a_touch_interval(site: Site) -> None:
     assert site.calls.count("save") == 2
 
 
+def test_two_readers_at_once_are_recorded_once(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    header = browser.cookie_header
+    site.clock.advance(600)
+    browser.visit(read("n"), **PHONE)
+    site.calls.clear()
+    assert site.browser().visit(read("n"), HTTP_COOKIE=header, **LAPTOP).cookies
+    assert site.calls == ["load"]
+    assert recorded(browser) == Client("192.0.2.7", "Phone/1.0", now(site.clock))
+
+
+def test_a_session_from_before_the_setting_is_recorded_by_its_next_reader(
+    store: ThreeVerbStore, clock: Clock
+) -> None:
+    browser = Site(store, clock, ttl=3600).browser()
+    browser.visit(write(n=1), **PHONE)
+    clock.advance(600)
+    browser.site = Site(store, clock, record_client=True, ttl=3600)
+    assert browser.visit(read("n"), **LAPTOP).status == 200
+    assert recorded(browser) == Client("2001:db8::1", "Laptop/2.0", now(clock))
+
+
 def test_recorded_use_prolongs_the_session(site: Site) -> None:
     browser = site.browser()
     browser.visit(write(n=1), **PHONE)

@@ -78,6 +78,18 @@ def test_a_request_under_way_with_the_old_cookie_neither_writes_nor_sets_a_cooki
     assert browser.visit(lambda session: (session["n"], session.user)).result == (1, None)
 
 
+def test_a_write_with_the_old_cookie_is_logged_and_costs_no_more_than_finding_the_marker(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = visitor(site)
+    old = browser.cookie_header
+    browser.visit(regenerate)
+    site.calls.clear()
+    replay(site, old, write(n=99))
+    assert site.calls == ["load"]
+    assert [record.__dict__["reason"] for record in caplog.records] == ["superseded_id", "late_write_dropped"]
+
+
 def test_the_marker_of_an_old_id_does_not_stay(site: Site) -> None:
     browser = visitor(site)
     old = browser.cookie_header

@@ -29,6 +29,21 @@ def test_a_second_save_of_one_request_goes_on_from_the_first(site: Site, caplog:
     assert browser.visit(read("n")).result == 3
 
 
+def test_a_second_save_of_one_request_is_merged_with_what_another_saved_after_the_first(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1))
+    header = browser.cookie_header
+
+    def save_twice(session: Session) -> None:
+        with session.atomic():
+            session["n"] += 1
+        site.browser().visit(write(theirs=1), HTTP_COOKIE=header)
+        session["mine"] = 1
+
+    browser.visit(save_twice)
+    assert browser.visit(dict).result == {"n": 2, "theirs": 1, "mine": 1}
+
+
 def test_a_login_while_another_request_is_inside_atomic_leaves_no_lock_on_the_new_id(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
