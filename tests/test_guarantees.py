@@ -241,6 +241,7 @@ def test_logout_wins_over_a_request_in_flight(
     assert stored(site, session_id) is None
     assert stored(site, ids[0]) is None
     assert reasons(caplog) == ["late_write_dropped"]
+    assert caplog.records[0].__dict__["session_id"] == session_id
     assert not other.cookies
 
 

@@ -1,6 +1,7 @@
 """A session's life: new ids, login and logout, the two lifetimes, and what is kept when the application fails."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -103,6 +104,25 @@ def test_regenerate_of_a_visitor_of_whom_nothing_is_stored(site: Site) -> None:
     first = browser.visit(session_id).result
     browser.visit(regenerate)
     assert browser.visit(session_id).result != first
+
+
+def test_regenerate_of_a_visitor_of_whom_nothing_is_stored_stores_nothing(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(session_id)
+    site.calls.clear()
+    browser.visit(regenerate)
+    assert site.calls == ["load"]
+
+
+def test_regenerate_of_a_session_that_was_emptied_retires_its_id(site: Site) -> None:
+    browser = visitor(site)
+    browser.visit(lambda session: session.clear())
+    before = browser.visit(session_id).result
+    browser.visit(regenerate)
+    assert browser.visit(session_id).result != before
+    marker = site.middleware.repository.load(before)
+    assert marker is not None
+    assert marker.superseded
 
 
 def test_regenerate_in_the_first_request_costs_no_marker(site: Site) -> None:
@@ -245,6 +265,40 @@ def test_writing_after_logout_begins_a_new_session(site: Site) -> None:
         None,
     )
     assert replay(site, old).result is None
+
+
+@pytest.mark.parametrize("move", [regenerate, login])
+def test_logout_ends_a_session_that_was_about_to_get_a_new_id(site: Site, move: Any) -> None:
+    browser = visitor(site)
+    old = browser.cookie_header
+    browser.visit(lambda session: (move(session), session.logout()))
+    assert replay(site, old).result is None
+
+
+@pytest.mark.parametrize("begin", [write(n=1), lambda session: None], ids=["stored before", "first visit"])
+def test_logout_ends_what_the_same_request_has_stored_under_a_new_id(site: Site, begin: Any) -> None:
+    browser = site.browser()
+    browser.visit(begin)
+
+    def login_and_leave(session: Session) -> str:
+        with session.atomic():
+            session.login("ann")
+        stored_id = session.id
+        session.logout()
+        return stored_id
+
+    stored_id = browser.visit(login_and_leave).result
+    assert site.middleware.repository.load(stored_id) is None
+
+
+def test_logout_deletes_what_cannot_be_read(site: Site) -> None:
+    browser = visitor(site)
+    repository = site.middleware.repository
+    row = repository.load(browser.visit(session_id).result)
+    assert row is not None
+    repository.save(replace(row, data=b"of another version"))
+    browser.visit(logout)
+    assert repository.load(row.id) is None
 
 
 def test_logout_twice_is_no_error(site: Site) -> None:
@@ -644,6 +698,43 @@ def test_a_regenerate_of_a_failed_request_is_taken_back(site: Site) -> None:
     before = browser.visit(session_id).result
     assert browser.visit(regenerate, status="500 Oops").all("Set-Cookie") == []
     assert browser.visit(lambda session: (session.id, session["n"])).result == (before, 1)
+
+
+@pytest.mark.parametrize("begin", [write(n=1), read("n")], ids=["stored before", "nothing stored yet"])
+@pytest.mark.parametrize("move", [login, lambda session: None], ids=["login", "write"])
+def test_what_a_failing_page_writes_while_it_streams_is_saved_without_what_came_before(
+    site: Site, begin: Any, move: Any
+) -> None:
+    browser = site.browser()
+    browser.visit(begin)
+    before = browser.visit(lambda session: (session.id, dict(session))).result
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        session = environ["prism.session"]
+        session["n"] = 2
+        move(session)
+        start_response("500 Oops", [("Content-Type", "text/plain")])
+        return stream(session)
+
+    def stream(session: Session) -> Any:
+        yield b"one"
+        session["late"] = 1
+
+    browser.request(app)
+    after = browser.visit(lambda session: (session.id, dict(session), session.user)).result
+    assert after == (before[0], before[1] | {"late": 1}, None)
+
+
+def test_a_login_that_an_atomic_block_has_saved_outlasts_the_failure_of_its_page(site: Site) -> None:
+    browser = visitor(site)
+
+    def login_and_fail(session: Session) -> None:
+        with session.atomic():
+            session.login("ann")
+        session["n"] = 2
+
+    browser.visit(login_and_fail, status="500 Oops")
+    assert browser.visit(lambda session: (session.user, session["n"])).result == ("ann", 1)
 
 
 @pytest.mark.parametrize("save_on_error", [False, True])

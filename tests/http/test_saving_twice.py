@@ -44,6 +44,43 @@ def test_a_second_save_of_one_request_is_merged_with_what_another_saved_after_th
     assert browser.visit(dict).result == {"n": 2, "theirs": 1, "mine": 1}
 
 
+def test_a_save_under_an_id_that_atomic_has_stored_is_merged_as_any_other(site: Site) -> None:
+    browser, repository = site.browser(), site.middleware.repository
+    browser.visit(write(n=1))
+
+    def move_and_write(session: Session) -> None:
+        with session.atomic():
+            session.regenerate()
+        row = repository.load(session.id)
+        assert row is not None
+        repository.save(row)
+        session["late"] = 1
+
+    assert browser.visit(move_and_write).status == 200
+    assert browser.visit(dict).result == {"n": 1, "late": 1}
+
+
+def test_atomic_waits_for_nobody_where_nobody_else_can_be(site: Site) -> None:
+    def count(session: Session) -> None:
+        with session.atomic():
+            session["n"] = session.get("n", 0) + 1
+
+    def move_and_count(session: Session) -> None:
+        session.regenerate()
+        count(session)
+
+    browser = site.browser()
+    browser.visit(count)
+    assert site.calls == ["save"]
+    old = browser.cookie_header
+    site.calls.clear()
+    browser.visit(move_and_count)
+    assert site.calls == (["load", "replace"] if isinstance(site.store, WatchedStore) else ["load", "save", "save"])
+    site.calls.clear()
+    site.browser().visit(count, HTTP_COOKIE=old)
+    assert site.calls == ["load"]
+
+
 def test_a_login_while_another_request_is_inside_atomic_leaves_no_lock_on_the_new_id(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
