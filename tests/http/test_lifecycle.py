@@ -271,7 +271,12 @@ def test_writing_after_logout_begins_a_new_session(site: Site) -> None:
 def test_logout_ends_a_session_that_was_about_to_get_a_new_id(site: Site, move: Any) -> None:
     browser = visitor(site)
     old = browser.cookie_header
-    browser.visit(lambda session: (move(session), session.logout()))
+
+    def move_and_leave(session: Session) -> None:
+        move(session)
+        session.logout()
+
+    browser.visit(move_and_leave)
     assert replay(site, old).result is None
 
 
