@@ -245,7 +245,11 @@ def test_logout_wins_over_a_request_in_flight(
     assert not other.cookies
 
 
-@pytest.mark.parametrize("begin", [look, lambda session: None], ids=["loaded before", "not loaded yet"])
+@pytest.mark.parametrize(
+    "begin",
+    [look, lambda session: None, lambda session: session.regenerate()],
+    ids=["loaded before", "not loaded yet", "about to move it too"],
+)
 @pytest.mark.parametrize("moves", [1, 2])
 def test_logout_ends_a_session_that_another_request_has_just_moved(
     browser: Browser, site: SessionMiddleware, begin: Action, moves: int
@@ -258,6 +262,22 @@ def test_logout_ends_a_session_that_another_request_has_just_moved(
             other.do(lambda session: session.regenerate())
 
     browser.do(meanwhile(begin, move, lambda session: session.logout()))
+    assert other.do(lambda session: session.user) is None
+
+
+def test_logout_ends_a_session_that_another_request_was_the_first_to_move(
+    browser: Browser, site: SessionMiddleware
+) -> None:
+    browser.do(lambda session: session.login("alice"))
+    other = copy_of(browser, site)
+
+    def move_too_late(session: Session) -> None:
+        with session.atomic():
+            session.regenerate()
+            other.do(lambda session: session.regenerate())
+        session.logout()
+
+    browser.do(move_too_late)
     assert other.do(lambda session: session.user) is None
 
 
@@ -542,6 +562,21 @@ def test_atomic_block_that_raises_saves_nothing_and_lets_the_next_one_in(
     assert lease_of(site, browser.do(id_of)) == 0
     assert browser.do(count) == 2
     assert browser.read() == {"n": 2, "kept": True}
+
+
+def test_atomic_after_a_block_that_raised_is_a_block_of_its_own(browser: Browser, site: SessionMiddleware) -> None:
+    browser.do(put("n", 1))
+    other = copy_of(browser, site)
+    seen: list[dict[str, Any]] = []
+
+    def fail_and_count(session: Session) -> None:
+        with pytest.raises(ZeroDivisionError):
+            inside_atomic(session, crash)
+        count(session)
+        seen.append(other.read())
+
+    browser.do(fail_and_count)
+    assert seen == [{"n": 2}]
 
 
 def test_atomic_inside_atomic_is_one_block(browser: Browser) -> None:

@@ -24,6 +24,11 @@ def login(session: Session) -> None:
     session.login("ann")
 
 
+def login_twice(session: Session) -> None:
+    session.login("ann")
+    session.login("bob")
+
+
 def logout(session: Session) -> None:
     session.logout()
 
@@ -452,6 +457,28 @@ def test_expires_at_says_when(site: Site) -> None:
     assert expires_at == created_at + timedelta(hours=1)
 
 
+def test_expires_at_stays_until_activity_is_recorded(site: Site) -> None:
+    browser = visitor(site)
+    first = browser.visit(lambda session: session.expires_at).result
+    site.clock.advance(1)
+    assert browser.visit(lambda session: session.expires_at).result == first
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_whether_the_cookie_outlives_the_browser_is_what_the_session_says(
+    store: ThreeVerbStore, persistent: bool
+) -> None:
+    browser = visitor(Site(store, persistent=persistent))
+    assert browser.visit(lambda session: session.persistent).result is persistent
+
+    def turn(session: Session) -> None:
+        session.persistent = not persistent
+
+    assert ("max-age" in browser.visit(turn).attributes()) is not persistent
+    assert browser.visit(lambda session: session.persistent).result is not persistent
+    assert browser.visit(write(n=2)).all("Set-Cookie") == []
+
+
 def test_expires_at_follows_a_lifetime_of_the_sessions_own_before_anything_is_saved(site: Site) -> None:
     def remember(session: Session) -> datetime:
         session.ttl = timedelta(days=30)
@@ -706,7 +733,7 @@ def test_a_regenerate_of_a_failed_request_is_taken_back(site: Site) -> None:
 
 
 @pytest.mark.parametrize("begin", [write(n=1), read("n")], ids=["stored before", "nothing stored yet"])
-@pytest.mark.parametrize("move", [login, lambda session: None], ids=["login", "write"])
+@pytest.mark.parametrize("move", [login, login_twice, lambda session: None], ids=["login", "two logins", "write"])
 def test_what_a_failing_page_writes_while_it_streams_is_saved_without_what_came_before(
     site: Site, begin: Any, move: Any
 ) -> None:
@@ -728,6 +755,12 @@ def test_what_a_failing_page_writes_while_it_streams_is_saved_without_what_came_
     browser.request(app)
     after = browser.visit(lambda session: (session.id, dict(session), session.user)).result
     assert after == (before[0], before[1] | {"late": 1}, None)
+
+
+def test_what_a_failing_page_changed_inside_a_value_is_dropped(site: Site) -> None:
+    browser = visitor(site, items=[1])
+    browser.visit(lambda session: session["items"].append(2), status="500 Oops")
+    assert browser.visit(read("items")).result == [1]
 
 
 def test_a_login_that_an_atomic_block_has_saved_outlasts_the_failure_of_its_page(site: Site) -> None:

@@ -44,6 +44,19 @@ def test_a_second_save_of_one_request_is_merged_with_what_another_saved_after_th
     assert browser.visit(dict).result == {"n": 2, "theirs": 1, "mine": 1}
 
 
+def test_atomic_saves_at_once_in_what_begins_after_logout(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1))
+
+    def begin_again(session: Session) -> str:
+        session.logout()
+        with session.atomic():
+            session["n"] = 2
+        return site.calls[-1]
+
+    assert browser.visit(begin_again).result == "save"
+
+
 def test_a_save_under_an_id_that_atomic_has_stored_is_merged_as_any_other(site: Site) -> None:
     browser, repository = site.browser(), site.middleware.repository
     browser.visit(write(n=1))
