@@ -564,19 +564,49 @@ def test_atomic_block_that_raises_saves_nothing_and_lets_the_next_one_in(
     assert browser.read() == {"n": 2, "kept": True}
 
 
-def test_atomic_after_a_block_that_raised_is_a_block_of_its_own(browser: Browser, site: SessionMiddleware) -> None:
-    browser.do(put("n", 1))
+def fail_inside_atomic(session: Session) -> None:
+    with pytest.raises(ZeroDivisionError):
+        inside_atomic(session, put("n", 5), crash)
+
+
+@pytest.mark.parametrize(("first", "counted"), [(fail_inside_atomic, 1), (count, 2)], ids=["raised", "ended well"])
+def test_atomic_after_another_block_is_a_block_of_its_own(
+    browser: Browser, site: SessionMiddleware, first: Action, counted: int
+) -> None:
+    browser.do(lambda session: None)
     other = copy_of(browser, site)
     seen: list[dict[str, Any]] = []
 
-    def fail_and_count(session: Session) -> None:
-        with pytest.raises(ZeroDivisionError):
-            inside_atomic(session, crash)
+    def use_two_blocks(session: Session) -> None:
+        first(session)
         count(session)
         seen.append(other.read())
 
-    browser.do(fail_and_count)
-    assert seen == [{"n": 2}]
+    browser.do(use_two_blocks)
+    assert seen == [{"n": counted}]
+
+
+def test_write_after_a_block_that_raised_and_would_have_moved_the_session_is_kept(browser: Browser) -> None:
+    browser.do(put("n", 1))
+    session_id = browser.do(id_of)
+
+    def fail_and_write(session: Session) -> str:
+        with pytest.raises(ZeroDivisionError):
+            inside_atomic(session, lambda session: session.login("alice"), crash)
+        session["late"] = 1
+        return session.id
+
+    assert browser.do(fail_and_write) == session_id
+    assert browser.read() == {"n": 1, "late": 1}
+
+
+def test_whoever_waits_too_long_for_atomic_is_told_so(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LOCK_SECONDS", 0.05)
+    browser.do(put("n", 1))
+    held = browser.do(die_inside_atomic)
+    assert browser.visit(count).status.startswith("503")
+    assert browser.read() == {"n": 1}
+    del held
 
 
 def test_atomic_inside_atomic_is_one_block(browser: Browser) -> None:

@@ -245,6 +245,18 @@ def test_a_failing_store_is_named_and_its_words_are_not_trusted(site: Site, capl
 # Canaries through the whole of it
 
 
+def test_a_store_that_says_it_is_unavailable_is_logged_in_its_own_words(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1))
+    assert isinstance(site.store, ThreeVerbStore)
+    site.store.failing, site.store.error = {"load"}, StoreUnavailable("the pool is empty")
+    assert browser.visit(read("n")).status == 503
+    assert [record.__dict__["reason"] for record in caplog.records] == ["store_unavailable"]
+    assert "the pool is empty" in caplog.text
+
+
 def test_no_cookie_secret_or_data_is_ever_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(site.store, ThreeVerbStore)
     tokens = set()

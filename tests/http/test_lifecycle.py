@@ -559,8 +559,33 @@ def test_a_touch_records_activity_without_losing_a_write_in_flight(site: Site) -
         assert session["n"] == 1
         browser.visit(write(n=2))
 
-    site.browser().visit(slow_reader, HTTP_COOKIE=header)
+    assert site.browser().visit(slow_reader, HTTP_COOKIE=header).cookies
     assert browser.visit(read("n")).result == 2
+
+
+def test_activity_is_recorded_in_whole_seconds(site: Site) -> None:
+    browser = visitor(site)
+    site.clock.advance(1000.456)
+    row = site.middleware.repository.load(browser.visit(session_id).result)
+    assert row is not None
+    assert row.expires_at % 1000 == 0
+
+
+@pytest.mark.parametrize(("factor", "seconds", "due"), [(2, 360, True), (0.1, 35, False), (0.1, 36, True)])
+def test_activity_is_recorded_as_often_as_a_short_lifetime_needs_and_a_long_one_no_less_often(
+    store: ThreeVerbStore, factor: float, seconds: int, due: bool
+) -> None:
+    browser = Site(store, ttl=3600, touch_interval=360).browser()
+
+    def choose(session: Session) -> None:
+        session["n"] = 1
+        session.ttl = int(3600 * factor)
+
+    browser.visit(choose)
+    store.calls.clear()
+    browser.site.clock.advance(seconds)
+    browser.visit(read("n"))
+    assert len(store.calls) == (2 if due else 1)
 
 
 def test_an_untouched_session_is_not_kept_alive(site: Site) -> None:

@@ -1,9 +1,11 @@
 """What a request that saves more than once asks of the store, and what a new id leaves behind of another's lock."""
 
 import logging
+from collections.abc import Iterator
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from browsing import Clock, Site, WatchedStore, read, write
+from browsing import Clock, Site, ThreeVerbStore, WatchedStore, read, write
 
 from prism_wsgi import MemoryStore, Session, StoredSession, lease, state, tokens
 from prism_wsgi.errors import SessionConflict
@@ -55,6 +57,40 @@ def test_atomic_saves_at_once_in_what_begins_after_logout(site: Site) -> None:
         return site.calls[-1]
 
     assert browser.visit(begin_again).result == "save"
+
+
+def test_what_a_page_writes_while_it_streams_goes_on_from_the_activity_recorded(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1))
+    site.clock.advance(1000)
+    site.calls.clear()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        session = environ["prism.session"]
+        assert session["n"] == 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"one"
+        session["n"] = 2
+
+    browser.request(app)
+    assert site.calls == ["load", "touch" if isinstance(site.store, WatchedStore) else "save", "save"]
+    assert browser.visit(read("n")).result == 2
+
+
+def test_a_new_id_given_up_for_a_rivals_save_leaves_nothing_stored(clock: Clock) -> None:
+    memory = MemoryStore(clock=clock)
+    site = Site(ThreeVerbStore(memory), clock)
+    browser = site.browser()
+    browser.visit(write(n=1))
+    header = browser.cookie_header
+
+    def be_overtaken(session: Session) -> None:
+        session.login("ann")
+        site.browser().visit(write(theirs=1), HTTP_COOKIE=header)
+
+    browser.visit(be_overtaken)
+    assert browser.visit(dict).result == {"n": 1, "theirs": 1}
+    assert [row.user for row in memory.find()] == ["ann"]
 
 
 def test_a_save_under_an_id_that_atomic_has_stored_is_merged_as_any_other(site: Site) -> None:
