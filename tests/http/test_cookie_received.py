@@ -227,6 +227,44 @@ def test_at_most_four_candidates_are_verified(site: Site, monkeypatch: pytest.Mo
     assert len(verified) <= 4
 
 
+def test_one_valid_cookie_among_four_candidates_is_used(site: Site) -> None:
+    ours, _ = tokens(site)
+    forged = "; ".join(f"{NAME}={number:043}{ours[43:]}" for number in range(3))
+    assert site.browser().visit(read("name"), HTTP_COOKIE=f"{forged}; {NAME}={ours}").result == "ours"
+
+
+def test_of_two_cookies_of_one_session_the_fresher_counts(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(name="ours"))
+    early = browser.cookie_header
+    site.clock.advance(1000)
+    browser.visit(read("name"))
+    late = browser.cookie_header
+    assert early != late
+    for header in (f"{early}; {late}", f"{late}; {early}"):
+        page = site.browser().visit(read("name"), HTTP_COOKIE=header)
+        assert (page.result, page.all("Set-Cookie")) == ("ours", [])
+
+
+def test_the_reason_why_none_of_several_cookies_is_used_is_logged(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "prism_wsgi")
+    pair = tokens(site)
+    forged = [f"{number:043}{pair[0][43:]}" for number in range(5)]
+
+    def reasons(*values: str) -> list[str]:
+        caplog.clear()
+        header = "; ".join(f"{NAME}={value}" for value in values)
+        assert site.browser().visit(read("name"), HTTP_COOKIE=header).result is None
+        return [record.__dict__["reason"] for record in caplog.records]
+
+    assert reasons(*forged[:2]) == ["forged"]
+    assert reasons(*forged) == ["duplicate_cookie"]
+    site.clock.advance(10**6)
+    assert reasons(*pair) == ["expired"]
+
+
 # Hostile sizes and bytes
 
 

@@ -204,3 +204,11 @@ def test_the_quick_start_works() -> None:
     first = call(application)
     second = call(application, HTTP_COOKIE=f"prism_session={first.cookies['prism_session']}")
     assert (first.body, second.body) == (b"1", b"2")
+
+
+def test_a_session_is_new_until_something_is_stored(site: Site) -> None:
+    browser = site.browser()
+    for _ in range(2):
+        assert browser.visit(lambda session: session.is_new).result is True
+    browser.visit(write(n=1))
+    assert browser.visit(lambda session: session.is_new).result is False
