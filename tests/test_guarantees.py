@@ -564,6 +564,20 @@ def test_atomic_block_that_raises_saves_nothing_and_lets_the_next_one_in(
     assert browser.read() == {"n": 2, "kept": True}
 
 
+def test_atomic_of_a_session_that_is_about_to_move_is_merged_with_what_another_saves(
+    browser: Browser, site: SessionMiddleware
+) -> None:
+    browser.do(put("n", 1))
+    other = copy_of(browser, site)
+
+    def move_and_count(session: Session) -> None:
+        session.regenerate()
+        inside_atomic(session, lambda session: other.do(put("theirs", 1)), count)
+
+    browser.do(move_and_count)
+    assert browser.read() == {"n": 2, "theirs": 1}
+
+
 def fail_inside_atomic(session: Session) -> None:
     with pytest.raises(ZeroDivisionError):
         inside_atomic(session, put("n", 5), crash)

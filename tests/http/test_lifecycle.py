@@ -566,6 +566,7 @@ def test_a_touch_records_activity_without_losing_a_write_in_flight(site: Site) -
 def test_activity_is_recorded_in_whole_seconds(site: Site) -> None:
     browser = visitor(site)
     site.clock.advance(1000.456)
+    assert browser.visit(read("n")).cookies
     row = site.middleware.repository.load(browser.visit(session_id).result)
     assert row is not None
     assert row.expires_at % 1000 == 0
