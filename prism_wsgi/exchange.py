@@ -128,7 +128,7 @@ class Exchange:
             if not state.accessed:
                 return headers  # the same for everybody: a cookie would keep shared caches from it
             self._terms.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.id)
-        state.reachable = True
+        state.reachable = not state.destroyed  # the cookie may be the one that deletes it
         return make_private(set_cookie(headers, self._terms.cookie.name, cookie))
 
     def _save(self, status: str) -> None:

@@ -104,7 +104,7 @@ def catch_up(state: SessionState, theirs: StoredSession) -> None:
     # Nothing was loaded when the first write of two raced: both started from nothing.
     before = codec.decode(base.data) if base is not None and base.version else Document()
     after = codec.decode(theirs.data)
-    if state.lease and state.retired is None and after.lease != state.lease:
+    if state.lease and before.lease == state.lease != after.lease:
         raise SessionConflict(
             f"Session {state.id} was changed by another request inside atomic(), because this one stayed there "
             "for too long; nothing was saved. Keep slow work outside atomic()"

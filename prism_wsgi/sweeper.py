@@ -16,10 +16,9 @@ from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import BacklogStore, SweepingStore
 
 DEFAULT_BATCH_SIZE = 5000
-DEFAULT_TARGET_MS = 10.0
-"""For a store that names no `sweep_target_ms` of its own. With 50, loads beside a sweep took thrice as long."""
+DEFAULT_TARGET_MS = 5.0
+"""With 50, loads beside a sweep took thrice as long; on SQLite, writes wait for the whole batch."""
 
-DEFAULT_PAUSE = 0.001
 FIRST_BATCH_SIZE = 50
 SMALLEST_BATCH_SIZE = 10
 
@@ -64,8 +63,8 @@ class Sweeper:
     """Deletes what has expired from a store; any number of them may work on one database at once.
 
     Each call of `store.sweep` is a short transaction: its size follows the time the ones before took, so that one
-    takes about `target_ms` milliseconds (None: what the store names as its `sweep_target_ms`, or 10), and is never
-    more than `batch_size` sessions. `pause` (seconds) between batches lets others in.
+    takes about `target_ms` milliseconds, and is never more than `batch_size` sessions. `pause` (seconds) between
+    batches lets others in; None is what the store names as its `sweep_pause`, or 0.
     `older_than` (seconds) spares sessions that expired more recently; `max_seconds` bounds one sweep.
     `clock` returns Unix seconds and decides what has expired; `timer` counts seconds. Both are for tests.
     `stopping` is what `stop()` sets.
@@ -78,8 +77,8 @@ class Sweeper:
         store: SweepingStore,
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
-        target_ms: float | None = None,
-        pause: float = DEFAULT_PAUSE,
+        target_ms: float = DEFAULT_TARGET_MS,
+        pause: float | None = None,
         older_than: float = 0.0,
         max_seconds: float | None = None,
         stopping: threading.Event | None = None,
@@ -89,12 +88,10 @@ class Sweeper:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size must be a positive whole number of sessions, not {batch_size!r}")
         self._store = store
-        if target_ms is None:
-            target_ms = getattr(store, "sweep_target_ms", DEFAULT_TARGET_MS)
         self._target = _number("target_ms", "milliseconds", target_ms) / 1000
         if not self._target:
             raise ConfigError("target_ms must be more than 0 milliseconds")
-        self._pause = _number("pause", "seconds", pause)
+        self._pause = _number("pause", "seconds", getattr(store, "sweep_pause", 0.0) if pause is None else pause)
         self._older_than = _number("older_than", "seconds", older_than)
         self._max_seconds = math.inf if max_seconds is None else _number("max_seconds", "seconds", max_seconds)
         self._batch_size = batch_size

@@ -790,6 +790,21 @@ def test_place_of_a_dead_holder_is_taken_although_others_keep_writing(
     del held
 
 
+def test_late_holder_that_regenerates_takes_nobodys_count_away(
+    browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
+    browser.do(put("n", 1))
+    other = copy_of(browser, site)
+
+    def stay_too_long(session: Session) -> None:
+        with pytest.raises(SessionConflict):
+            inside_atomic(session, count, lambda _: other.do(count), lambda session: session.regenerate())
+
+    browser.visit(stay_too_long)
+    assert browser.read() == {"n": 2}
+
+
 def test_late_holder_learns_that_nothing_of_its_block_was_saved(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from prism_wsgi.cli.progress import count, progress
 from prism_wsgi.cli.text import explain, instant
 from prism_wsgi.clock import system_clock
 from prism_wsgi.stores.base import BacklogStore
-from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, DEFAULT_PAUSE, SweepEnd, Sweeper, SweepResult
+from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, DEFAULT_TARGET_MS, SweepEnd, Sweeper, SweepResult
 
 
 class SweepExit(IntEnum):
@@ -31,7 +31,9 @@ class SweepExit(IntEnum):
 @option(
     "--target-ms",
     type=click.FloatRange(min=0, min_open=True),
-    help="Milliseconds that one transaction should take; batches follow.  [default: 10; 5 for SQLite]",
+    default=DEFAULT_TARGET_MS,
+    show_default=True,
+    help="Milliseconds that one transaction should take; batches follow.",
 )
 @option(
     "--batch-size",
@@ -44,9 +46,7 @@ class SweepExit(IntEnum):
 @option(
     "--pause",
     type=click.FloatRange(min=0),
-    default=DEFAULT_PAUSE,
-    show_default=True,
-    help="Seconds to wait between batches.",
+    help="Seconds to wait between batches.  [default: 0; 0.001 for SQLite]",
 )
 @option(
     "--older-than",
@@ -70,10 +70,10 @@ def sweep(
     context: click.Context,
     url: str,
     table_name: str,
-    target_ms: float | None,
+    target_ms: float,
     batch_size: int,
     max_seconds: float | None,
-    pause: float,
+    pause: float | None,
     older_than: float,
     dry_run: bool,
     every: float | None,

@@ -83,8 +83,8 @@ class SQLAlchemyStore:
             else create_store_engine(url_or_engine, timeout=timeout, sqlite_synchronous=sqlite_synchronous)
         )
         self.table = sessions_table(table_name)
-        # SQLite has one writer at a time: everybody else's writes wait for the whole batch.
-        self.sweep_target_ms = 5.0 if self.engine.dialect.name == "sqlite" else 10.0
+        # SQLite has one writer at a time: others look whether it is their turn a millisecond later at the soonest.
+        self.sweep_pause = 0.001 if self.engine.dialect.name == "sqlite" else 0.0
         self._timeout = timeout
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"

@@ -11,7 +11,7 @@ from browsing import Browser, Clock, Site, ThreeVerbStore, WatchedStore, read, w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prism_wsgi import MemoryStore, Session, SessionGone, StoredSession
+from prism_wsgi import MemoryStore, ResponseStarted, Session, SessionGone, StoredSession
 
 pytest_plugins = ["site_fixtures"]
 
@@ -781,6 +781,27 @@ def test_what_a_failing_page_writes_while_it_streams_is_saved_without_what_came_
     browser.request(app)
     after = browser.visit(lambda session: (session.id, dict(session), session.user)).result
     assert after == (before[0], before[1] | {"late": 1}, None)
+
+
+def test_a_write_behind_a_logout_whose_answer_is_under_way_is_refused(site: Site) -> None:
+    browser = visitor(site)
+    refused: list[ResponseStarted] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        environ["prism.session"].logout()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return stream(environ["prism.session"])
+
+    def stream(session: Session) -> Any:
+        yield b"one"
+        try:
+            session["n"] = 2
+        except ResponseStarted as error:
+            refused.append(error)
+
+    browser.request(app)
+    assert refused, "the cookie that was sent deletes, so that the new session would be nobody's"
+    assert "save" not in site.calls[-2:]
 
 
 def test_what_a_failing_page_changed_inside_a_value_is_dropped(site: Site) -> None:
