@@ -45,8 +45,8 @@ def _record_activity(state: SessionState) -> None:
         state.drop()
 
 
-def save(state: SessionState, data: bytes | None = None) -> bool:
-    """Write the document, merging what other requests saved; False when the session has ended meanwhile.
+def save(state: SessionState, data: bytes | None = None) -> None:
+    """Write the document, merging what other requests saved; drop it when the session has ended meanwhile.
 
     `data`: the document as bytes, where that is known. Raises SerializationError, SessionTooLarge, and
     StoreUnavailable when the store fails or rivals never cease; nothing is saved then.
@@ -65,10 +65,8 @@ def save(state: SessionState, data: bytes | None = None) -> bool:
                 # Saved by a version of the application that writes what this one cannot read.
                 state.repository.events.emit(Reason.UNREADABLE_DATA, state.id, str(error))
                 state.drop()
-        if state.phase is GONE:
-            return False
-        if state.saved:
-            return True
+        if state.saved or state.phase is GONE:
+            return
     raise state.repository.unavailable(f"session {state.id} changed in all {MAX_ATTEMPTS} attempts to save it")
 
 

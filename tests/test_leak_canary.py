@@ -74,7 +74,7 @@ def test_a_leak_into_a_warning_is_found(leaked: str, canary: Canary) -> None:
 def test_a_leak_into_the_cause_of_an_error_is_found(
     leaked: str, browser: Browser, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(state: SessionState, data: bytes | None = None) -> bool:
+    def save(state: SessionState, data: bytes | None = None) -> None:
         raise StoreUnavailable("the store failed") from ValueError(f"INSERT ... ({leaked})")
 
     monkeypatch.setattr("prism_wsgi.saving.save", save)
