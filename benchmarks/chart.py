@@ -14,7 +14,7 @@ from benchmarks.subjects import FLOOR, PRISM
 ENGINES = {"memory": "Memory", "sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB", "redis": "Redis"}
 SCENARIOS = {"read": "Read one key", "write": "Write one key", "new": "Start a session"}
 
-_NAMES_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH, _GAP = 118, 190, 92, 14
+_NAMES_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH, _GAP = 154, 190, 92, 14
 _TOP, _LINE, _BLOCK_GAP = 112, 21, 34
 _OURS, _PEER, _LEAST, _INK, _FAINT = "#0b62d6", "#8a8f98", "#1d1f23", "#1d1f23", "#e3e6ea"
 
@@ -93,13 +93,14 @@ def _line(figures: Figures, axis: _Axis, engine: str, name: str, scenario: str, 
     colour, weight = _style(name)
     label = f"{short(median)} µs" if median < 1000 else f"{median / 1000:.1f} ms"
     parts = []
-    if name == FLOOR or least is None:
+    if name == FLOOR:
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{colour}" stroke-width="1.6"/>')
     else:
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6 if name == PRISM else 4}" fill="{colour}"/>')
+    if name != FLOOR and least is not None:
         start = left + axis.x(least)
         thick = 5 if name == PRISM else 2
         parts.append(f'<path d="M{start:.1f} {y:.1f}H{x:.1f}" stroke="{colour}" stroke-width="{thick}"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6 if name == PRISM else 4}" fill="{colour}"/>')
         ratio = median / least
         label += f" ({ratio:.1f}x)" if ratio < 10 else f" ({ratio:.0f}x)"
     return [*parts, _text(x + 10, y + 4, label, size=11.5, colour=colour, weight=weight)]
