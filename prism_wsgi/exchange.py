@@ -149,9 +149,9 @@ class Exchange:
         self._end_session()
         state = self._state
         if not state.reachable or state.retired is not None:
-            self._state.roll_back()  # its new id would open for nobody
+            state.roll_back()  # its new id would open for nobody
         try:
-            commit(self._state)
+            commit(state)
         except StoreUnavailable:
             if not self._terms.answers_503:
                 raise  # otherwise it is in the log, and the response is out
