@@ -51,7 +51,21 @@ class DjangoCookie:
 
 
 @dataclass(frozen=True, slots=True)
-class FlaskSessionCookie:
+class _SignedCookie:
+    """What a cookie has that its package may sign."""
+
+    name: str
+    _: KW_ONLY
+    secret: Secret | Sequence[Secret] = field(default=(), repr=False)
+    path: str = "/"
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        _secrets(self.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class FlaskSessionCookie(_SignedCookie):
     """The cookie of Flask-Session: SESSION_COOKIE_NAME, _PATH and _DOMAIN.
 
     `secret` is the SECRET_KEY where SESSION_USE_SIGNER was on, or a list of keys; a cookie must then be signed.
@@ -60,13 +74,6 @@ class FlaskSessionCookie:
     origin: ClassVar[str] = "flask-session"
 
     name: str = "session"
-    _: KW_ONLY
-    secret: Secret | Sequence[Secret] = field(default=(), repr=False)
-    path: str = "/"
-    domain: str | None = None
-
-    def __post_init__(self) -> None:
-        _secrets(self.secret)
 
     def key_in(self, value: str) -> str | None:
         """Return the session id, without the signature that itsdangerous puts behind it."""
@@ -78,7 +85,7 @@ class FlaskSessionCookie:
 
 
 @dataclass(frozen=True, slots=True)
-class BeakerCookie:
+class BeakerCookie(_SignedCookie):
     """The cookie of Beaker: `session.key`, `session.cookie_path` and `session.cookie_domain`.
 
     `secret` is `session.secret`, where there was one, or a list; a cookie must then be signed.
@@ -87,13 +94,6 @@ class BeakerCookie:
     origin: ClassVar[str] = "beaker"
 
     name: str = "beaker.session.id"
-    _: KW_ONLY
-    secret: Secret | Sequence[Secret] = field(default=(), repr=False)
-    path: str = "/"
-    domain: str | None = None
-
-    def __post_init__(self) -> None:
-        _secrets(self.secret)
 
     def key_in(self, value: str) -> str | None:
         """Return the session id, without the HMAC-SHA-1 that stands before it."""
