@@ -13,14 +13,11 @@ from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SchemaMissing, StoreError
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import BacklogStore, SweepingStore
+from prism_wsgi.stores.base import BacklogStore, SweepingStore, SweepPace
 
 DEFAULT_BATCH_SIZE = 5000
-DEFAULT_TARGET_MS = 5.0
-"""With 50, loads beside a sweep took thrice as long; on SQLite, writes wait for the whole batch."""
-
-FIRST_BATCH_SIZE = 50
-SMALLEST_BATCH_SIZE = 10
+SMALLEST_BATCH_SIZE = 50
+"""The first batch is of that size too. Fewer rows save no time that counts beside that of the commit."""
 
 RETRY_DELAYS = (0.1, 0.4, 1.6, 6.4)
 """Seconds before each further attempt at a failed batch: a deadlock is over at once, a failover in seconds."""
@@ -64,7 +61,7 @@ class Sweeper:
 
     Each call of `store.sweep` is a short transaction: its size follows the time the ones before took, so that one
     takes about `target_ms` milliseconds, and is never more than `batch_size` sessions. `pause` (seconds) between
-    batches lets others in; None is what the store names as its `sweep_pause`, or 0.
+    batches lets others in. None for either is what suits the store: its `sweep_pace`.
     `older_than` (seconds) spares sessions that expired more recently; `max_seconds` bounds one sweep.
     `clock` returns Unix seconds and decides what has expired; `timer` counts seconds. Both are for tests.
     `stopping` is what `stop()` sets.
@@ -77,7 +74,7 @@ class Sweeper:
         store: SweepingStore,
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
-        target_ms: float = DEFAULT_TARGET_MS,
+        target_ms: float | None = None,
         pause: float | None = None,
         older_than: float = 0.0,
         max_seconds: float | None = None,
@@ -88,14 +85,16 @@ class Sweeper:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size must be a positive whole number of sessions, not {batch_size!r}")
         self._store = store
-        self._target = _number("target_ms", "milliseconds", target_ms) / 1000
+        pace = getattr(store, "sweep_pace", SweepPace())
+        self._target = _number("target_ms", "milliseconds", pace.target_ms if target_ms is None else target_ms) / 1000
         if not self._target:
             raise ConfigError("target_ms must be more than 0 milliseconds")
-        self._pause = _number("pause", "seconds", getattr(store, "sweep_pause", 0.0) if pause is None else pause)
+        self._pause, self._rest = (0.0, pace.rest) if pause is None else (_number("pause", "seconds", pause), 0.0)
         self._older_than = _number("older_than", "seconds", older_than)
         self._max_seconds = math.inf if max_seconds is None else _number("max_seconds", "seconds", max_seconds)
         self._batch_size = batch_size
-        self._next_size = min(batch_size, FIRST_BATCH_SIZE)
+        self._next_size = min(batch_size, SMALLEST_BATCH_SIZE)
+        self._took = 0.0
         self._stopping = threading.Event() if stopping is None else stopping
         self._clock = clock
         self._timer = timer
@@ -127,9 +126,10 @@ class Sweeper:
             batches += 1
             if on_batch is not None:
                 on_batch(deleted, batches)
-            if self._timer() - started + self._pause >= self._max_seconds:
+            pause = self._pause + self._rest * self._took
+            if self._timer() - started + pause >= self._max_seconds:
                 return ended(SweepEnd.TIME_UP)
-            self._stopping.wait(self._pause)
+            self._stopping.wait(pause)
         return ended(SweepEnd.STOPPED)
 
     def sweep_every(
@@ -209,7 +209,7 @@ class Sweeper:
         size = self._next_size
         started = self._timer()
         gone = self._store.sweep(before, size)
-        took = self._timer() - started
+        took = self._took = self._timer() - started
         # At most twice or half as many at once: one slow commit says little. A batch that was not full says less.
         wanted = min(2 * size, max(size // 2, int(size * self._target / took))) if took else 2 * size
         if gone == size or wanted < size:

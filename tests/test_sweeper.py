@@ -17,8 +17,8 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
+from prism_wsgi.stores.base import SweepPace
 from prism_wsgi.sweeper import (
-    FIRST_BATCH_SIZE,
     RETRY_DELAYS,
     SMALLEST_BATCH_SIZE,
     SweepEnd,
@@ -139,11 +139,11 @@ def test_sweeps_at_once_delete_each_session_once(empty_url: str) -> None:
     filling.close()
 
 
-def test_batch_begins_where_the_one_before_ended(postgresql_url: str) -> None:
+def test_batch_begins_where_those_before_ended(postgresql_url: str) -> None:
     """What is deleted stays in the index until a vacuum; each batch would pass over it again."""
     migrate.upgrade(postgresql_url)
     store = SQLAlchemyStore(postgresql_url, clock=clock)
-    for hour in range(1, 5):
+    for hour in range(1, 9):
         keep(store, 3, expires_in=-3600 * hour)
     begun: list[int] = []
 
@@ -152,12 +152,14 @@ def test_batch_begins_where_the_one_before_ended(postgresql_url: str) -> None:
         if "first_bucket" in values:
             begun.append(values["first_bucket"])
 
-    result = Sweeper(store, batch_size=3, clock=clock).sweep()
+    result = Sweeper(store, batch_size=1, clock=clock).sweep()
     store.close()
-    newest = int(NOW) // 3600 - 1
-    assert result.deleted == 12
-    # At the end once more from the beginning, in case another sweeper gave something back
-    assert begun == [0, newest - 3, newest - 2, newest - 1, newest, 0]
+    oldest = int(NOW) // 3600 - 8
+    assert result.deleted == 24
+    # The 8th, 16th and 24th batch ask where they end, and so does the one that finds nothing more. At the end once
+    # more from the beginning, in case another sweeper gave something back
+    asked = [oldest + 2] * 8 + [oldest + 5] * 8 + [oldest + 7] * 2
+    assert begun == [0] * 8 + asked + [0, 0]
 
 
 def test_older_than_spares_what_expired_lately() -> None:
@@ -212,20 +214,40 @@ class SlowStore(MemoryStore):
         return limit
 
 
-@pytest.mark.parametrize(("milliseconds", "size"), [(0.02, 500), (0.1, 100), (0.25, 40)])
+@pytest.mark.parametrize(("milliseconds", "size"), [(0.02, 500), (0.1, 100), (0.25, SMALLEST_BATCH_SIZE)])
 def test_batches_take_the_time_they_should(milliseconds: float, size: int) -> None:
     store = SlowStore(milliseconds)
     Sweeper(store, target_ms=10, stopping=RecordedStop(), clock=clock, timer=lambda: store.seconds).sweep()
-    assert store.limits[0] == FIRST_BATCH_SIZE
+    assert store.limits[0] == SMALLEST_BATCH_SIZE
     assert all(abs(limit - size) <= 1 for limit in store.limits[10:])
 
 
-def test_store_names_the_pause_that_suits_it(empty_url: str) -> None:
-    store, stop = SQLAlchemyStore(empty_url, clock=clock), RecordedStop(1)
-    keep(store, 1, expires_in=-60)
-    Sweeper(store, stopping=stop, clock=clock).sweep()
-    assert stop.waits == [0.001 if empty_url.startswith("sqlite") else 0.0]
-    store.close()
+class PacedStore(SlowStore):
+    """A store that names its pace."""
+
+    sweep_pace = SweepPace(target_ms=40, rest=2.0)
+
+
+def test_store_names_the_pace_that_suits_it() -> None:
+    store, stop = PacedStore(0.1), RecordedStop()
+    Sweeper(store, stopping=stop, clock=clock, timer=lambda: store.seconds).sweep()
+    assert store.limits[-1] == pytest.approx(400, abs=1)
+    assert stop.waits[-1] == pytest.approx(2 * 0.040, abs=0.001)
+
+
+def test_pace_that_is_asked_for_comes_before_that_of_the_store() -> None:
+    store, stop = PacedStore(0.1), RecordedStop()
+    Sweeper(store, target_ms=20, pause=0.5, stopping=stop, clock=clock, timer=lambda: store.seconds).sweep()
+    assert store.limits[-1] == pytest.approx(200, abs=1)
+    assert set(stop.waits) == {0.5}
+
+
+def test_rest_would_not_outlast_the_time_of_the_sweep() -> None:
+    store = PacedStore(0.1)
+    sweeper = Sweeper(store, max_seconds=0.0151, stopping=RecordedStop(), clock=clock, timer=lambda: store.seconds)
+    result = sweeper.sweep()
+    # 50 sessions in 5 ms and a rest of 10; then 100 in 10, and a rest of 20 would be too long
+    assert (result.end, result.batches) == (SweepEnd.TIME_UP, 2)
 
 
 def test_batches_shrink_at_once_when_the_database_is_busy() -> None:

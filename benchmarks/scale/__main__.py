@@ -53,6 +53,7 @@ def contenders(engine: str) -> list[Contender]:
         Contender("1 sweeper", sweeps.sweeper),
         Contender("2 sweepers", sweeps.sweeper, 2),
         Contender("4 sweepers", sweeps.sweeper, 4),
+        Contender("1 in a hurry", sweeps.hurried_sweeper),
     ]
 
 

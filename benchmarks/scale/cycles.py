@@ -24,7 +24,7 @@ def cycles(url: str, count: int) -> list[dict[str, float]]:
     store = SQLAlchemyStore(url, timeout=60)
     for number in range(CYCLES):
         fill(url, due_rows(count, expires_at=int(time.time() * 1000) - HOUR_MS, chance=Random(number)))
-        result = Sweeper(store).sweep()
+        result = Sweeper(store, pause=0).sweep()
         found.append({"deleted": result.deleted, "mib": _size_after_sweep(url) / 1024**2})
     store.close()
     print("  cycles, MiB after each: " + " ".join(f"{one['mib']:.0f}" for one in found), flush=True)

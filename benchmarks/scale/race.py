@@ -45,7 +45,7 @@ def race(url: str, count: int) -> dict[str, Any]:
 def _sweep(url: str, together: Barrier) -> int:
     store = SQLAlchemyStore(url, timeout=60)
     together.wait()
-    result = Sweeper(store, clock=lambda: time.time() + AHEAD_SECONDS).sweep()
+    result = Sweeper(store, pause=0, clock=lambda: time.time() + AHEAD_SECONDS).sweep()
     store.close()
     if result.error is not None:
         raise result.error

@@ -58,10 +58,20 @@ def plain_loop(url: str, seconds: float, together: Barrier) -> Turn:
 def sweeper(url: str, seconds: float, together: Barrier) -> Turn:
     """Sweep as `prism-wsgi sweep` does, until the time is up."""
     store = SQLAlchemyStore(url, timeout=60)
+    return _sweep(store, Sweeper(store, max_seconds=seconds), together)
+
+
+def hurried_sweeper(url: str, seconds: float, together: Barrier) -> Turn:
+    """Sweep as `prism-wsgi sweep --target-ms 10 --pause 0` does, until the time is up."""
+    store = SQLAlchemyStore(url, timeout=60)
+    return _sweep(store, Sweeper(store, max_seconds=seconds, target_ms=10, pause=0), together)
+
+
+def _sweep(store: SQLAlchemyStore, sweeper: Sweeper, together: Barrier) -> Turn:
     store.sweep(0, 1)
     together.wait()
     started = time.monotonic()
-    result = Sweeper(store, max_seconds=seconds).sweep()
+    result = sweeper.sweep()
     ended = time.monotonic()
     store.close()
     return Turn(result.deleted, started, ended, result.batches, _peak_kib(), str(result.error or ""))

@@ -103,9 +103,23 @@ class ReplacingStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SweepPace:
+    """How a sweep that is told nothing else goes about a store.
+
+    A batch should take `target_ms` milliseconds; after it the sweep rests for `rest` times as long as it took.
+    """
+
+    target_ms: float = 10.0
+    rest: float = 0.0
+
+
 @runtime_checkable
 class SweepingStore(Protocol):
-    """A store whose expired sessions stay until somebody deletes them."""
+    """A store whose expired sessions stay until somebody deletes them.
+
+    It may name a `sweep_pace: SweepPace` that suits it.
+    """
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""

@@ -83,13 +83,12 @@ class SQLAlchemyStore:
             else create_store_engine(url_or_engine, timeout=timeout, sqlite_synchronous=sqlite_synchronous)
         )
         self.table = sessions_table(table_name)
-        # SQLite has one writer at a time: others look whether it is their turn a millisecond later at the soonest.
-        self.sweep_pause = 0.001 if self.engine.dialect.name == "sqlite" else 0.0
         self._timeout = timeout
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
         self._statements = Statements(self.table, self.engine)
         self._upkeep = Upkeep(self.table, self.engine.dialect.name)
+        self.sweep_pace = self._upkeep.sweep_pace
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._connections: Connections = (
             KeptConnections(self.engine, limit=MAX_CONNECTIONS, timeout=timeout)

@@ -33,6 +33,7 @@ class Upkeep:
         self._table = table
         self._dialect = dialect
         self._expiry = Expiry(table, dialect)
+        self.sweep_pace = self._expiry.pace
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before`; return how many."""
