@@ -54,10 +54,10 @@ _MARIADB_SOON = f"SET STATEMENT innodb_lock_wait_timeout=1 FOR {_MYSQL}"
 
 # A save that meets a batch waits until that is on the disk.
 _PACES = {
-    # Longer batches are no faster here, shorter ones spend more on commits.
-    "postgresql": SweepPace(target_ms=3, rest=0),
+    # With 1, half of the time goes by in commits.
+    "postgresql": SweepPace(target_ms=2, rest=0),
     # A writer polls while somebody else writes, and needs some time to find the database free.
-    "sqlite": SweepPace(target_ms=15, rest=0.2),
+    "sqlite": SweepPace(target_ms=10, rest=0.3),
     # Still ten times as fast as the usual loop; without rests ten times faster yet, but saves then take five times as
     # long.
     "mysql": SweepPace(target_ms=1, rest=5),
@@ -65,8 +65,10 @@ _PACES = {
 }
 
 _BATCHES_UNASKED = 8
-_POLL_SECONDS = (0.05, 0.15)
 _PATIENCE_SECONDS = 1.0
+_POSTGRESQL_POLL = 0.02
+_SQLITE_POLL = 0.1
+"""Seconds. Who looks more often whether it is free keeps those away who save."""
 
 
 class Expiry:
@@ -81,7 +83,7 @@ class Expiry:
     where a batch ended takes as much, and is done now and then.
 
     Of the sweeps of one table on PostgreSQL or SQLite, one deletes at a time, so that many are felt no more than one.
-    The others look every now and then whether it is their turn; who looks too often keeps writers away from SQLite.
+    The others look every now and then whether it is their turn.
     """
 
     def __init__(self, table: Table, dialect: str) -> None:
@@ -135,7 +137,7 @@ class Expiry:
             self._first_bucket = last_bucket or self._first_bucket
             return int(deleted)
 
-        return _in_turn(ask)
+        return _in_turn(ask, poll=_POSTGRESQL_POLL)
 
     def _by_rowid(self, connection: Connection, before: int, limit: int) -> int:
         def delete_batch(is_impatient: bool) -> int | None:
@@ -148,7 +150,7 @@ class Expiry:
                         raise
                     return None
 
-        return _in_turn(delete_batch)
+        return _in_turn(delete_batch, poll=_SQLITE_POLL)
 
     def _by_bucket(self, connection: Connection, before: int, limit: int) -> int:
         bucket = self._table.c.sweep_bucket
@@ -194,11 +196,11 @@ class Expiry:
         return int(connection.execute(statement).rowcount)
 
 
-def _in_turn(delete_batch: Callable[[bool], int | None]) -> int:
-    """Call it again until it was our turn, that is, not None; it is told when it has waited long enough for one."""
+def _in_turn(delete_batch: Callable[[bool], int | None], *, poll: float) -> int:
+    """Call it every `poll` seconds or so, until it was our turn: not None. It is told when to do without a turn."""
     patient_until = time.monotonic() + _PATIENCE_SECONDS
     while (deleted := delete_batch(time.monotonic() > patient_until)) is None:
-        time.sleep(SystemRandom().uniform(*_POLL_SECONDS))
+        time.sleep(poll * SystemRandom().uniform(0.5, 1.5))
     return deleted
 
 

@@ -50,7 +50,7 @@ def test_batches_grow_to_what_the_engine_does_in_the_time(migrated_url: str) -> 
     assert slow["batches"] == 3
     keep_expired(migrated_url, 250)
     quick = json.loads(run("sweep", "--json", "--target-ms", "0.001", "--url", migrated_url).stdout)
-    assert quick["batches"] > 15
+    assert quick["batches"] == 5
 
 
 def test_dry_run_counts_and_deletes_nothing(migrated_url: str) -> None:
