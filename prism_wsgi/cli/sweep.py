@@ -32,7 +32,7 @@ class SweepExit(IntEnum):
     "--target-ms",
     type=click.FloatRange(min=0, min_open=True),
     help=(
-        "Milliseconds that one transaction should take; batches follow.  [default: 2 for PostgreSQL, 10 for SQLite, "
+        "Milliseconds that one transaction should take; batches follow.  [default: 2 for PostgreSQL, 12 for SQLite, "
         "1 for MariaDB and MySQL]"
     ),
 )
@@ -48,7 +48,7 @@ class SweepExit(IntEnum):
     "--pause",
     type=click.FloatRange(min=0),
     help=(
-        "Seconds to wait between batches.  [default: none for PostgreSQL; a third of what the batch took for SQLite, "
+        "Seconds to wait between batches.  [default: none for PostgreSQL; a fifth of what the batch took for SQLite, "
         "five times that for MariaDB and MySQL]"
     ),
 )

@@ -57,7 +57,7 @@ _PACES = {
     # With 1, half of the time goes by in commits.
     "postgresql": SweepPace(target_ms=2, rest=0),
     # A writer polls while somebody else writes, and needs some time to find the database free.
-    "sqlite": SweepPace(target_ms=10, rest=0.3),
+    "sqlite": SweepPace(target_ms=12, rest=0.2),
     # Still ten times as fast as the usual loop; without rests ten times faster yet, but saves then take five times as
     # long.
     "mysql": SweepPace(target_ms=1, rest=5),
