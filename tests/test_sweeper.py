@@ -338,6 +338,14 @@ def test_store_names_the_pace_that_suits_it() -> None:
     assert stop.waits[-1] == pytest.approx(2 * 0.040, abs=0.001)
 
 
+def test_each_engine_has_a_pace_of_its_own(empty_url: str) -> None:
+    store, stop = SQLAlchemyStore(empty_url, clock=clock), RecordedStop(1)
+    keep(store, 1, expires_in=-60)
+    Sweeper(store, stopping=stop, clock=clock).sweep()
+    assert (stop.waits == [0.0]) == empty_url.startswith("postgresql"), "elsewhere it rests after a batch"
+    store.close()
+
+
 def test_pace_that_is_asked_for_comes_before_that_of_the_store() -> None:
     store, stop = PacedStore(0.1), RecordedStop()
     Sweeper(store, target_ms=20, pause=0.5, stopping=stop, clock=clock, timer=lambda: store.seconds).sweep()

@@ -82,7 +82,7 @@ class Expiry:
     as long again, so that is done only after a batch that did not has failed; the store repeats it. To ask PostgreSQL
     where a batch ended takes as much, and is done now and then.
 
-    Of the sweeps of one table on PostgreSQL or SQLite, one deletes at a time, so that many are felt no more than one.
+    Of the sweeps of one table on PostgreSQL or SQLite, one deletes at a time, so that their loads do not add up.
     The others look every now and then whether it is their turn.
     """
 
@@ -180,7 +180,7 @@ class Expiry:
             ids = self._run(connection, _MYSQL_UNLOCKED, before, limit).scalars().all()
             if not ids:
                 return 0
-            statement = text(_MYSQL_BY_ID.format(table=self._table.name)).bindparams(bindparam("ids", expanding=True))
+            statement = self._prepared(_MYSQL_BY_ID).bindparams(bindparam("ids", expanding=True))
             return int(connection.execute(statement, {"ids": ids, "before": before}).rowcount)
 
     def _run(
