@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         r"|threading|typing|uuid|webob|wsgiref)\b.*",
     ),
     (r"py:class", r".*\._\w+T"),  # type variables
-    (r"py:class", r"prism_wsgi\.integrations\.options\..*"),  # the settings, as types
+    (r"py:class", r"prism_wsgi\.setting_types\..*"),  # the settings, as types
 ]
 
 

@@ -15,7 +15,7 @@ import click
 
 from prism_wsgi import ConfigError, SessionMiddleware, settings
 from prism_wsgi.cli import commands
-from prism_wsgi.integrations.options import SessionOptions
+from prism_wsgi.setting_types import SessionOptions
 
 SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from prism_wsgi.client import Client
 from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.errors import (
     ConfigError,
@@ -21,6 +20,7 @@ from prism_wsgi.errors import (
 )
 from prism_wsgi.http import Request, Response, get_session
 from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.persistence.client import Client
 from prism_wsgi.session import Session
 from prism_wsgi.stores.base import SessionStore, StoredSession
 from prism_wsgi.stores.memory import MemoryStore

@@ -5,19 +5,19 @@ from datetime import timedelta
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import settings
-from prism_wsgi.client import client_in
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.cookies import SameSite
-from prism_wsgi.document import Codec
 from prism_wsgi.events import EventLog, Reason
-from prism_wsgi.exchange import Exchange, Terms
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY
-from prism_wsgi.repository import Repository
+from prism_wsgi.persistence.adapter import Repository
+from prism_wsgi.persistence.client import client_in
+from prism_wsgi.persistence.document import Codec
+from prism_wsgi.request.cookie_policy import SessionCookie
+from prism_wsgi.request.exchange import Exchange, Terms
+from prism_wsgi.request.state import OPEN, SessionState
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
-from prism_wsgi.session_cookie import SessionCookie
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
-from prism_wsgi.state import OPEN, SessionState
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.tokens import Signer, Token
 

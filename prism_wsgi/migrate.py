@@ -22,10 +22,10 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, NullPool, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from prism_wsgi.database import make_engine, parse_url, place
 from prism_wsgi.errors import ConfigError, PrismError, StoreError, StoreUnavailable
-from prism_wsgi.migration_lock import LOCK_SECONDS, one_at_a_time
-from prism_wsgi.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.database import make_engine, parse_url, place
+from prism_wsgi.stores.sql.migration_lock import LOCK_SECONDS, one_at_a_time
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
 
 VERSION_TABLE = "prism_alembic_version"
 

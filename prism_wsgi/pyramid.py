@@ -1,8 +1,86 @@
-"""Pyramid: `config.include("prism_wsgi.pyramid")`; see `prism_wsgi.integrations.pyramid`."""
+"""Pyramid: `config.include("prism_wsgi.pyramid")`, and `request.session` is a Session."""
 
 if __name__ == "pyramid":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
 
-from prism_wsgi.integrations.pyramid import includeme
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["includeme"]
+from pyramid.events import ApplicationCreated
+from pyramid.interfaces import ISession
+from zope.interface import classImplements
+
+from prism_wsgi.errors import ConfigError
+from prism_wsgi.http import DEFAULT_ENVIRON_KEY, get_session
+from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.session import Session
+from prism_wsgi.setting_types import around, prepared
+from prism_wsgi.text_settings import read_settings
+
+PREFIX = "prism."
+
+classImplements(Session, ISession)
+
+
+def includeme(config: Any) -> None:
+    """Make `request.session` a Session, by the settings whose names begin with `prism.`.
+
+    With `prism.secret`, SessionMiddleware is put around the application that `config.make_wsgi_app()` returns;
+    each other setting of it is `prism.` and its name, as text or as the object itself. Without any, the sessions
+    are those of a SessionMiddleware that you put around it.
+
+    Raises ConfigError for a setting that does not exist or breaks its rule.
+    """
+    options = read_settings(config.get_settings(), prefix=PREFIX)
+    environ_key = options.get("environ_key", DEFAULT_ENVIRON_KEY)
+    config.set_session_factory(_session_factory(environ_key))
+    if "secret" in options:
+        _put_around(config, prepared(options))
+    elif options.keys() - {"environ_key"}:
+        raise ConfigError(
+            f"{PREFIX}secret is not set, and {PREFIX}{min(options.keys() - {'environ_key'})} has no effect without; "
+            "make one with `prism-wsgi secret`, or leave the settings to the SessionMiddleware around the application"
+        )
+    if find_spec("pyramid_retry") is not None:
+        _forget_failed_attempts(config, environ_key)
+
+
+def _session_factory(environ_key: str) -> Any:
+    def session_of(request: Any) -> Session:
+        if environ_key not in request.environ:
+            raise ConfigError(
+                "This request has no session. If it is a subrequest: subrequest.session = request.session. In a "
+                f"script: request.session = Session(). Otherwise set {PREFIX}secret, or put SessionMiddleware around "
+                "the application"
+            )
+        return get_session(request, environ_key=environ_key)
+
+    return session_of
+
+
+def _put_around(config: Any, middleware: SessionMiddleware) -> None:
+    # Around the execution policy, and thus tweens, exception views and the body, whoever sets it and when.
+    def wrap(event: ApplicationCreated) -> None:
+        router = event.app
+        policy = router.execution_policy
+
+        def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            body: Iterable[bytes] = policy(environ, router)(environ, start_response)
+            return body
+
+        wrapped = around(respond, middleware)
+        router.execution_policy = lambda environ, router: wrapped  # a response is a WSGI application
+
+    config.add_subscriber(wrap, ApplicationCreated)
+
+
+def _forget_failed_attempts(config: Any, environ_key: str) -> None:
+    # The next attempt has the same environ, and must not count or flash twice.
+    def forget(event: Any) -> None:
+        session = event.environ.get(environ_key)
+        if isinstance(session, Session):
+            session._state.roll_back()
+
+    config.add_subscriber(forget, "pyramid_retry.IBeforeRetry")

@@ -9,15 +9,15 @@ from typing import Any
 from uuid import UUID
 
 from prism_wsgi import settings
-from prism_wsgi.client import Client
-from prism_wsgi.document import Codec, Document
 from prism_wsgi.errors import ResponseStarted
 from prism_wsgi.events import EventLog
-from prism_wsgi.lease import Lease
-from prism_wsgi.repository import Repository
-from prism_wsgi.saving import commit
+from prism_wsgi.persistence.adapter import Repository
+from prism_wsgi.persistence.client import Client
+from prism_wsgi.persistence.document import Codec, Document
+from prism_wsgi.request.atomic import Lease
+from prism_wsgi.request.saving import commit
+from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, SessionState
 from prism_wsgi.serializers import TypedSerializer
-from prism_wsgi.state import DETACHED, GONE, NEW, OPEN, UNREAD, SessionState
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 

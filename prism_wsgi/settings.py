@@ -15,8 +15,8 @@ from typing import TypeVar, cast
 
 from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
-from prism_wsgi.encryption import Cipher
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
+from prism_wsgi.persistence.encryption import Cipher
 from prism_wsgi.serializers import Serializer, TypedSerializer
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.stores.memory import MemoryStore

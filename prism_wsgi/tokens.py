@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from prism_wsgi.keys import expand, extract
+from prism_wsgi.key_derivation import expand, extract
 
 TIME_BYTES = 6
 RANDOM_BYTES = 26  # 208 bits; ASVS 5.0, 7.2.3 asks for 128

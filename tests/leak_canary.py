@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_wsgi import exchange, middleware, state, tokens
-from prism_wsgi.document import Codec, Document
+from prism_wsgi import middleware, tokens
 from prism_wsgi.errors import InsecureSecretWarning, PrismError
+from prism_wsgi.persistence.document import Codec, Document
+from prism_wsgi.request import exchange, state
 from prism_wsgi.session import Session
 from prism_wsgi.tokens import Signer
 

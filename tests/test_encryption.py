@@ -19,7 +19,7 @@ from prism_wsgi import (
     SessionStore,
     StoredSession,
 )
-from prism_wsgi.encryption import COOKIE_FORMAT, SERVER_FORMAT, Cipher
+from prism_wsgi.persistence.encryption import COOKIE_FORMAT, SERVER_FORMAT, Cipher
 from prism_wsgi.testing import ManualClock
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

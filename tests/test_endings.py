@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, update
 from visitors import Browser, application
 
 from prism_wsgi import MemoryStore, RedisStore, Session, SessionMiddleware, SQLAlchemyStore, StoredSession, migrate
-from prism_wsgi.schema import sweep_bucket
+from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import Steps, every_interleaving, marker_of, new_session
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

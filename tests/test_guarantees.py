@@ -25,9 +25,9 @@ from prism_wsgi import (
     SessionTooLarge,
     SQLAlchemyStore,
     StoredSession,
-    lease,
 )
 from prism_wsgi.clock import pause
+from prism_wsgi.request import atomic as lease
 from prism_wsgi.testing import ManualClock
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

@@ -9,9 +9,9 @@ from leak_canary import Canary
 from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, StoredSession, StoreUnavailable
-from prism_wsgi.document import Document
 from prism_wsgi.errors import InsecureSecretWarning
-from prism_wsgi.state import SessionState
+from prism_wsgi.persistence.document import Document
+from prism_wsgi.request.state import SessionState
 
 KEY = "canary-key-Zx81Zx81-0123456789-abcdef"
 DATA = "canary-data-Qw42Qw42-0123456789"
@@ -77,8 +77,10 @@ def test_a_leak_into_the_cause_of_an_error_is_found(
     def save(state: SessionState, data: bytes | None = None) -> None:
         raise StoreUnavailable("the store failed") from ValueError(f"INSERT ... ({leaked})")
 
-    monkeypatch.setattr("prism_wsgi.saving.save", save)
-    monkeypatch.setattr("prism_wsgi.exchange.Exchange.recover", lambda self, error: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("prism_wsgi.request.saving.save", save)
+    monkeypatch.setattr(
+        "prism_wsgi.request.exchange.Exchange.recover", lambda self, error: (_ for _ in ()).throw(error)
+    )
     with pytest.raises(StoreUnavailable):
         browser.do(put("other", 1))
     assert found(canary)

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_wsgi.merge import merge
+from prism_wsgi.persistence.merge import merge
 from prism_wsgi.serializers import TypedSerializer
 
 ABSENT = object()

@@ -28,9 +28,9 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
-from prism_wsgi.schema import sweep_bucket
-from prism_wsgi.stores import sql
-from prism_wsgi.stores.connections import Connection
+from prism_wsgi.stores.sql import store as sql
+from prism_wsgi.stores.sql.connections import Connection
+from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
 
 SERVERS = ["postgresql", "mariadb", "mysqlclient"]

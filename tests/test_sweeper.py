@@ -18,8 +18,8 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
-from prism_wsgi.stores import expiry
 from prism_wsgi.stores.base import SweepPace
+from prism_wsgi.stores.sql import sweeping as expiry
 from prism_wsgi.sweeper import (
     RETRY_DELAYS,
     SMALLEST_BATCH_SIZE,

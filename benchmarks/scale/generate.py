@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url
 
-from prism_wsgi.schema import sweep_bucket
+from prism_wsgi.stores.sql.schema import sweep_bucket
 
 TABLE = "prism_sessions"
 SOURCE = "source_sessions"

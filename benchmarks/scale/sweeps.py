@@ -9,7 +9,7 @@ from threading import Barrier
 from sqlalchemy import Engine, create_engine, text
 
 from prism_wsgi import SQLAlchemyStore
-from prism_wsgi.schema import sweep_bucket
+from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.sweeper import Sweeper
 
 USUAL_BATCH = 1000

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from prism_wsgi.cli.db import db
-from prism_wsgi.cli.demo import demo
-from prism_wsgi.cli.doctor import doctor
+from prism_wsgi.cli.demo.command import demo
+from prism_wsgi.cli.doctor.command import doctor
 from prism_wsgi.cli.imports import imports
 from prism_wsgi.cli.secret import secret
 from prism_wsgi.cli.sessions import sessions

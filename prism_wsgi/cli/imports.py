@@ -10,11 +10,11 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import click
 
 from prism_wsgi.cli.options import json_option, open_store, option, refuse_missing_file, store_options
-from prism_wsgi.importers.beaker import BeakerPeer
-from prism_wsgi.importers.django import DjangoPeer
-from prism_wsgi.importers.flask_session import FlaskSessionPeer
-from prism_wsgi.importers.peer import HARMLESS, Peer, Skip
-from prism_wsgi.importers.run import ImportResult, import_sessions
+from prism_wsgi.compat.importing.beaker import BeakerPeer
+from prism_wsgi.compat.importing.django import DjangoPeer
+from prism_wsgi.compat.importing.flask_session import FlaskSessionPeer
+from prism_wsgi.compat.importing.importing import ImportResult, import_sessions
+from prism_wsgi.compat.importing.peer import HARMLESS, Peer, Skip
 from prism_wsgi.settings import DEFAULT_MAX_SIZE
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -151,8 +151,8 @@ def beaker(timeout: float | None, **common: Unpack[ImportOptions]) -> None:
 
 
 def _import(peer: Peer, **given: Unpack[ImportOptions]) -> None:
-    from prism_wsgi.database import parse_url
-    from prism_wsgi.importers.tables import read_rows
+    from prism_wsgi.compat.importing.tables import read_rows
+    from prism_wsgi.stores.sql.database import parse_url
 
     source, dry_run, show_progress = given["source"], given["dry_run"], given["show_progress"]
     refuse_missing_file(parse_url(source), "--from", "the directory, which decides what a relative path means")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from prism_wsgi.clock import Clock, system_clock
-from prism_wsgi.places import DEFAULT_TABLE_NAME, is_redis
+from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
 
 if TYPE_CHECKING:
     from sqlalchemy import URL  # noqa: TID251 - for its name only

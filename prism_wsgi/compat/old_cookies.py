@@ -6,7 +6,7 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.clock import pause
-from prism_wsgi.compat.imported import adopted_secret, imported_id
+from prism_wsgi.compat.importing.ids import adopted_secret, imported_id
 from prism_wsgi.compat.peer_cookies import PeerCookie
 from prism_wsgi.cookies import Cookie, read_cookie
 from prism_wsgi.errors import (
@@ -18,11 +18,11 @@ from prism_wsgi.errors import (
     StoreUnavailable,
 )
 from prism_wsgi.events import Reason
-from prism_wsgi.exchange import RETRY_AFTER
-from prism_wsgi.headers import Headers
 from prism_wsgi.http import get_session, service_unavailable
-from prism_wsgi.integrations.options import around
 from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.request.exchange import RETRY_AFTER
+from prism_wsgi.request.headers import Headers
+from prism_wsgi.setting_types import around
 from prism_wsgi.stores.base import ReplacingStore, StoredSession
 from prism_wsgi.tokens import TIME_BYTES, session_id
 

@@ -13,8 +13,14 @@ class StoredSession:
     `data` is opaque to the store (serialised, perhaps encrypted).
     `version` is 0 for a session that was never saved, otherwise the version that was loaded.
     `created_at` and `expires_at` are Unix milliseconds, UTC.
-    `user` is who logged in, if anybody. `superseded` marks an id that `regenerate()` retired; the data of such a
-    marker is the 32 bytes of the id that took its place, or nothing where nobody may learn it.
+    `user` is who is logged in, if anybody. `superseded` marks an id that the session has left: the data of such a
+    marker is the 32 bytes of the id that took its place, and its `user` is who was logged in before the move.
+    `last_seen_at` (Unix ms) is when the session was last used, as exactly as `touch_interval` records it.
+    `authenticated_at` (Unix ms) is when the user last proved who they are, `auth_method` how (RFC 8176 values,
+    separated by spaces), `actor` the administrator who impersonates the user.
+    `client_address` and `user_agent` name the device that last used the session, where `record_client` is set.
+    `device_key` is 8 bytes of Unix ms and 64 bytes of a public key, where the browser has bound the session to one.
+    Each of these is None where it is not known.
     """
 
     id: str
@@ -24,6 +30,13 @@ class StoredSession:
     expires_at: int
     user: str | None = None
     superseded: bool = False
+    last_seen_at: int | None = None
+    authenticated_at: int | None = None
+    auth_method: str | None = None
+    actor: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
+    device_key: bytes | None = None
 
     def is_expired(self, now: int) -> bool:
         """Tell whether the session is over at `now` (Unix milliseconds)."""

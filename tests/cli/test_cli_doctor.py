@@ -15,10 +15,10 @@ from command_line import keep_expired, run
 from sqlalchemy import NullPool, create_engine, make_url
 
 from prism_wsgi import SessionMiddleware, get_session, migrate
-from prism_wsgi.cli.checks import check_database
-from prism_wsgi.cli.cookie_check import check_cookie
-from prism_wsgi.cli.findings import Level
-from prism_wsgi.places import DEFAULT_TABLE_NAME
+from prism_wsgi.cli.doctor.checks import check_database
+from prism_wsgi.cli.doctor.cookie_check import check_cookie
+from prism_wsgi.cli.doctor.findings import Level
+from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
 

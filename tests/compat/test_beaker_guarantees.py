@@ -12,7 +12,7 @@ from visitors import run_at_once
 
 from prism_wsgi import migrate
 from prism_wsgi.compat.beaker import SessionMiddleware
-from prism_wsgi.compat.beaker_session import BeakerSession
+from prism_wsgi.compat.beaker.session import BeakerSession
 
 SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 

@@ -13,7 +13,7 @@ import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, RedisStore, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.compat.beaker import SessionMiddleware, filter_app
-from prism_wsgi.compat.beaker_settings import read_beaker_settings
+from prism_wsgi.compat.beaker.settings import read_beaker_settings
 
 SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 DAY = 24 * 3600

@@ -19,12 +19,12 @@ from write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 
 from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.cli import commands
-from prism_wsgi.compat.imported import imported_id
+from prism_wsgi.compat.importing.beaker import BeakerPeer
+from prism_wsgi.compat.importing.ids import imported_id
+from prism_wsgi.compat.importing.importing import import_sessions
+from prism_wsgi.compat.importing.peer import Skip, SkippedError
 from prism_wsgi.compat.old_cookies import OldCookieMiddleware
 from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
-from prism_wsgi.importers.beaker import BeakerPeer
-from prism_wsgi.importers.peer import Skip, SkippedError
-from prism_wsgi.importers.run import import_sessions
 
 WRITER = Path(__file__).parent / "write_peers.py"
 MODULES = {"django": "django", "flask-session": "flask_session", "beaker": "beaker"}
@@ -135,7 +135,7 @@ def test_real_sessions_are_imported_and_opened_by_their_old_cookies(
 def test_an_import_can_be_repeated(
     package: str, batch: int, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prism_wsgi.importers.tables.BATCH", batch)
+    monkeypatch.setattr("prism_wsgi.compat.importing.tables.BATCH", batch)
     migrate.upgrade(sqlite_url)
     written(package, sqlite_url, tmp_path)
     _, tried = imported(package, sqlite_url, "--dry-run")

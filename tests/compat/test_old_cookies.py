@@ -26,10 +26,10 @@ from prism_wsgi import (
     migrate,
 )
 from prism_wsgi.compat import beaker
-from prism_wsgi.compat.imported import imported_id
+from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.old_cookies import JOIN_MS, OldCookieMiddleware
 from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
-from prism_wsgi.document import Codec, Document
+from prism_wsgi.persistence.document import Codec, Document
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore
 

@@ -14,11 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prism_wsgi import MemoryStore
-from prism_wsgi.importers.beaker import BeakerPeer
-from prism_wsgi.importers.django import SALT, DjangoPeer
-from prism_wsgi.importers.flask_session import FlaskSessionPeer
-from prism_wsgi.importers.peer import Peer, Skip
-from prism_wsgi.importers.run import ImportResult, import_sessions
+from prism_wsgi.compat.importing.beaker import BeakerPeer
+from prism_wsgi.compat.importing.django import SALT, DjangoPeer
+from prism_wsgi.compat.importing.flask_session import FlaskSessionPeer
+from prism_wsgi.compat.importing.importing import ImportResult, import_sessions
+from prism_wsgi.compat.importing.peer import Peer, Skip
 
 NEVER = "2999-01-01 00:00:00"
 KEY = "0" * 32

@@ -34,7 +34,7 @@ from prism_wsgi import (
 )
 from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
-from prism_wsgi.integrations.options import MiddlewareOptions, SessionOptions
+from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
 from prism_wsgi.testing import StoreContract
 
 README = ROOT / "README.md"

@@ -12,7 +12,7 @@ from own_servers import OwnServer, own_mariadb, own_postgresql
 from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, StoreUnavailable, migrate
-from prism_wsgi.stores.sql import MAX_CONNECTIONS
+from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import loaded, new_session
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prism_wsgi import MemoryStore, SerializationError, Session, SessionMiddleware, StoredSession
 from prism_wsgi.cookies import read_cookie
-from prism_wsgi.document import Codec
+from prism_wsgi.persistence.document import Codec
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.tokens import Signer, new_secret
 

@@ -9,7 +9,7 @@ import pytest
 from browsing import Browser, Page, Site, new_environ, read, write
 
 from prism_wsgi import Session
-from prism_wsgi.headers import make_private, vary_on_cookie
+from prism_wsgi.request.headers import make_private, vary_on_cookie
 
 pytest_plugins = ["site_fixtures"]
 

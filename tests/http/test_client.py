@@ -7,7 +7,7 @@ import pytest
 from browsing import Browser, Clock, Site, ThreeVerbStore, read, write
 
 from prism_wsgi import Client, Session, StoredSession
-from prism_wsgi.client import pack_client, unpack_client
+from prism_wsgi.persistence.client import pack_client, unpack_client
 
 pytest_plugins = ["site_fixtures"]
 

@@ -7,8 +7,10 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 from browsing import Clock, Site, ThreeVerbStore, WatchedStore, read, write
 
-from prism_wsgi import MemoryStore, Session, StoredSession, lease, state, tokens
+from prism_wsgi import MemoryStore, Session, StoredSession, tokens
 from prism_wsgi.errors import SessionConflict
+from prism_wsgi.request import atomic as lease
+from prism_wsgi.request import state
 
 pytest_plugins = ["site_fixtures"]
 

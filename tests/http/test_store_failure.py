@@ -274,7 +274,7 @@ def test_a_late_load_that_fails_is_the_applications_to_see(site: Site) -> None:
 def test_a_store_that_reports_conflicts_for_ever_is_a_503_in_bounded_attempts(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("prism_wsgi.saving.pause", lambda attempt: None)
+    monkeypatch.setattr("prism_wsgi.request.saving.pause", lambda attempt: None)
     browser = visitor(site)
     watched(site).failing, watched(site).error = {"save"}, SessionConflict("again")
     assert is_refused(browser.visit(write(n=2)))

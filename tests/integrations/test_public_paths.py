@@ -1,6 +1,5 @@
 """The short paths users import from, and the frameworks of the same name."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -18,14 +17,6 @@ def python(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_short_path_offers_what_its_integration_defines(framework: str) -> None:
-    short = importlib.import_module(f"prism_wsgi.{framework}")
-    integration = importlib.import_module(f"prism_wsgi.integrations.{framework}")
-    assert short.__all__
-    assert all(getattr(short, name) is getattr(integration, name) for name in short.__all__)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -7,9 +7,9 @@ import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.clock import system_clock
-from prism_wsgi.integrations.options import MiddlewareOptions
-from prism_wsgi.integrations.text_settings import read_settings
 from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.setting_types import MiddlewareOptions
+from prism_wsgi.text_settings import read_settings
 
 named_store = MemoryStore()
 

@@ -1,0 +1,1 @@
+"""`prism-wsgi demo`: a small site to click through."""

@@ -1,0 +1,192 @@
+"""What `prism-wsgi doctor` looks at: the database and all about it, and the secret."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prism_wsgi.cli.doctor.findings import Finding, Level
+from prism_wsgi.cli.options import open_database, open_store
+from prism_wsgi.cli.text import instant, span
+from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
+from prism_wsgi.settings import secret_weakness
+from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
+from prism_wsgi.tokens import ID_LENGTH
+
+if TYPE_CHECKING:
+    from prism_wsgi import SQLAlchemyStore
+
+SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
+MAX_SKEW_SECONDS = 5.0
+MAX_LAG_MS = 24 * 3600 * 1000
+FEW_ROWS = 1000
+
+_NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
+
+# What the server's clock says, in Unix seconds. SQLite has none but ours.
+_CLOCKS = {
+    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+    "mysql": "SELECT unix_timestamp(sysdate(6))",
+    "mariadb": "SELECT unix_timestamp(sysdate(6))",
+}
+
+
+def check_database(url: str, table_name: str, clock: Clock = system_clock) -> Iterator[Finding]:
+    """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
+    if is_redis(url):
+        yield check_redis(url)
+        return
+    try:
+        with open_database(url, table_name, clock=clock) as store:
+            yield _connection(store)
+            if store.engine.dialect.name == "sqlite":
+                yield _journal(store)
+            else:
+                yield _clock(store, clock)
+                yield _isolation(store)
+            schema = _schema(url, table_name)
+            yield schema
+            if schema.level is not Level.FAIL:
+                yield _indexes(store)
+                yield _sweeper(store, clock)
+    except (PrismError, click.ClickException) as error:
+        yield Finding("database", Level.FAIL, str(error), _advice(error))
+
+
+def check_redis(url: str) -> Finding:
+    """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
+    try:
+        with open_store(url, DEFAULT_TABLE_NAME) as store:
+            store.load("0" * ID_LENGTH)
+    except (PrismError, click.ClickException) as error:
+        return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
+    message = "it answers; there is no schema to check, and nothing to sweep"
+    return Finding("redis", Level.OK, f"{message}; see that its maxmemory-policy is noeviction")
+
+
+def _advice(error: Exception) -> str:
+    # The others end with theirs.
+    is_down = isinstance(error, StoreUnavailable) and not isinstance(error, SchemaMissing)
+    return "start it, or correct --url or PRISM_DATABASE_URL" if is_down else ""
+
+
+def _connection(store: "SQLAlchemyStore") -> Finding:
+    _ask(store, "SELECT 1")
+    dialect = store.engine.dialect
+    return Finding("database", Level.OK, f"{dialect.name} answers, by {dialect.driver}")
+
+
+def _schema(url: str, table_name: str) -> Finding:
+    from prism_wsgi import migrate
+
+    found = migrate.check(url, table_name=table_name)
+    if found.ok:
+        return Finding("schema", Level.OK, f"at {found.head}, the newest")
+    if found.current != found.head:
+        message = f"at {found.current or 'none'}, not at {found.head}"
+        return Finding("schema", Level.FAIL, message, "run `prism-wsgi db upgrade`")
+    if any(difference == f"table {table_name} is missing" for difference in found.differences):
+        message = f"at {found.head}, but the table {table_name} was dropped"
+        own = "" if table_name == DEFAULT_TABLE_NAME else f"_{table_name}"
+        fix = f"run `DROP TABLE {migrate.VERSION_TABLE}{own}` in the database, then `prism-wsgi db upgrade`"
+        return Finding("schema", Level.FAIL, message, fix)
+    message = f"changed by hand: {'; '.join(found.differences)}"
+    return Finding("schema", Level.WARN, message, "undo that, or see `prism-wsgi db check`")
+
+
+def _journal(store: "SQLAlchemyStore") -> Finding:
+    # Each connection of the store asks for WAL: another mode means that this file cannot have it.
+    mode = _ask(store, "PRAGMA journal_mode")
+    if mode in ("wal", "memory"):
+        return Finding("journal", Level.OK, f"journal_mode is {mode}")
+    return Finding(
+        "journal",
+        Level.WARN,
+        f"journal_mode is {mode}, so that readers and the writer wait for each other",
+        "keep the file on a local disk where the application may write",
+    )
+
+
+def _clock(store: "SQLAlchemyStore", clock: Clock) -> Finding:
+    statement = _CLOCKS.get(store.engine.dialect.name)
+    if statement is None:
+        return Finding("clock", Level.OK, f"not compared: no query for {store.engine.dialect.name}")
+    asked = clock()
+    theirs = float(_ask(store, statement))
+    skew = theirs - (asked + clock()) / 2
+    if abs(skew) <= MAX_SKEW_SECONDS:
+        return Finding("clock", Level.OK, f"within {MAX_SKEW_SECONDS:g} s of the database's")
+    direction = "ahead of" if skew > 0 else "behind"
+    return Finding(
+        "clock",
+        Level.WARN,
+        f"the database is {abs(skew):.0f} s {direction} this host, and sessions expire by the host's clock",
+        "synchronise both: `timedatectl set-ntp true`",
+    )
+
+
+def _isolation(store: "SQLAlchemyStore") -> Finding:
+    # Statements of the store are transactions of their own, but for a few that lock what they read.
+    if store.engine.dialect.name == "postgresql":
+        level = str(_ask(store, "SHOW default_transaction_isolation"))
+        fix = "`ALTER DATABASE ... SET default_transaction_isolation = 'read committed'`"
+    elif store.engine.dialect.name in ("mysql", "mariadb"):
+        # The variable has one name, the other, or both, depending on the version.
+        found = _ask(
+            store, "SHOW VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')", column=1
+        )
+        level = str(found).replace("-", " ").lower()
+        fix = "`SET GLOBAL TRANSACTION ISOLATION LEVEL READ COMMITTED`, and in the server's configuration"
+    else:
+        return Finding("isolation", Level.OK, f"not looked at: no query for {store.engine.dialect.name}")
+    if level in ("read committed", "repeatable read"):
+        return Finding("isolation", Level.OK, level)
+    worse = "sessions are seen before they are saved" if level == "read uncommitted" else "requests fail or wait"
+    return Finding("isolation", Level.WARN, f"{level}, by which {worse}", fix)
+
+
+def _indexes(store: "SQLAlchemyStore") -> Finding:
+    unused = [f"{verb} does not use {index}" for verb, index in store.unused_indexes()]
+    if not unused:
+        return Finding("indexes", Level.OK, "used to load, to sweep, and to find a user's sessions")
+    table = store.table.name
+    if _ask(store, f"SELECT count(*) FROM (SELECT id FROM {table} LIMIT {FEW_ROWS}) few") < FEW_ROWS:  # noqa: S608
+        return Finding("indexes", Level.OK, f"fewer than {FEW_ROWS} sessions, which the database may well read whole")
+    analyze = "ANALYZE TABLE" if store.engine.dialect.name in ("mysql", "mariadb") else "ANALYZE"
+    fix = f"run `{analyze} {table}` in the database"
+    return Finding("indexes", Level.WARN, "; ".join(unused), f"{fix}, and see `prism-wsgi db check`")
+
+
+def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
+    oldest = store.oldest_expired(int(clock() * 1000))
+    if oldest is None:
+        return Finding("sweeper", Level.OK, "nothing waits for a sweep")
+    lag = clock() * 1000 - oldest
+    message = f"the oldest expired session is of {instant(oldest)} ({span(lag)} ago)"
+    if lag <= MAX_LAG_MS:
+        return Finding("sweeper", Level.OK, message)
+    return Finding("sweeper", Level.WARN, message, "run `prism-wsgi sweep`, and then daily or with --every 300")
+
+
+def check_secret(secret: str) -> Finding:
+    """Return how strong the secret is; it is empty where there is none."""
+    if not secret:
+        message = f"not checked: {SECRET_VARIABLE} is not set here"
+        return Finding("secret", Level.WARN, message, f"where the application has no other secret: {_NEW_SECRET}")
+    weakness = secret_weakness(os.fsencode(secret))
+    if weakness is not None:
+        return Finding("secret", Level.FAIL, f"{SECRET_VARIABLE} {weakness}", f"make another: {_NEW_SECRET}")
+    return Finding("secret", Level.OK, f"{SECRET_VARIABLE} is long and varied enough")
+
+
+def _ask(store: "SQLAlchemyStore", statement: str, column: int = 0) -> Any:
+    """Return a column of the first row that a statement selects. Raises StoreUnavailable."""
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: TID251 - inside a function: loaded when asked
+
+    try:
+        with store.engine.connect() as connection:
+            return connection.exec_driver_sql(statement).fetchone()[column]  # type: ignore[index]
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(f"The database does not answer: {getattr(error, 'orig', None) or error}") from error

@@ -1,0 +1,79 @@
+"""What `prism-wsgi doctor --visit` looks at: the session cookie that a browser is given."""
+
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+from prism_wsgi.cli.doctor.findings import Finding, Level
+from prism_wsgi.cli.text import one_line
+
+SECONDS = 10
+
+# A token, as tokens.py writes it: secret, moment of renewal, signature
+_TOKEN = re.compile(r"[\w-]{43}\.\d+\.[\w-]{43}")
+
+
+def check_cookie(address: str) -> Iterator[Finding]:
+    """Visit an address of the application, as a browser does for the first time, and judge the cookie it sends."""
+    try:
+        cookies = _visit(address)
+    except (OSError, HTTPException, ValueError) as error:
+        yield Finding(
+            "cookie",
+            Level.FAIL,
+            f"{address} cannot be visited: {one_line(str(error))}",
+            "start it, or correct --visit",
+        )
+        return
+    found = [cookie for cookie in map(_split, cookies) if _TOKEN.fullmatch(cookie[1])]
+    if not found:
+        yield Finding(
+            "cookie",
+            Level.WARN,
+            f"{address} sent no session cookie",
+            'visit a page that writes to the session (as with cookie_on="write"), and one that no cache answers',
+        )
+    for name, _, attributes in found:
+        yield from _judge(name, attributes)
+
+
+def _visit(address: str) -> list[str]:
+    place = urlsplit(address)
+    if place.scheme not in ("http", "https") or place.hostname is None:
+        raise ValueError("it must begin with http:// or https://")
+    # Not urllib.request: it follows redirections, and the cookie of the first answer would be lost.
+    kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
+    connection = kind(place.hostname, place.port, timeout=SECONDS)
+    try:
+        target = (place.path or "/") + (f"?{place.query}" if place.query else "")
+        connection.request("GET", target, headers={"User-Agent": "prism-wsgi doctor"})
+        return connection.getresponse().headers.get_all("Set-Cookie") or []
+    finally:
+        connection.close()
+
+
+def _split(header: str) -> tuple[str, str, dict[str, str]]:
+    pair, *attributes = header.split(";")
+    name, _, value = pair.partition("=")
+    named = (attribute.partition("=") for attribute in attributes)
+    return name.strip(), value.strip(), {key.strip().lower(): text.strip() for key, _, text in named}
+
+
+def _judge(name: str, attributes: dict[str, str]) -> Iterator[Finding]:
+    problems = []
+    if "secure" not in attributes:
+        message = f"{name} goes over plain HTTP too, where it can be read"
+        problems.append(Finding("cookie", Level.FAIL, message, "set secure=True"))
+    if "httponly" not in attributes:
+        message = f"{name} can be read by scripts, also by an injected one"
+        problems.append(Finding("cookie", Level.FAIL, message, "set httponly=True"))
+    if attributes.get("samesite", "").lower() not in ("lax", "strict"):
+        message = f"{name} is sent along with requests that other sites make"
+        problems.append(Finding("cookie", Level.WARN, message, 'set samesite="lax", unless it is needed in a frame'))
+    if attributes.get("domain"):
+        message = f"{name} is sent to every host under {one_line(attributes['domain'])}"
+        problems.append(Finding("cookie", Level.WARN, message, "set domain=None, unless they share the sessions"))
+    yield from problems
+    if not problems:
+        yield Finding("cookie", Level.OK, f"{name} is Secure, HttpOnly and SameSite={attributes['samesite']}")

@@ -1,0 +1,89 @@
+"""Beaker's SessionMiddleware: `from prism_wsgi.compat.beaker import SessionMiddleware`, and nothing else changes.
+
+Applications find `environ["beaker.session"]` as Beaker's documentation has it; sessions are saved, signed and kept by
+prism_wsgi.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from prism_wsgi import middleware
+from prism_wsgi.compat.beaker.detached import DetachedSession
+from prism_wsgi.compat.beaker.session import BeakerSession
+from prism_wsgi.compat.beaker.settings import read_beaker_settings
+from prism_wsgi.compat.beaker.values import BeakerSite
+from prism_wsgi.compat.old_cookies import OldCookieMiddleware
+from prism_wsgi.compat.peer_cookies import BeakerCookie
+from prism_wsgi.http import DEFAULT_ENVIRON_KEY, get_session
+from prism_wsgi.request.headers import Headers
+from prism_wsgi.setting_types import MiddlewareOptions
+
+DEFAULT_BEAKER_KEY = "beaker.session"
+
+
+class SessionMiddleware:
+    """Gives every request a session under `environ["beaker.session"]`, used as Beaker's is.
+
+    `config` and keyword arguments are Beaker's: those whose names begin with `session.` or `beaker.session.`, and
+    keyword arguments without either. Settings of prism_wsgi that Beaker has no name for, `max_lifetime` or `store`
+    for example, are taken too. `environ_key` is where the session is put.
+
+    The same session is `environ["prism.session"]`, with all it can do beyond Beaker's. Visitors who hold Beaker's
+    own cookie go on with the session that `prism-wsgi import beaker` brought along.
+
+    Raises ConfigError for a setting that breaks its rule or that prism_wsgi has no use for, and says what to do.
+    """
+
+    def __init__(
+        self,
+        wrap_app: WSGIApplication,
+        config: Mapping[str, Any] | None = None,
+        environ_key: str = DEFAULT_BEAKER_KEY,
+        **kwargs: Any,
+    ) -> None:
+        settings = read_beaker_settings(config or {}, kwargs)
+        self.wrap_app = self.app = wrap_app
+        self.environ_key = environ_key
+        self._webtest_name = settings.webtest_name
+        self._prism_key = DEFAULT_ENVIRON_KEY if environ_key == DEFAULT_BEAKER_KEY else f"prism.{environ_key}"
+        options: MiddlewareOptions = {
+            **settings.options,
+            "environ_key": self._prism_key,
+            # Beaker saves whatever the status; an application that raises has not come to where it does.
+            "save_on_error": True,
+        }
+        sessions = middleware.SessionMiddleware(self._respond, **options)
+        self._site = BeakerSite(sessions.repository, sessions.cookie, settings.auto, settings.save_accessed_time)
+        cookie = BeakerCookie(
+            sessions.cookie.name,
+            secret=settings.options.get("secret") or (),
+            path=sessions.cookie.path,
+            domain=sessions.cookie.domain,
+        )
+        self._sessions = OldCookieMiddleware(sessions, cookie)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self._sessions(environ, start_response)
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        session = BeakerSession(get_session(environ, environ_key=self._prism_key), self._site)
+        environ[self.environ_key] = session
+        environ["beaker.get_session"] = self._get_session
+        if self._webtest_name is not None and "paste.testing_variables" in environ:
+            environ["paste.testing_variables"][self._webtest_name] = session
+
+        def persist_first(status: str, headers: Headers, *exc_info: Any) -> Any:
+            if session.accessed():
+                session.persist()
+            return start_response(status, headers, *exc_info)
+
+        return self.wrap_app(environ, cast(StartResponse, persist_first))
+
+    def _get_session(self) -> DetachedSession:
+        return DetachedSession.begun(self._site)
+
+
+def filter_app(app: WSGIApplication, global_conf: Mapping[str, Any], **kwargs: Any) -> SessionMiddleware:
+    """Put sessions around an application, by an ini section: `use = egg:prism_wsgi#beaker_session`."""
+    return SessionMiddleware(app, global_conf, **kwargs)

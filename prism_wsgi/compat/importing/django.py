@@ -1,0 +1,64 @@
+"""Django's sessions as `django.contrib.sessions.backends.db` stores them: JSON, signed by `django.core.signing`."""
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prism_wsgi.compat.importing.peer import (
+    PeerSession,
+    Skip,
+    SkippedError,
+    check_not_over,
+    decompress,
+    milliseconds,
+    read_json,
+)
+from prism_wsgi.compat.peer_cookies import DJANGO_KEY, DjangoCookie
+
+SALT = "django.contrib.sessions.SessionStore"
+
+
+class DjangoPeer:
+    """The table `django_session`. `secret_keys` are SECRET_KEY and SECRET_KEY_FALLBACKS.
+
+    Without USE_TZ, SQLite and MariaDB hold local time, which is taken for UTC.
+    """
+
+    origin = DjangoCookie.origin
+    columns = ("session_key", "session_data", "expire_date")
+    order = "session_key"
+
+    def __init__(self, secret_keys: Sequence[str]) -> None:
+        # salted_hmac(salt + "signer", value, key, algorithm="sha256")
+        self._keys = [hashlib.sha256(f"{SALT}signer{key}".encode()).digest() for key in secret_keys]
+
+    def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
+        """Return the session in a row of `django_session`."""
+        expires_at = milliseconds(row["expire_date"])
+        check_not_over(expires_at, now)
+        if not DJANGO_KEY.fullmatch(row["session_key"]):
+            raise SkippedError(Skip.WEAK_KEY)
+        values = read_json(self._verified(row["session_data"]))
+        if not values:
+            raise SkippedError(Skip.EMPTY)
+        return PeerSession(row["session_key"], values, expires_at=expires_at)
+
+    def _verified(self, signed: str) -> bytes:
+        """Return what was signed as `payload:timestamp:signature`."""
+        value, _, signature = signed.rpartition(":")
+        given = signature.encode()
+        if not any(hmac.compare_digest(_signature(key, value), given) for key in self._keys):
+            raise SkippedError(Skip.BAD_SIGNATURE)
+        payload, _, _ = value.rpartition(":")
+        try:
+            data = urlsafe_b64decode(payload.removeprefix(".") + "===")
+        except Base64Error:
+            raise SkippedError(Skip.UNREADABLE) from None
+        return decompress(data) if payload.startswith(".") else data
+
+
+def _signature(key: bytes, value: str) -> bytes:
+    return urlsafe_b64encode(hmac.digest(key, value.encode(), "sha256")).rstrip(b"=")

@@ -1,0 +1,56 @@
+"""Flask-Session's sessions as its SQLAlchemy interface stores them: msgpack or JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from prism_wsgi.compat.importing.peer import (
+    PeerSession,
+    Skip,
+    SkippedError,
+    check_not_over,
+    checked_values,
+    is_pickled,
+    milliseconds,
+    read_json,
+)
+from prism_wsgi.compat.peer_cookies import FLASK_SESSION_KEY, FlaskSessionCookie
+
+PERMANENT = "_permanent"
+
+
+class FlaskSessionPeer:
+    """The table `sessions`. `key_prefix` is SESSION_KEY_PREFIX, which stands before each id there."""
+
+    origin = FlaskSessionCookie.origin
+    columns = ("id", "session_id", "data", "expiry")
+    order = "id"
+
+    def __init__(self, key_prefix: str) -> None:
+        self._prefix = key_prefix
+
+    def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
+        """Return the session in a row of `sessions`."""
+        if row["expiry"] is None:
+            raise SkippedError(Skip.EXPIRED)  # as Flask-Session has it
+        expires_at = milliseconds(row["expiry"])
+        check_not_over(expires_at, now)
+        key = row["session_id"].removeprefix(self._prefix)
+        if not row["session_id"].startswith(self._prefix) or not FLASK_SESSION_KEY.fullmatch(key):
+            raise SkippedError(Skip.WEAK_KEY)
+        values = _read(row["data"] or b"")
+        permanent = values.pop(PERMANENT, None)
+        if not values:
+            raise SkippedError(Skip.EMPTY)
+        return PeerSession(key, values, expires_at=expires_at, persistent=bool(permanent))
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    if data.startswith(b"{"):  # in msgpack the number 123, which is no session
+        return read_json(data)
+    try:
+        # 3: what msgspec writes for a datetime with an offset comes back as one.
+        return checked_values(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):  # TypeError: a list as a key
+        raise SkippedError(Skip.PICKLED if is_pickled(data) else Skip.UNREADABLE) from None

@@ -1,1 +1,0 @@
-"""Sessions that other packages stored: how each is read, never by unpickling, and how they become ours."""

@@ -1,0 +1,1 @@
+"""What stands between a session and its store: identity, lifetimes, document, encryption, merging; private."""
