@@ -100,7 +100,7 @@ class Repository:
             self.destroy(row.moved_to)
 
     def touch(self, row: StoredSession, ttl: int, secret: str | None = None) -> bool:
-        """Record activity when it is due; False when the session is gone.
+        """Record activity when it is due; False when the session is gone or has been saved by another request.
 
         The expiry moves in whole quanta, so that requests racing to record the same activity write it once.
         """
@@ -110,7 +110,7 @@ class Repository:
         if expires_at - row.expires_at < interval:
             return True
         if self._store_touch is not None:
-            touched = self._ask(self._store_touch, row.id, expires_at)
+            touched = self._ask(self._store_touch, replace(row, expires_at=expires_at, last_seen_at=self.now()))
         else:
             touched = self._touch_by_saving(row, expires_at, secret)
         if touched:
@@ -126,6 +126,7 @@ class Repository:
             version=old.version,
             created_at=old.created_at,
             expires_at=self.now() + SUPERSEDED_MS,
+            user=old.user,
             superseded=True,
         )
         if self._store_replace is not None:

@@ -39,10 +39,8 @@ def _record_activity(state: SessionState) -> None:
     assert state.row is not None
     if state.client is not None and _is_client_out_of_date(state):
         save(state)
-    elif state.repository.touch(state.row, state.ttl, state.secret):
-        state.touched = True
     else:
-        state.drop()
+        state.touched = state.repository.touch(state.row, state.ttl, state.secret)
 
 
 def save(state: SessionState, data: bytes | None = None) -> None:
