@@ -45,8 +45,8 @@ _EVENTS = {
     Reason.WRITE_WITHHELD: (
         logging.WARNING,
         "a form from another site wrote to a new session, which was not kept: the visitor's cookie stayed at home, "
-        "and a new one would take its place. Call login() or set user_id_key where such a request logs somebody in; set "
-        'samesite="none" where forms of other sites are to begin a session',
+        "and a new one would take its place. Call login() or set user_id_key where such a request logs somebody in; "
+        'set samesite="none" where forms of other sites are to begin a session',
     ),
     Reason.PUBLIC_CACHE_OVERRIDDEN: (
         logging.WARNING,

@@ -267,7 +267,7 @@ class Session(MutableMapping[str, Any]):
         present, state = self.max_lifetime, self._state
         if Choice.PROOF not in state.decided and present is not None and seconds > present:
             raise ValueError(
-                f"max_lifetime is {present} seconds, and a request without login() or confirm_login() can only shorten it"
+                f"max_lifetime is {present} seconds, and only login() and confirm_login() can lengthen it"
             )
         state.document.max_lifetime = seconds
         self._end_write(Choice.MAX_LIFETIME)
@@ -355,8 +355,8 @@ class Session(MutableMapping[str, Any]):
         """Let the user who is logged in, the `actor`, see the site as another user does.
 
         The session gets a new id and begins empty. `authenticated_at` and `auth_method` stay the actor's,
-        `is_fresh()` is False, and ending the sessions of either user ends it. Raises NotLoggedIn when nobody is logged in or
-        somebody is impersonated already, and as `login()` does.
+        `is_fresh()` is False, and ending the sessions of either user ends it. Raises NotLoggedIn when nobody is
+        logged in or somebody is impersonated already, and as `login()` does.
         """
         checked_user(user, "impersonate()")
         self._begin_move()
