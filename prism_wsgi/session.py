@@ -18,10 +18,8 @@ from prism_wsgi.request.atomic import Lease
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, SessionState
 from prism_wsgi.serializers import TypedSerializer
-from prism_wsgi.stores.base import StoredSession
+from prism_wsgi.stores.base import StoredSession, user_name
 from prism_wsgi.stores.memory import MemoryStore
-
-MAX_USER_CHARACTERS = 255
 
 _CSRF_KEY = "_csrft_"
 _FLASH_PREFIX = "_f_"
@@ -108,11 +106,6 @@ class Session(MutableMapping[str, Any]):
         return self._state.is_new
 
     @property
-    def new(self) -> bool:
-        """Pyramid's and Flask's name for `is_new`."""
-        return self.is_new
-
-    @property
     def accessed(self) -> bool:
         """Whether the application has looked at the session."""
         return self._state.accessed
@@ -127,12 +120,6 @@ class Session(MutableMapping[str, Any]):
         """When the session began, in UTC; `regenerate()` does not change it."""
         self._read()
         return _utc(self._state.created_at)
-
-    @property
-    def created(self) -> int:
-        """When the session began, in Unix seconds, as Pyramid's `ISession` has it."""
-        self._read()
-        return self._state.created_at // 1000
 
     @property
     def expires_at(self) -> datetime:
@@ -211,7 +198,7 @@ class Session(MutableMapping[str, Any]):
         `user` is any stable name of the user, up to 255 characters: `str(user.id)`. Raises TypeError or
         ValueError for other values, and ResponseStarted when the headers have been sent.
         """
-        _check_user(user)
+        user_name(user)
         self.regenerate()
         self._state.document.values.pop(_CSRF_KEY, None)
         self._state.user = user
@@ -232,12 +219,8 @@ class Session(MutableMapping[str, Any]):
         self._state.document = Document()
         self._state.written = self._state.lent = False
 
-    def invalidate(self) -> None:
-        """End the session; Pyramid's name for `destroy()`."""
-        self.destroy()
-
     def changed(self) -> None:
-        """Say that something inside a value changed; see Pyramid's `ISession`.
+        """Say that something inside a value changed.
 
         That is noticed without being told, with one exception: an iterator of the application's own, other
         than a generator, that makes the body and is the first to look at the session.
@@ -268,7 +251,7 @@ class Session(MutableMapping[str, Any]):
             raise
         lease.release()
 
-    # Flash messages and CSRF tokens, as Pyramid's ISession has them
+    # Flash messages and CSRF tokens
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Add a message to a queue, to be shown by this request or the next."""
@@ -331,10 +314,3 @@ def _standalone_repository() -> Repository:
 
 def _utc(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _check_user(user: str) -> None:
-    if not isinstance(user, str):
-        raise TypeError(f"login() takes the user's name or id as text, not {type(user).__name__}; use str(user.id)")
-    if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
-        raise ValueError(f"login() takes 1 to {MAX_USER_CHARACTERS} printable characters")

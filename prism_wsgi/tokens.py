@@ -38,6 +38,11 @@ _KEPT = {None: "", True: "p", False: "s"}
 _KEPT_BACK = {"p": True, "s": False}
 
 
+def is_token_shaped(value: str) -> bool:
+    """Tell whether text has the form of a token, whatever signed it."""
+    return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+
+
 def new_secret(now: int) -> str:
     """Draw a secret for a session that begins at `now` (Unix milliseconds).
 
@@ -100,7 +105,7 @@ class Signer:
 
     def is_well_formed(self, value: str) -> bool:
         """Tell whether a cookie value is worth the cost of verifying its signature."""
-        return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+        return is_token_shaped(value)
 
     def verify(self, value: str) -> Token | None:
         """Return what a cookie value says, or None when it was not signed by one of the keys.

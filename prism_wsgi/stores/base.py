@@ -48,6 +48,18 @@ class StoredSession:
         return self.data.hex() if self.superseded and self.data else None
 
 
+MAX_USER_CHARACTERS = 255
+
+
+def user_name(value: object) -> str:
+    """Return whom a session can belong to: 1 to 255 printable characters. Raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"login() takes the user's name or id as text, not {type(value).__name__}; use str(user.id)")
+    if not 1 <= len(value) <= MAX_USER_CHARACTERS or not value.isprintable():
+        raise ValueError(f"login() takes 1 to {MAX_USER_CHARACTERS} printable characters")
+    return value
+
+
 def checked_user(user: str) -> str:
     """Return whose sessions are to be ended. Raises TypeError for None: that would be all who are not logged in."""
     if not isinstance(user, str):
