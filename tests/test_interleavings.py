@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from visitors import Action, Browser, Visit, application, count, put
 
-from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware, document, saving
+from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware
+from prism_wsgi.persistence import document
+from prism_wsgi.request import saving
 from prism_wsgi.testing import FlakyStore, ManualClock, Steps, every_interleaving
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
