@@ -9,7 +9,7 @@ from prism_wsgi import ConfigError, MemoryStore, RedisStore, SessionMiddleware, 
 from prism_wsgi.clock import system_clock
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.text_settings import read_settings
+from prism_wsgi.text_settings import READERS, read_settings
 
 named_store = MemoryStore()
 
@@ -23,6 +23,7 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
     names = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     types = get_type_hints(SessionMiddleware.__init__)
     assert get_type_hints(MiddlewareOptions) == {name: types[name] for name in names}
+    assert READERS.keys() == names
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,6 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
         ("read_unencrypted", "true", True),
         ("record_client", "true", True),
         ("environ_key", "shop.session", "shop.session"),
-        ("store", "memory", None),
         ("store", "test_text_settings:named_store", named_store),
     ],
 )
