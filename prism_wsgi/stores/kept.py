@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from prism_wsgi.errors import StoreError
 
@@ -37,27 +37,11 @@ class Lease(Generic[ConnectionT]):
     """
 
     is_broken = False
-    _connection: ConnectionT | None = None
+    since = 0.0
+    connection: ConnectionT = cast(Any, None)
 
     def __init__(self, pool: "Callable[[], _Pool[ConnectionT] | None]") -> None:
         self._pool = pool
-
-    @property
-    def connection(self) -> ConnectionT:
-        """The connection, until the block ends."""
-        assert self._connection is not None
-        return self._connection
-
-    @connection.setter
-    def connection(self, connection: ConnectionT) -> None:
-        self._connection = connection
-
-    def give_up(self) -> ConnectionT | None:
-        """Return the connection, and forget it."""
-        connection = self._connection
-        self._connection = None
-        self.is_broken = False
-        return connection
 
     def __enter__(self) -> "Lease[ConnectionT]":
         return self
@@ -67,14 +51,13 @@ class Lease(Generic[ConnectionT]):
     ) -> None:
         pool = self._pool()
         if pool is not None:
-            pool.take_back(self, is_broken=self.is_broken or not (kind is None or issubclass(kind, StoreError)))
+            pool.take_back(self, self.is_broken or not (kind is None or issubclass(kind, StoreError)))
 
     def __del__(self) -> None:
-        pool = self._pool() if vars(self) else None  # it may not even have been made when it was lost
+        pool = self._pool() if vars(self) else None  # it may be lost before it is made
         if pool is not None:
             pool.free.put(Lease(self._pool))
-            if self._connection is not None:
-                pool.part_with(self._connection)
+            pool.part_with(self.connection)
 
 
 class _Pool(Generic[ConnectionT]):
@@ -99,33 +82,36 @@ class _Pool(Generic[ConnectionT]):
 
     def give_idle(self, lease: Lease[ConnectionT]) -> bool:
         """Give the lease the connection that has idled shortest; False if there is none that can be trusted."""
+        lease.since = time.monotonic()
         try:
             # Last in, first out: what a burst of requests opened is not kept busy for no reason.
             connection, since = self.idle.pop()
         except IndexError:
             return False
-        if time.monotonic() - since > self._max_idle:
+        if lease.since - since > self._max_idle:
             self.part_with(connection)
             self.drop_idle()  # the others have idled for longer
             return False
         lease.connection = connection
         return True
 
-    def take_back(self, lease: Lease[ConnectionT], *, is_broken: bool) -> None:
-        now = time.monotonic()
+    def take_back(self, lease: Lease[ConnectionT], is_broken: bool) -> None:
         # In this order a connection is never in two places: a lease that is lost closes what it still has.
-        connection = lease.give_up()
-        if connection is not None:
-            if is_broken:
-                self.part_with(connection)
-            else:
-                self.idle.append((connection, now))
+        connection, since = lease.connection, lease.since
+        lease.connection = cast(Any, None)
+        if is_broken:
+            lease.is_broken = False
+            self.part_with(connection)
+        else:
+            self.idle.append((connection, since))
         self.free.put(lease)
-        with suppress(IndexError):
-            if now - self.idle[0][1] > self._max_idle:
+        try:
+            if since - self.idle[0][1] > self._max_idle:
                 self.part_with(self.idle.popleft()[0])
+        except IndexError:
+            pass
         if self.refused:
-            self.ask_again(refused_before=now - REFUSED_SECONDS)
+            self.ask_again(refused_before=since - REFUSED_SECONDS)
 
     def ask_again(self, refused_before: float) -> None:
         """Let the server be asked again for connections that it refused before that moment."""
@@ -138,7 +124,9 @@ class _Pool(Generic[ConnectionT]):
             while True:
                 self.part_with(self.idle.pop()[0])
 
-    def part_with(self, connection: ConnectionT) -> None:
+    def part_with(self, connection: ConnectionT | None) -> None:
+        if connection is None:
+            return
         self.open.discard(connection)
         if self.process != os.getpid():
             _abandoned.append(connection)
@@ -189,7 +177,7 @@ class KeptConnections(Generic[ConnectionT]):
         """
         pool = self._pools.get(os.getpid()) or self._begin()
         try:
-            lease = pool.free.get(timeout=self._timeout)
+            lease = pool.free.get(True, self._timeout)
         except queue.Empty:
             pool.ask_again(refused_before=math.inf)
             raise TimeoutError(
@@ -233,7 +221,7 @@ class KeptConnections(Generic[ConnectionT]):
                 return lease
             except BaseException as error:
                 if not isinstance(error, Exception) or not self._is_refusal(error):
-                    pool.take_back(lease, is_broken=True)
+                    pool.take_back(lease, True)
                     raise
                 pool.refused.append((lease, time.monotonic()))
                 next_lease = self._wait_for_another(pool, deadline)

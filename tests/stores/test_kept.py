@@ -175,12 +175,14 @@ def test_connection_that_has_idled_too_long_is_closed_and_not_used(
     seconds = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
     lines = lines_to(server, max_idle=60)
-    leases = take_all(lines)
-    for number, lease in enumerate(leases):
+    leases = []
+    for number in range(3):
         seconds[0] = number * 10.0
+        leases += take_all(lines, 1)
+    for lease in leases:
         with lease:
             pass
-    seconds[0] = 75.0
+    seconds[0] = 65.0
     assert use(lines).number == 2
     assert server.open_lines == [1, 2], "one a use, from the oldest on"
     seconds[0] = 200.0
