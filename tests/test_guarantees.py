@@ -26,8 +26,8 @@ from prism_wsgi import (
     SQLAlchemyStore,
     StoredSession,
 )
-from prism_wsgi.clock import pause
 from prism_wsgi.request import atomic as lease
+from prism_wsgi.retry import pause
 from prism_wsgi.testing import ManualClock
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

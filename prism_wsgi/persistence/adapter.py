@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreError, StoreUnavailable
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.persistence.client import Client
@@ -56,7 +56,7 @@ class Repository:
 
     def now(self) -> int:
         """Return the current time in Unix milliseconds."""
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)
 
     def expiry(self, created_at: int, ttl: int) -> int:
         """Return when a session active now expires, in Unix ms; never past its absolute lifetime."""

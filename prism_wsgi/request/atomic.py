@@ -4,7 +4,6 @@ import secrets
 import time
 from contextlib import suppress
 
-from prism_wsgi.clock import pause
 from prism_wsgi.errors import (
     SerializationError,
     SessionConflict,
@@ -15,6 +14,7 @@ from prism_wsgi.errors import (
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.request.saving import catch_up, save, write
 from prism_wsgi.request.state import GONE, SessionState
+from prism_wsgi.retry import pause
 
 LEASE_SECONDS = 5.0
 """How long one request may stay inside `atomic()` before another takes it for dead."""

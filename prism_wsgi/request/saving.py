@@ -1,10 +1,10 @@
 """Saving: compare-and-swap, and the three-way merge with what other requests saved first."""
 
-from prism_wsgi.clock import pause
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.request.state import GONE, STORED, UNREAD, SessionState
+from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import StoredSession
 
 MAX_ATTEMPTS = 40

@@ -47,7 +47,7 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
     assert result.exit_code == 0
     own = ("journal",) if migrated_url.startswith("sqlite") else ("clock", "isolation")
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
-        ["ok", check] for check in ("database", *own, "schema", "indexes", "sweeper", "secret")
+        ["ok", check] for check in ("database", *own, "schema", "sweeper", "secret")
     ]
 
 
@@ -80,29 +80,6 @@ def test_table_that_was_dropped_fails_with_advice_that_works(migrated_url: str) 
         connection.exec_driver_sql("DROP TABLE prism_alembic_version")
     migrate.upgrade(migrated_url)
     assert finding("schema", migrated_url)[0] == "ok"
-
-
-def fill(url: str) -> None:
-    """Store more sessions than a database would read whole."""
-    keep_expired(url, 3000)
-    analyze = "ANALYZE TABLE" if url.startswith("mysql") else "ANALYZE"
-    with create_engine(url, poolclass=NullPool).begin() as connection:
-        connection.exec_driver_sql(f"{analyze} prism_sessions").close()
-
-
-def test_indexes_are_used(migrated_url: str) -> None:
-    fill(migrated_url)
-    assert finding("indexes", migrated_url) == ("ok", "used to load, to sweep, and to find a user's sessions")
-
-
-def test_index_that_is_not_used_is_a_warning(migrated_url: str) -> None:
-    fill(migrated_url)
-    on = " ON prism_sessions" if migrated_url.startswith("mysql") else ""
-    with create_engine(migrated_url, poolclass=NullPool).begin() as connection:
-        connection.exec_driver_sql(f"DROP INDEX ix_prism_sessions_user_id{on}")
-    level, said = finding("indexes", migrated_url)
-    assert level == "warn"
-    assert said.startswith("find does not use ix_prism_sessions_user_id; run `ANALYZE ")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +164,6 @@ def test_json_has_every_finding(url: str) -> None:
         "database",
         "journal",
         "schema",
-        "indexes",
         "sweeper",
         "secret",
     ]

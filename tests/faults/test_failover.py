@@ -13,7 +13,7 @@ from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.engine import Failure, classify
+from prism_wsgi.stores.sql.failures import Failure, classify
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 RECOVERY_SECONDS = 10

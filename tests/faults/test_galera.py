@@ -32,7 +32,7 @@ from prism_wsgi import (
     migrate,
 )
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.engine import Failure, classify
+from prism_wsgi.stores.sql.failures import Failure, classify
 from prism_wsgi.testing import StoreContract, loaded, new_session
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"

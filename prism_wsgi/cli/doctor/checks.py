@@ -9,7 +9,7 @@ import click
 from prism_wsgi.cli.doctor.findings import Finding, Level
 from prism_wsgi.cli.options import open_database, open_store
 from prism_wsgi.cli.text import instant, span
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
 from prism_wsgi.settings import secret_weakness
 from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
 MAX_SKEW_SECONDS = 5.0
 MAX_LAG_MS = 24 * 3600 * 1000
-FEW_ROWS = 1000
 
 _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
 
@@ -49,7 +48,6 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
             schema = _schema(url, table_name)
             yield schema
             if schema.level is not Level.FAIL:
-                yield _indexes(store)
                 yield _sweeper(store, clock)
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
@@ -147,20 +145,8 @@ def _isolation(store: "SQLAlchemyStore") -> Finding:
     return Finding("isolation", Level.WARN, f"{level}, by which {worse}", fix)
 
 
-def _indexes(store: "SQLAlchemyStore") -> Finding:
-    unused = [f"{verb} does not use {index}" for verb, index in store.unused_indexes()]
-    if not unused:
-        return Finding("indexes", Level.OK, "used to load, to sweep, and to find a user's sessions")
-    table = store.table.name
-    if _ask(store, f"SELECT count(*) FROM (SELECT id FROM {table} LIMIT {FEW_ROWS}) few") < FEW_ROWS:  # noqa: S608
-        return Finding("indexes", Level.OK, f"fewer than {FEW_ROWS} sessions, which the database may well read whole")
-    analyze = "ANALYZE TABLE" if store.engine.dialect.name in ("mysql", "mariadb") else "ANALYZE"
-    fix = f"run `{analyze} {table}` in the database"
-    return Finding("indexes", Level.WARN, "; ".join(unused), f"{fix}, and see `prism-wsgi db check`")
-
-
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
-    oldest = store.oldest_expired(int(clock() * 1000))
+    oldest = store.oldest_expired(milliseconds(clock))
     if oldest is None:
         return Finding("sweeper", Level.OK, "nothing waits for a sweep")
     lag = clock() * 1000 - oldest

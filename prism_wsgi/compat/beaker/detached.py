@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from prism_wsgi.clock import pause
 from prism_wsgi.compat.beaker.values import BeakerSite, Values, to_store, with_beaker_values
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreUnavailable
 from prism_wsgi.persistence.document import Document
+from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import new_secret, session_id
 
