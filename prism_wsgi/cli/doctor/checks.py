@@ -32,7 +32,7 @@ _CLOCKS = {
 }
 
 
-def check_database(url: str, table_name: str, clock: Clock = system_clock) -> Iterator[Finding]:
+def check_database(url: str, table_name: str | None, clock: Clock = system_clock) -> Iterator[Finding]:
     """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
     if is_redis(url):
         yield check_redis(url)
@@ -45,7 +45,7 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
             else:
                 yield _clock(store, clock)
                 yield _isolation(store)
-            schema = _schema(url, table_name)
+            schema = _schema(url, store.table.name)
             yield schema
             if schema.level is not Level.FAIL:
                 yield _sweeper(store, clock)
@@ -56,7 +56,7 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
 def check_redis(url: str) -> Finding:
     """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
     try:
-        with open_store(url, DEFAULT_TABLE_NAME) as store:
+        with open_store(url, None) as store:
             store.load("0" * ID_LENGTH)
     except (PrismError, click.ClickException) as error:
         return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
@@ -81,7 +81,7 @@ def _schema(url: str, table_name: str) -> Finding:
 
     found = migrate.check(url, table_name=table_name)
     if found.ok:
-        return Finding("schema", Level.OK, f"at {found.head}, the newest")
+        return Finding("schema", Level.OK, f"at {found.head}, the newest, table and indexes as they should be")
     if found.current != found.head:
         message = f"at {found.current or 'none'}, not at {found.head}"
         return Finding("schema", Level.FAIL, message, "run `prism-wsgi db upgrade`")
