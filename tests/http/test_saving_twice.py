@@ -92,7 +92,7 @@ def test_a_new_id_given_up_for_a_rivals_save_leaves_nothing_stored(clock: Clock)
 
     browser.visit(be_overtaken)
     assert browser.visit(dict).result == {"n": 1, "theirs": 1}
-    assert [row.user for row in memory.find()] == ["ann"]
+    assert [row.user for row in memory.find_all()] == ["ann"]
 
 
 def test_a_save_under_an_id_that_atomic_has_stored_is_merged_as_any_other(site: Site) -> None:
