@@ -15,8 +15,6 @@ import pytest
 import webob
 from click.testing import CliRunner
 from flask import Flask
-from pages import PAGES, ROOT, blocks_of, section_of, table_of
-from reader import count_visits, what_the_reader_has
 
 import prism_wsgi
 from prism_wsgi import (
@@ -36,6 +34,8 @@ from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
 from prism_wsgi.testing import StoreContract
+from tests.documentation.pages import PAGES, ROOT, blocks_of, section_of, table_of
+from tests.documentation.reader import count_visits, what_the_reader_has
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"

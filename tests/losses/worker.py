@@ -17,14 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.extend(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
-
-from histories import MILLISECOND
-from visitors import Action, Browser, application, count
-
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreUnavailable
 from prism_wsgi.errors import StoreError
 from prism_wsgi.testing import marker_of, new_session
+from tests.support.histories import MILLISECOND
+from tests.support.visitors import Action, Browser, application, count
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 ID_CHARACTERS = 64
@@ -229,11 +226,11 @@ class Client(threading.Thread):
 
         number = self._log.begin(kind=kind, cookie=cookie[:SECRET_CHARACTERS], new_user=new_user)
         try:
-            browser = self._request({self._site.cookie.name: cookie} if cookie else {}, act)
+            browser = self._request({self._site.site.cookies.name: cookie} if cookie else {}, act)
         except StoreUnavailable:
             self._log.end(number, outcome="maybe")
             return
-        kept = browser.cookies.get(self._site.cookie.name, "")
+        kept = browser.cookies.get(self._site.site.cookies.name, "")
         new_cookie = "" if kept == cookie else kept[:SECRET_CHARACTERS]
         self._log.end(number, outcome="ok", user=users[-1], new_cookie=new_cookie)
         if kept != cookie:
