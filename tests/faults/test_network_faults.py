@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, migrate
-from prism_wsgi.stores.sql.connections import KeptConnections
+from prism_wsgi.stores.kept import KeptConnections
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
 from tests.support.proxy import CUTS, Fault, Proxy
@@ -29,10 +29,10 @@ class Rig:
     store: SQLAlchemyStore
     direct: SQLAlchemyStore
 
-    def idle_permits(self) -> int:
+    def in_use(self) -> int:
         connections = self.store._connections
         assert isinstance(connections, KeptConnections)
-        return connections._permits.qsize()
+        return connections.in_use
 
 
 @pytest.fixture(scope="module", params=["postgresql", "mariadb", "mysqlclient"])
@@ -152,7 +152,7 @@ def test_connection_cut_once_is_survived_with_one_effect(rig: Rig, fault: Fault,
     assert rig.proxy.faults == 1
     assert not isinstance(outcome, StoreError), outcome
     check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("statement", [b"BEGIN", b"UPDATE", b"INSERT"])
@@ -167,7 +167,7 @@ def test_connection_cut_inside_a_transaction_is_survived_with_one_effect(
     assert rig.proxy.faults == 1
     assert outcome is None
     check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("verb", MARKERS)
@@ -180,7 +180,7 @@ def test_server_out_of_reach_is_reported_and_used_again_at_once(rig: Rig, fault:
         outcome = outcome_of(attempt, rig.store)
     assert isinstance(outcome, StoreError)
     check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     outcome = outcome_of(attempt, rig.store)
     assert not isinstance(outcome, StoreError), outcome
     check(attempt, outcome)
@@ -195,7 +195,7 @@ def test_slow_network_only_takes_time(rig: Rig, fault: Fault) -> None:
     for attempt, outcome in zip(attempts, outcomes, strict=True):
         assert not isinstance(outcome, StoreError), (attempt.verb, outcome)
         check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("state", ["warm", "cold"])
@@ -211,15 +211,15 @@ def test_server_that_says_nothing_is_given_up(rig: Rig, state: str) -> None:
     for attempt, outcome in zip(attempts, outcomes, strict=True):
         assert isinstance(outcome, StoreError), attempt.verb
         check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     assert rig.store.load(attempts[0].session.id) is not None
 
 
 def warm_up(rig: Rig) -> None:
     """Open as many connections as the store keeps."""
-    acquire, release = rig.store._connections.acquire, rig.store._connections.release
-    for connection in [acquire() for _ in range(MAX_CONNECTIONS)]:
-        release(connection)
+    for lease in [rig.store._connections.acquire() for _ in range(MAX_CONNECTIONS)]:
+        with lease:
+            pass
     rig.store.stats()
 
 
@@ -282,7 +282,7 @@ def test_request_is_answered_fully_or_with_a_503_that_leaves_the_cookies_alone(
         visitor.clock.advance(1000)
     with rig.proxy.armed(fault, marker):
         visit = visitor.browser.visit(action)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     if fault in LASTING:
         assert visit.status.startswith("503")
         assert not visit.set_cookies
@@ -317,7 +317,7 @@ def test_requests_to_a_server_that_says_nothing_are_refused_while_it_is_silent(r
     assert [visit.set_cookies for visit in visits] == [[]] * len(visits)
     assert [visitor.browser.cookies for visitor in visitors] == before
     assert [visitor.browser.do(read) for visitor in visitors] == [1] * len(visitors)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.REFUSE], ids=lambda one: one.name.lower())
