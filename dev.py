@@ -60,12 +60,12 @@ def fuzz(arguments: list[str]) -> int:
         if pip("--python", str(VENV / "bin" / "python"), "install", "--quiet", "atheris>=3.0"):
             print("No atheris for this Python: Hypothesis draws the inputs, without regard to coverage.")
         FUZZER_STAMP.touch()
-    return run("python", "tests/fuzz/fuzz.py", *arguments)
+    return run("python", "-m", "tests.fuzz.fuzz", *arguments)
 
 
 def soak(arguments: list[str]) -> int:
     """Look for losses while the network breaks and processes die; -h lists the options."""
-    return run("python", "tests/losses/soak.py", *arguments)
+    return run("python", "-m", "tests.losses.soak", *arguments)
 
 
 TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak)

@@ -5,14 +5,12 @@ import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import databases
-import leak_canary
 import pytest
-import wheels
-from databases import KeptTable, Server
-from leak_canary import Canary
 
 from prism_wsgi import migrate
+from tests.support import databases, leak_canary, wheels
+from tests.support.databases import KeptTable, Server
+from tests.support.leak_canary import Canary
 
 ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 

@@ -2,10 +2,10 @@
 
 import pytest
 from sqlalchemy import create_engine, event
-from visitors import Browser, application, count, put
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
+from tests.support.visitors import Browser, application, count, put
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 TTL = 3600

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import REDIS
-from plain_store import PlainStore
-from visitors import FORK, Action, Browser, application, count, put, run_at_once, run_in_processes
 
 from prism_wsgi import (
     MemoryStore,
@@ -29,6 +26,9 @@ from prism_wsgi import (
 from prism_wsgi.clock import pause
 from prism_wsgi.request import atomic as lease
 from prism_wsgi.testing import ManualClock
+from tests.support.databases import REDIS
+from tests.support.plain_store import PlainStore
+from tests.support.visitors import FORK, Action, Browser, application, count, put, run_at_once, run_in_processes
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 ENCRYPTION_KEY = "another 0123456789abcdef0123456789abcdef"

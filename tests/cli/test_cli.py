@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import PROGRAM, environment, keep, run
 
 from prism_wsgi import migrate
 from prism_wsgi.cli import commands
+from tests.support.command_line import PROGRAM, environment, keep, run
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

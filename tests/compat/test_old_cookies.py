@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import databases
 import pytest
-from plain_store import PlainStore
-from visitors import Browser, application, put, run_at_once
 
 from prism_wsgi import (
     ConfigError,
@@ -32,6 +29,9 @@ from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSess
 from prism_wsgi.persistence.document import Codec, Document
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore
+from tests.support import databases
+from tests.support.plain_store import PlainStore
+from tests.support.visitors import Browser, application, put, run_at_once
 
 SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 KEY = "0d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"

@@ -25,10 +25,10 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from alembic.config import Config
-from pages import ROOT, Block
-from shell import Shell, without_what_varies
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, SQLAlchemyStore, get_session
+from tests.documentation.pages import ROOT, Block
+from tests.documentation.shell import Shell, without_what_varies
 
 DIRECTIVES = {"{toctree}", "{include}", "{literalinclude}", "{eval-rst}"}
 
@@ -95,7 +95,7 @@ class Reader:
         assert block.file_name, f"{block}: a toml block must name its file"
         read = tomllib.loads(text)
         self._save(block.file_name, text)
-        if "alembic" in read.get("tool", {}):  # to run it takes an installed wheel: tests/test_wheel.py
+        if "alembic" in read.get("tool", {}):  # to run it takes an installed wheel: tests/packaging/test_wheel.py
             alembic = Config(toml_file=self._directory / block.file_name)
             assert alembic.get_alembic_option("script_location") == "prism_wsgi:migrations"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pages import ROOT
+from tests.documentation.pages import ROOT
 
 SECONDS = 60
 STAND_IN = Path(__file__).with_name("stand_in.py")

@@ -26,7 +26,7 @@ def pip(verb: str, *wanted: str) -> None:
 
 
 def systemctl(*arguments: str) -> None:
-    """The unit is one of ours, copied to where systemd looks; tests/cli/test_schedules.py verifies the files."""
+    """The unit is one of ours, copied to where systemd looks; tests/examples/test_schedules.py verifies the files."""
     *verb, unit = arguments
     assert verb == ["enable", "--now"]
     assert (Path("etc/systemd/system") / unit).read_bytes() == (DEPLOY / unit).read_bytes()

@@ -1,18 +1,20 @@
 """What docs/generated.py makes of the code: every setting and every command, or an error."""
 
+import importlib.util
 import inspect
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT
 
 from prism_wsgi import SessionMiddleware
+from tests.documentation.pages import ROOT
 
-sys.path.insert(0, str(ROOT / "docs"))
-
-import generated
+SPECIFICATION = importlib.util.spec_from_file_location("generated", ROOT / "docs" / "generated.py")
+assert SPECIFICATION is not None
+assert SPECIFICATION.loader is not None
+generated = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(generated)
 
 
 def section_of(reference: str, name: str) -> str:

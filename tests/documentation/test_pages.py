@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, blocks_of
-from reader import Reader
-from served import free_port, served
-from shell import Shell
 
 from prism_wsgi import SQLAlchemyStore, migrate
+from tests.documentation.pages import PAGES, ROOT, blocks_of
+from tests.documentation.reader import Reader
+from tests.documentation.shell import Shell
+from tests.support.served import free_port, served
 
 SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 POSTGRESQL = "postgresql://app:password@db/app"

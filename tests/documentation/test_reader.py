@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import blocks_of
-from reader import Reader, answers
-from shell import Shell
+
+from tests.documentation.pages import blocks_of
+from tests.documentation.reader import Reader, answers
+from tests.documentation.shell import Shell
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import pytest
 import webob
 from click.testing import CliRunner
 from flask import Flask
-from pages import PAGES, ROOT, blocks_of, section_of, table_of
-from reader import count_visits
 
 import prism_wsgi
 from prism_wsgi import (
@@ -31,6 +29,8 @@ from prism_wsgi import (
 from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
+from tests.documentation.pages import PAGES, ROOT, blocks_of, section_of, table_of
+from tests.documentation.reader import count_visits
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"

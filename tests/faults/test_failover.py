@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
-from own_pairs import Pair, own_mariadb_pair, own_postgresql_pair
-from proxy import Proxy
 from sqlalchemy import make_url
-from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.engine import Failure, classify
+from tests.support.own_pairs import Pair, own_mariadb_pair, own_postgresql_pair
+from tests.support.proxy import Proxy
+from tests.support.visitors import Browser, application, put
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 RECOVERY_SECONDS = 10

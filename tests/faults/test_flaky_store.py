@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from visitors import Action, Browser, Visit, application, count, put
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, StoreUnavailable
 from prism_wsgi.testing import FlakyStore, ManualClock, When, new_session
+from tests.support.visitors import Action, Browser, Visit, application, count, put
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TTL = 3600

@@ -1,7 +1,6 @@
 """A Galera cluster whose nodes all take writes: conflicts between them, reads behind them, and nodes that go."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,15 +11,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "losses"))
-
 import pytest
-from own_galera import Node, own_galera
-from proxy import Proxy
-from soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
 from sqlalchemy import create_engine, make_url
-from visitors import Browser, application, count, put, run_at_once
-from worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
 
 from prism_wsgi import (
     Session,
@@ -34,6 +26,11 @@ from prism_wsgi import (
 from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.engine import Failure, classify
 from prism_wsgi.testing import StoreContract, loaded, new_session
+from tests.losses.soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
+from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
+from tests.support.own_galera import Node, own_galera
+from tests.support.proxy import Proxy
+from tests.support.visitors import Browser, application, count, put, run_at_once
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 CAUSAL = "?init_command=SET SESSION wsrep_sync_wait=7, innodb_lock_wait_timeout=5"

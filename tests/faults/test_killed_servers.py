@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from own_servers import OwnServer, own_mariadb, own_postgresql
-from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, StoreUnavailable, migrate
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import loaded, new_session
+from tests.support.own_servers import OwnServer, own_mariadb, own_postgresql
+from tests.support.visitors import Browser, application, put
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 RECOVERY_SECONDS = 10

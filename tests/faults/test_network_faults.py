@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from proxy import CUTS, LATENCY, Fault, Proxy
-from visitors import Action, Browser, application
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, migrate
 from prism_wsgi.stores.sql.connections import KeptConnections
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
+from tests.support.proxy import CUTS, LATENCY, Fault, Proxy
+from tests.support.visitors import Action, Browser, application
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TIMEOUT = 1.0

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
-from visitors import run_in_processes
 
 from prism_wsgi import ConfigError, SQLAlchemyStore, migrate
 from prism_wsgi.testing import new_session
+from tests.support.visitors import run_in_processes
 
 COMMITS = 20
 LEVELS = {"NORMAL": 1, "FULL": 2}

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from visitors import Browser, application, put
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoreUnavailable, migrate
 from prism_wsgi.testing import loaded, new_session
+from tests.support.served import ROOT
+from tests.support.visitors import Browser, application, put
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 
@@ -117,11 +118,11 @@ def test_file_is_whole_after_its_writers_were_killed(url: str, tmp_path: Path) -
     board, jar = tmp_path / "board", tmp_path / "jar"
     board.write_text("0" * 64 * 8)
     jar.write_text(" " * 160 * 2)
-    worker = Path(__file__).parents[1] / "losses" / "worker.py"
+    command = [sys.executable, "-m", "tests.losses.worker"]
     plan = {"url": url, "seed": "1", "seconds": 60, "threads": 4, "timeout": 5, "cookies": {}}
     plan |= {"board": str(board), "jar": str(jar)}
     logs = [tmp_path / f"{number}.log" for number in range(2)]
-    writers = [subprocess.Popen([sys.executable, worker, json.dumps({**plan, "log": str(log)})]) for log in logs]
+    writers = [subprocess.Popen([*command, json.dumps({**plan, "log": str(log)})], cwd=ROOT) for log in logs]
     while not all(log.exists() and log.stat().st_size > 50_000 for log in logs):
         assert [writer.poll() for writer in writers] == [None, None], "what a writer died of is above"
         time.sleep(0.01)

@@ -7,7 +7,6 @@ breaks a promise is written to tests/fuzz/corpus, where every run of the tests r
 import argparse
 import hashlib
 import importlib.util
-import os
 import secrets
 import subprocess
 import sys
@@ -26,7 +25,7 @@ def fuzz_with_atheris(name: str, seconds: int, seed: int) -> None:
     import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     with atheris.instrument_imports(include=["prism_wsgi"]):
-        import targets
+        from tests.fuzz import targets
     with tempfile.TemporaryDirectory() as found:
         options = [
             f"-max_total_time={seconds}",
@@ -47,7 +46,8 @@ def fuzz_with_hypothesis(name: str, seconds: int, seed: int) -> None:
     """Fuzz one target; print how many inputs were tried."""
     import hypothesis
     from hypothesis import strategies as st
-    from targets import TARGETS
+
+    from tests.fuzz.targets import TARGETS
 
     tried = 0
     last = b""
@@ -88,10 +88,9 @@ def main() -> int:
     for name in options.target or NAMES:
         print(f"{name}: {seconds} s with {engine}, seed {seed}", flush=True)
         # Each in a process of its own: libFuzzer ends its process, and an input may end it too.
-        command = [sys.executable, __file__, "--alone", "--target", name, "--engine", engine]
+        command = [sys.executable, "-m", "tests.fuzz.fuzz", "--alone", "--target", name, "--engine", engine]
         command += ["--seed", str(seed), "--minutes", str(options.minutes)]
-        environ = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
-        if subprocess.run(command, env=environ, check=False).returncode:
+        if subprocess.run(command, cwd=HERE.parents[1], check=False).returncode:
             failed.append(name)
     if failed:
         print(f"A promise was broken: {', '.join(failed)}. The input is in tests/fuzz/corpus; run the tests to see.")

@@ -6,10 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz import CORPUS, NAMES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from targets import NAME, TARGETS, TOKEN_PLACE, cookie_reader, request, round_trip, serializer, token_decoder
+
+from tests.fuzz.fuzz import CORPUS, NAMES
+from tests.fuzz.targets import (
+    NAME,
+    TARGETS,
+    TOKEN_PLACE,
+    cookie_reader,
+    request,
+    round_trip,
+    serializer,
+    token_decoder,
+)
 
 INPUTS = sorted(CORPUS.glob("*/*"))
 PIECES = st.sampled_from(
@@ -47,9 +57,8 @@ def test_any_bytes_break_no_promise(target: Callable[[bytes], None]) -> None:
 
 
 def test_the_command_fuzzes_repeatably_and_counts_its_inputs() -> None:
-    command = [sys.executable, str(CORPUS.parent / "fuzz.py"), "--engine=hypothesis", "--target=cookie_reader"]
-    run = subprocess.run(
-        [*command, "--minutes=0.01", "--seed=7"], capture_output=True, text=True, timeout=60, check=True
-    )
+    command = [sys.executable, "-m", "tests.fuzz.fuzz", "--engine=hypothesis", "--target=cookie_reader"]
+    command += ["--minutes=0.01", "--seed=7"]
+    run = subprocess.run(command, cwd=CORPUS.parents[2], capture_output=True, text=True, timeout=60, check=True)
     assert "cookie_reader: 1 s with hypothesis, seed 7" in run.stdout
     assert "stat::number_of_executed_units" in run.stdout

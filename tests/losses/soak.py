@@ -19,20 +19,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in (".", "faults", ".."))
-
-import databases
-import logins
-from histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
-from logins import Visit
-from proxy import CUTS, Fault, Proxy
 from sqlalchemy import make_url
-from visitors import Browser, application
-from worker import COOKIE_CHARACTERS, ID_CHARACTERS, SECRET, Plan, clock
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
+from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, SECRET, Plan, clock
+from tests.support import databases, logins
+from tests.support.histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
+from tests.support.logins import Visit
+from tests.support.proxy import CUTS, Fault, Proxy
+from tests.support.visitors import Browser, application
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 SLOTS = 20
 HOUSEHOLDS = 3
@@ -160,7 +157,7 @@ def work(
         own = replace(
             plan, seed=f"{figures.seed}-{started}", seconds=end - time.monotonic(), log=str(folder / f"{started}.log")
         )
-        return subprocess.Popen([sys.executable, HERE / "worker.py", json.dumps(asdict(own))])
+        return subprocess.Popen([sys.executable, "-m", "tests.losses.worker", json.dumps(asdict(own))], cwd=ROOT)
 
     workers = [start() for _ in range(processes)]
     while time.monotonic() < end - LONGEST_FAULT:

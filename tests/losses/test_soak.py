@@ -1,7 +1,8 @@
 """The soak, for a few seconds on each engine: nothing is lost through races, broken networks and killed processes."""
 
 import pytest
-from soak import soak
+
+from tests.losses.soak import soak
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])

@@ -17,14 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.extend(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
-
-from histories import MILLISECOND
-from visitors import Action, Browser, application, count
-
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreUnavailable
 from prism_wsgi.errors import StoreError
 from prism_wsgi.testing import marker_of, new_session
+from tests.support.histories import MILLISECOND
+from tests.support.visitors import Action, Browser, application, count
 
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 ID_CHARACTERS = 64

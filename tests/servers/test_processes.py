@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import databases
 import pytest
-from served import free_port
-from visitors import Browser, application, count, put
-from wire import ask, begin, eventually, listening
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
+from tests.support import databases
+from tests.support.served import free_port
+from tests.support.visitors import Browser, application, count, put
+from tests.support.wire import ask, begin, eventually, listening
 
 UWSGI = Path(sys.executable).with_name("uwsgi")
 CLIENTS = 8
@@ -45,7 +45,7 @@ def test_uwsgi_processes_forked_after_a_query_count_exactly(url: str, tmp_path: 
     command = [str(UWSGI), "--master", "--processes=4", "--enable-threads", "--threads=2", "--die-on-term"]
     command += [
         f"--http-socket=127.0.0.1:{port}",
-        "--module=wire_app:application",
+        "--module=tests.servers.wire_app:application",
         "--need-app",
         "--buffer-size=32768",
     ]
@@ -76,7 +76,7 @@ def test_a_worker_killed_in_the_middle_of_a_request_loses_nothing_that_was_ackno
         "--graceful-timeout=2",
         f"--bind=127.0.0.1:{port}",
     ]
-    command += ["wire_app:application"]
+    command += ["tests.servers.wire_app:application"]
     with listening(command, port, tmp_path / "gunicorn.txt", SITE_DATABASE_URL=url, SITE_FOLDER=str(tmp_path)):
         cookie = ask(port, "/count").cookie
         held = tmp_path / "held"

@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 import requests
-from served import END_SECONDS, ROOT, _wait_for, free_port
 
 from prism_wsgi import SQLAlchemyStore
+from tests.support.served import END_SECONDS, ROOT, _wait_for, free_port
 
 CLIENTS = 8
 REQUESTS = 80  # of each client
 
 GUNICORN = ["gunicorn", "--workers=4", "--threads=4", "--worker-class=gthread", "--keep-alive=10"]
 SERVERS = {
-    "gunicorn": [*GUNICORN, "served_app:application"],
-    "gunicorn preloaded": [*GUNICORN, "--preload", "served_app:application"],
-    "waitress": ["waitress", "--threads=16", "served_app:application"],
+    "gunicorn": [*GUNICORN, "tests.servers.served_app:application"],
+    "gunicorn preloaded": [*GUNICORN, "--preload", "tests.servers.served_app:application"],
+    "waitress": ["waitress", "--threads=16", "tests.servers.served_app:application"],
 }
 
 
@@ -43,14 +43,13 @@ def serving(server: str, url: str, log: Path) -> Iterator[str]:
     bind = f"--bind=127.0.0.1:{port}" if module == "gunicorn" else f"--listen=127.0.0.1:{port}"
     environ = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
         "SITE_DATABASE_URL": url,
         "SITE_SECRET": "a secret of at least thirty-two bytes, for tests",
     }
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            [sys.executable, "-m", module, bind, *options], env=environ, stdout=output, stderr=output
+            [sys.executable, "-m", module, bind, *options], cwd=ROOT, env=environ, stdout=output, stderr=output
         ) as process,
     ):
         try:

@@ -12,11 +12,11 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-import databases
 import pytest
-from served import Browser, _wait_for, free_port
 
 from prism_wsgi import Session, SessionMiddleware
+from tests.support import databases
+from tests.support.served import Browser, _wait_for, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import REDIS
-from served import Browser, free_port, served
 
 from prism_wsgi import migrate
+from tests.support.databases import REDIS
+from tests.support.served import Browser, free_port, served
 
 WORKERS = 3
 PROGRAM = Path(__file__).with_name("users_app.py")

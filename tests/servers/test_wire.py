@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import free_port
-from wire import Answer, ask, begin, eventually, listening
 
 from prism_wsgi import migrate
+from tests.support.served import free_port
+from tests.support.wire import Answer, ask, begin, eventually, listening
 
-GUNICORN = ["-m", "gunicorn", "--workers=1", "--threads=4", "--worker-class=gthread", "wire_app:application"]
+APPLICATION = "tests.servers.wire_app:application"
+GUNICORN = ["-m", "gunicorn", "--workers=1", "--threads=4", "--worker-class=gthread", APPLICATION]
 SERVERS = {
     # By itself gunicorn refuses a line over 8 KB before we see it.
     "gunicorn": [*GUNICORN, "--limit-request-field_size=1000000", "--bind=127.0.0.1:{}"],
@@ -22,7 +23,7 @@ SERVERS = {
         "waitress",
         "--max-request-header-size=1000000",
         "--listen=127.0.0.1:{}",
-        "wire_app:application",
+        APPLICATION,
     ],
 }
 

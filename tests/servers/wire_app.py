@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, lease
+from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
+from prism_wsgi.request import atomic
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
-lease.LEASE_SECONDS = 0.5
+atomic.LEASE_SECONDS = 0.5
 
 
 class SentByTheKernel:

@@ -1,0 +1,80 @@
+"""`prism-wsgi db`."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import NullPool, create_engine
+
+from prism_wsgi import migrate
+from tests.support.command_line import run
+
+
+def test_upgrade_makes_the_schema_and_then_finds_nothing_to_do(database_url: str) -> None:
+    assert run("db", "upgrade", "--url", database_url).stdout == "Upgraded: 0001, 0002, 0003\n"
+    assert migrate.check(database_url).ok
+    assert run("db", "upgrade", "--url", database_url).stdout == "Nothing to upgrade\n"
+
+
+def test_upgrade_and_downgrade_take_revisions_and_steps(sqlite_url: str) -> None:
+    def at(*arguments: str) -> str:
+        assert run("db", *arguments, "--url", sqlite_url).exit_code == 0
+        return run("db", "current", "--url", sqlite_url).stdout.strip()
+
+    assert at("upgrade", "0001") == "0001"
+    assert at("upgrade", "+1") == "0002"
+    assert at("downgrade", "-1") == "0001"
+    assert at("downgrade", "base") == "none"
+
+
+def test_unknown_revision_is_an_error(sqlite_url: str) -> None:
+    result = run("db", "upgrade", "--url", sqlite_url, "nonsense")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: Can't locate revision identified by 'nonsense'\n"
+
+
+def test_upgrade_prints_sql_without_a_database() -> None:
+    printed = run("db", "upgrade", "--sql", "--url", "postgresql://nobody@nowhere.invalid/none").stdout
+    assert "CREATE TABLE prism_sessions" in printed
+    assert "COMMIT" in printed
+
+
+def test_downgrade_prints_sql() -> None:
+    printed = run("db", "downgrade", "--sql", "--url", "sqlite://", "0003:base").stdout
+    assert "DROP TABLE prism_sessions" in printed
+
+
+def test_check_agrees_after_an_upgrade(migrated_url: str) -> None:
+    result = run("db", "check", "--url", migrated_url)
+    assert (result.exit_code, result.stdout) == (0, "The schema is at 0003, as it should be\n")
+
+
+def test_check_of_an_older_schema_fails_and_says_what_to_run(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url, revision="0002")
+    result = run("db", "check", "--url", sqlite_url)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "The schema is at 0002, not at 0003; run `prism-wsgi db upgrade`",
+        "index ix_prism_sessions_sweep_bucket is missing",
+    ]
+
+
+def test_check_finds_what_was_changed_by_hand(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url)
+    with create_engine(sqlite_url, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_prism_sessions_user_id")
+    result = run("db", "check", "--url", sqlite_url)
+    assert (result.exit_code, result.stdout) == (1, "index ix_prism_sessions_user_id is missing\n")
+
+
+def test_history_lists_the_revisions_oldest_first() -> None:
+    printed = run("db", "history").stdout.splitlines()
+    assert [line.split("  ")[0] for line in printed] == [revision.id for revision in migrate.history()]
+
+
+def test_config_path_is_that_of_the_alembic_ini() -> None:
+    assert Path(run("db", "config-path").stdout.strip()) == migrate.config_path()
+
+
+@pytest.mark.parametrize("command", ["upgrade", "downgrade", "current", "check"])
+def test_command_needs_a_database(command: str) -> None:
+    assert run("db", command).exit_code == 2

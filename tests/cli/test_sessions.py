@@ -1,0 +1,236 @@
+"""`prism-wsgi sessions` and `prism-wsgi stats`."""
+
+import json
+from importlib import import_module
+
+import pytest
+
+from prism_wsgi import MemoryStore, SQLAlchemyStore, StoredSession, migrate
+from tests.support.command_line import HOUR, keep, keep_expired, run, session_id, store_of
+
+CONTENTS = b"what the visitor keeps"
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    migrate.upgrade(sqlite_url)
+    return sqlite_url
+
+
+def stored(url: str) -> list[str]:
+    with store_of(url) as store:
+        return [session.id for session in store.find()]
+
+
+def test_stats_count_what_is_stored(migrated_url: str) -> None:
+    keep(migrated_url, 1, user="ada", data=b"x" * 1500)
+    keep(migrated_url, 2, data=b"x" * 36)
+    keep_expired(migrated_url, 3)
+    counted = json.loads(run("stats", "--json", "--url", migrated_url).stdout)
+    assert counted.pop("oldest_expired").endswith("Z")
+    assert HOUR <= counted.pop("lag_seconds") < HOUR + 60
+    assert counted.pop("ages") == {
+        "under_1_hour": 2,
+        "under_1_day": 0,
+        "under_7_days": 0,
+        "under_30_days": 0,
+        "older": 0,
+    }
+    assert counted == {
+        "live": 2,
+        "expired": 3,
+        "superseded": 0,
+        "logged_in": 1,
+        "anonymous": 1,
+        "saved_once": 2,
+        "largest": 1500,
+        "data_bytes": 1548,
+    }
+
+
+def test_stats_are_readable(url: str) -> None:
+    keep(url, 1, user="ada", data=b"x" * 1536)
+    keep(url, 2, began=2 * HOUR)
+    keep(url, 3, began=3 * HOUR)
+    assert run("stats", "--url", url).stdout.splitlines() == [
+        "live             3",
+        "  logged in      1",
+        "  anonymous      2",
+        "  saved once     3",
+        "superseded       0",
+        "expired          0",
+        "data             1.5 KiB",
+        "  largest        1.5 KiB",
+        "live, by age",
+        "  under 1 hour   1         ###############",
+        "  under 1 day    2         ##############################",
+        "  under 7 days   0",
+        "  under 30 days  0",
+        "  older          0",
+    ]
+
+
+def test_stats_tell_the_lag_of_the_sweeper(url: str) -> None:
+    keep_expired(url, 3, seconds_ago=2 * HOUR)
+    (line,) = (line for line in run("stats", "--url", url).stdout.splitlines() if line.startswith("expired"))
+    assert line.startswith("expired          3, the oldest at 2")
+    assert "(lag 2:00:0" in line
+
+
+@pytest.mark.parametrize("store", ["memory", "sql"])
+def test_stats_know_saved_once_largest_and_ages(store: str, migrated_url: str) -> None:
+    now = 1_800_000_000_000
+    counting: MemoryStore | SQLAlchemyStore = (
+        MemoryStore(clock=lambda: now / 1000)
+        if store == "memory"
+        else SQLAlchemyStore(migrated_url, clock=lambda: now / 1000)
+    )
+    ages = [0, HOUR - 1, HOUR, 24 * HOUR, 8 * 24 * HOUR, 31 * 24 * HOUR]
+    for number, age in enumerate(ages):
+        counting.save(StoredSession(session_id(number), b"x" * number, 0, now - age * 1000, now + 1000))
+    counting.save(StoredSession(session_id(5), b"y" * 7, 1, now - ages[5] * 1000, now + 1000))
+    counting.save(StoredSession(session_id(90), b"x" * 50, 0, now - 1000, now))
+    counting.save(StoredSession(session_id(91), b"x" * 60, 0, now, now + 1000, "ada", superseded=True))
+    stats = counting.stats()
+    assert (stats.live, stats.logged_in, stats.saved_once, stats.largest) == (6, 0, 5, 7)
+    assert stats.ages == (2, 1, 1, 1, 1)
+    if isinstance(counting, SQLAlchemyStore):
+        counting.close()
+
+
+def test_list_shows_live_sessions_without_their_contents(migrated_url: str) -> None:
+    keep(migrated_url, 1, user="ada", data=CONTENTS)
+    keep(migrated_url, 2, data=CONTENTS)
+    keep(migrated_url, 3, expires_in=-HOUR)
+    printed = run("sessions", "list", "--url", migrated_url).stdout.splitlines()
+    assert [line.split()[0] for line in printed] == [session_id(1), session_id(2)]
+    assert printed[0].endswith("22 B  ada")
+    assert printed[1].endswith("22 B  -")
+    assert CONTENTS.decode() not in "".join(printed)
+
+
+def test_list_narrows_to_a_user(url: str) -> None:
+    keep(url, 1, user="ada")
+    keep(url, 2, user="bob")
+    assert run("sessions", "list", "--user", "bob", "--url", url).stdout.startswith(session_id(2))
+
+
+def test_list_says_when_there_may_be_more(url: str) -> None:
+    for number in range(3):
+        keep(url, number)
+    result = run("sessions", "list", "--limit", "2", "--url", url)
+    assert len(result.stdout.splitlines()) == 2
+    assert f"--after {session_id(1)}" in result.stderr
+    more = run("sessions", "list", "--after", session_id(1), "--url", url)
+    assert more.stdout.startswith(session_id(2))
+    assert run("sessions", "list", "--limit", "4", "--url", url).stderr == ""
+
+
+def test_list_prints_one_json_object_a_line(url: str) -> None:
+    keep(url, 1, user="ada", data=CONTENTS)
+    keep(url, 2)
+    shown = [json.loads(line) for line in run("sessions", "list", "--json", "--url", url).stdout.splitlines()]
+    assert [session["user"] for session in shown] == ["ada", None]
+    assert set(shown[0]) == {"id", "user", "created_at", "expires_at", "size", "version"}
+    assert shown[0]["size"] == len(CONTENTS)
+
+
+def test_control_characters_in_a_user_do_not_reach_the_terminal(url: str) -> None:
+    keep(url, 1, user="\x1b[2Jada\u202e")
+    assert run("sessions", "list", "--url", url).stdout.endswith("  ?[2Jada?\n")
+
+
+def test_show_describes_one_session_without_its_contents(url: str) -> None:
+    one = keep(url, 1, user="ada", data=CONTENTS)
+    printed = run("sessions", "show", "--id", one, "--url", url).stdout
+    assert f"id       {one}\nuser     ada\n" in printed
+    assert "size     22 B\nversion  1\n" in printed
+    assert CONTENTS.decode() not in printed
+
+
+def test_show_as_json(url: str) -> None:
+    one = keep(url, 1)
+    assert json.loads(run("sessions", "show", "--json", "--id", one, "--url", url).stdout)["id"] == one
+
+
+@pytest.mark.parametrize("command", [("show",), ("revoke", "--yes")])
+def test_unknown_session_is_an_error(command: tuple[str, ...], url: str) -> None:
+    result = run("sessions", *command, "--id", session_id(9), "--url", url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "`prism-wsgi sessions list`" in result.stderr
+
+
+def test_cookie_given_for_an_id_is_refused_and_not_repeated(url: str) -> None:
+    result = run("sessions", "show", "--id", "AZzq-secret.1700000000.signature", "--url", url)
+    assert result.exit_code == 2
+    assert "secret" not in result.output
+
+
+def test_revoke_ends_every_session_of_a_user(migrated_url: str) -> None:
+    keep(migrated_url, 1, user="ada")
+    keep(migrated_url, 2, user="ada")
+    keep(migrated_url, 3, user="bob")
+    assert run("sessions", "revoke", "--user", "ada", "--yes", "--url", migrated_url).stdout == "Revoked: 2\n"
+    assert stored(migrated_url) == [session_id(3)]
+
+
+def test_revoke_ends_one_session(url: str) -> None:
+    one, other = keep(url, 1, user="ada"), keep(url, 2, user="ada")
+    printed = run("sessions", "revoke", "--id", one, "--yes", "--json", "--url", url).stdout
+    assert json.loads(printed) == {"revoked": 1}
+    assert stored(url) == [other]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_revoke_ends_every_session(batch: int, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("prism_wsgi.cli.listing"), "TRANSACTION", batch)
+    for number in range(3):
+        keep(migrated_url, number)
+    assert run("sessions", "revoke", "--all", "--yes", "--url", migrated_url).stdout == "Revoked: 3\n"
+    assert stored(migrated_url) == []
+
+
+def test_sessions_that_began_long_ago_are_listed_and_revoked(migrated_url: str) -> None:
+    keep(migrated_url, 1, user="ada", began=3 * HOUR)
+    keep(migrated_url, 2, user="bob", began=3 * HOUR)
+    keep(migrated_url, 3, user="ada", began=HOUR)
+    options = ("--older-than", str(2 * HOUR), "--url", migrated_url)
+    listed = run("sessions", "list", *options).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [session_id(1), session_id(2)]
+    assert run("sessions", "revoke", "--user", "ada", "--yes", *options).stdout == "Revoked: 1\n"
+    assert stored(migrated_url) == [session_id(2), session_id(3)]
+    asked = run("sessions", "revoke", *options, input="y\n")
+    assert "End every session that began before 2" in asked.stderr
+    assert stored(migrated_url) == [session_id(3)]
+
+
+def test_revoke_asks_first(url: str) -> None:
+    one = keep(url, 1, user="ada")
+    refused = run("sessions", "revoke", "--user", "ada", "--url", url, input="n\n")
+    assert refused.exit_code == 1
+    assert "End every session of ada?" in refused.stderr
+    assert stored(url) == [one]
+    assert run("sessions", "revoke", "--user", "ada", "--url", url, input="y\n").stdout == "Revoked: 1\n"
+    assert stored(url) == []
+
+
+def test_revoke_without_an_answer_ends_nothing(url: str) -> None:
+    one = keep(url, 1)
+    assert run("sessions", "revoke", "--id", one, "--url", url, input="").exit_code == 1
+    assert stored(url) == [one]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--user", "ada", "--id", session_id(1)),
+        ("--all", "--user", "ada"),
+        ("--all", "--older-than", "60"),
+        ("--id", session_id(1), "--older-than", "60"),
+    ],
+)
+def test_revoke_needs_to_know_which_and_only_once(options: tuple[str, ...], url: str) -> None:
+    keep(url, 1, user="ada")
+    assert run("sessions", "revoke", "--yes", *options, "--url", url).exit_code == 2
+    assert stored(url) == [session_id(1)]

@@ -1,0 +1,221 @@
+"""`prism-wsgi sweep`: its options, its exit codes, and how it ends on a signal."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from prism_wsgi import migrate
+from tests.support.command_line import (
+    HOUR,
+    PROGRAM,
+    SECONDS,
+    environment,
+    expired,
+    keep,
+    keep_expired,
+    line_with,
+    run,
+    started,
+)
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    migrate.upgrade(sqlite_url)
+    return sqlite_url
+
+
+def wait_for_progress(process: "subprocess.Popen[str]") -> None:
+    """Return when the first batch, of 10, is deleted; --pause holds up the next."""
+    assert process.stderr is not None
+    counted = ""
+    while "10 deleted" not in counted:
+        character = process.stderr.read(1)
+        assert character, counted
+        counted += character
+
+
+def test_sweep_deletes_what_has_expired_and_sums_up(migrated_url: str) -> None:
+    keep_expired(migrated_url, 250)
+    one = keep(migrated_url, 1)
+    result = run("sweep", "--target-ms", "60000", "--batch-size", "100", "--url", migrated_url)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("complete: 250 deleted in 3 batches, ")
+    assert result.stdout.endswith(" rows/s, oldest remaining: none\n")
+    assert expired(migrated_url) == 0
+    assert one in run("sessions", "list", "--url", migrated_url).stdout
+
+
+def test_batches_grow_to_what_the_engine_does_in_the_time(migrated_url: str) -> None:
+    keep_expired(migrated_url, 250)
+    slow = json.loads(run("sweep", "--json", "--target-ms", "60000", "--url", migrated_url).stdout)
+    assert slow["batches"] == 3
+    keep_expired(migrated_url, 250)
+    quick = json.loads(run("sweep", "--json", "--target-ms", "0.001", "--url", migrated_url).stdout)
+    assert quick["batches"] == 5
+
+
+def test_dry_run_counts_and_deletes_nothing(migrated_url: str) -> None:
+    keep_expired(migrated_url, 5)
+    keep(migrated_url, 1)
+    result = run("sweep", "--dry-run", "--url", migrated_url)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("5 would be deleted, the oldest: 2")
+    assert expired(migrated_url) == 5
+
+
+def test_older_than_spares_what_expired_lately_in_both_modes(url: str) -> None:
+    keep_expired(url, 5, seconds_ago=3 * HOUR)
+    keep(url, 1, expires_in=-60)
+    options = ("--older-than", str(HOUR), "--json", "--url", url)
+    assert json.loads(run("sweep", "--dry-run", *options).stdout)["would_delete"] == 5
+    assert json.loads(run("sweep", *options).stdout)["deleted"] == 5
+    assert expired(url) == 1
+
+
+def test_sweep_without_time_enough_says_what_remains_and_exits_with_3(url: str) -> None:
+    keep_expired(url, 30)
+    result = run("sweep", "--max-seconds", "0", "--batch-size", "10", "--url", url)
+    assert result.exit_code == 3
+    assert result.stdout.startswith("time up: 10 deleted in 1 batch, ")
+    assert "oldest remaining: 2" in result.stdout
+    assert expired(url) == 20
+
+
+def test_json_summary(url: str) -> None:
+    keep_expired(url, 3)
+    summary = json.loads(run("sweep", "--json", "--url", url).stdout)
+    assert summary.pop("seconds") > 0
+    assert summary.pop("rows_per_second") > 0
+    assert summary == {"end": "complete", "deleted": 3, "batches": 1, "oldest_remaining": None}
+
+
+def test_failed_sweep_says_why_and_exits_with_1(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "sessions.db").touch()
+    result = run("sweep", "--url", sqlite_url)
+    assert result.exit_code == 1
+    assert "`prism-wsgi db upgrade" in result.stderr
+    assert result.stdout.startswith("failed: 0 deleted in 0 batches, ")
+
+
+def test_progress_is_counted_on_standard_error_only_if_asked(url: str) -> None:
+    keep_expired(url, 150)
+    shown = run("sweep", "--progress", "--target-ms", "60000", "--batch-size", "50", "--url", url).stderr.splitlines()
+    assert (shown[0], shown[-1]) == ("50 deleted in 1 batch", "150 deleted in 3 batches")
+    assert run("sweep", "--url", url).stderr == ""
+
+
+def on_a_terminal(url: str, cwd: Path, *program: str) -> str:
+    """Run a sweep whose standard error is a terminal; return what that shows."""
+    terminal, end = pty.openpty()
+    subprocess.run(
+        [*program, "sweep", "--url", url],
+        cwd=cwd,
+        env=environment(TERM="xterm"),
+        stderr=end,
+        timeout=SECONDS,
+        check=True,
+    )
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # how Linux tells the end
+        while part := os.read(terminal, 1000):
+            shown += part
+    os.close(terminal)
+    return shown.decode()
+
+
+def test_terminal_shows_a_bar_that_ends_full(url: str, tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    keep_expired(url, 150)
+    assert "150/150" in on_a_terminal(url, tmp_path, *PROGRAM)
+
+
+def test_terminal_shows_lines_without_rich(url: str, tmp_path: Path) -> None:
+    keep_expired(url, 150)
+    script = "import sys; sys.modules['rich.console'] = None; from prism_wsgi.cli import main; main()"
+    shown = on_a_terminal(url, tmp_path, sys.executable, "-c", script).splitlines()
+    assert shown[0] == "50 deleted in 1 batch"
+    assert shown[-1].startswith("150 deleted in ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--jitter", "1"),
+        ("--dry-run", "--every", "60"),
+        ("--batch-size", "0"),
+        ("--every", "0"),
+        ("--target-ms", "0"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(options: tuple[str, ...], url: str) -> None:
+    assert run("sweep", *options, "--url", url).exit_code == 2
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
+    number: signal.Signals, url: str, tmp_path: Path
+) -> None:
+    keep_expired(url, 30)
+    options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", url)
+    with started("sweep", *options, cwd=tmp_path) as process:
+        wait_for_progress(process)
+        process.send_signal(number)
+        assert process.wait(SECONDS) == 3
+        assert process.stdout is not None
+        assert process.stdout.read().startswith("stopped: 10 deleted in 1 batch, ")
+    assert expired(url) == 20
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path: Path) -> None:
+    keep_expired(url, 30)
+    with started("sweep", "--every", "3600", "--jitter", "60", "--url", url, cwd=tmp_path) as process:
+        line_with("complete: 30 deleted", process.stdout)
+        process.send_signal(number)
+        assert process.wait(SECONDS) == 0
+
+
+def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "sessions.db").touch()
+    with started("sweep", "--every", "0.05", "--url", sqlite_url, cwd=tmp_path) as process:
+        line_with("failed: 0 deleted", process.stdout)
+        migrate.upgrade(sqlite_url)
+        keep_expired(sqlite_url, 3)
+        line_with("complete: 3 deleted", process.stdout)
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+
+
+def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path: Path) -> None:
+    keep_expired(migrated_url, 30)
+    options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", migrated_url)
+    with started("sweep", *options, cwd=tmp_path) as process:
+        wait_for_progress(process)
+        process.kill()
+        process.wait(SECONDS)
+    assert expired(migrated_url) == 20
+
+
+def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: str, tmp_path: Path) -> None:
+    keep_expired(migrated_url, 400)
+    options = ("--batch-size", "20", "--json", "--url", migrated_url)
+    with (
+        started("sweep", *options, cwd=tmp_path) as first,
+        started("sweep", *options, cwd=tmp_path) as second,
+        started("sweep", *options, cwd=tmp_path) as third,
+    ):
+        outputs = [process.communicate(timeout=SECONDS) for process in (first, second, third)]
+        assert [process.returncode for process in (first, second, third)] == [0, 0, 0], outputs
+    assert sum(json.loads(output)["deleted"] for output, _ in outputs) == 400
+    assert expired(migrated_url) == 0

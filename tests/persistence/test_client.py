@@ -1,0 +1,211 @@
+"""The device that uses a session: recorded where that is asked for, and nowhere else."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from prism_wsgi import Client, Session, StoredSession
+from prism_wsgi.persistence.client import pack_client, unpack_client
+from tests.support.browsing import Browser, Clock, Site, ThreeVerbStore, read, write
+
+pytest_plugins = ["tests.support.site_fixtures"]
+
+PHONE: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Phone/1.0"}
+LAPTOP: dict[str, Any] = {"REMOTE_ADDR": "2001:db8::1", "HTTP_USER_AGENT": "Laptop/2.0"}
+ENCRYPTION_KEY = "encryption 0123456789abcdef01234567"
+
+
+@pytest.fixture
+def site(store: ThreeVerbStore, clock: Clock) -> Site:
+    return Site(store, clock, record_client=True, ttl=3600)
+
+
+def now(clock: Clock) -> datetime:
+    return datetime.fromtimestamp(clock.now, UTC)
+
+
+def recorded(browser: Browser, **environ: Any) -> Client | None:
+    """What a visit finds recorded before it is itself."""
+    client: Client | None = browser.visit(lambda session: session.client, **environ).result
+    return client
+
+
+def row_of(browser: Browser) -> StoredSession:
+    store = browser.site.store
+    assert isinstance(store, ThreeVerbStore)
+    row: StoredSession | None = store.store.load(browser.visit(lambda session: session.id).result)
+    assert row is not None
+    return row
+
+
+def test_nothing_is_recorded_unless_asked_for(store: ThreeVerbStore, clock: Clock) -> None:
+    browser = Site(store, clock).browser()
+    browser.visit(lambda session: session.login("ann"), **PHONE)
+    browser.visit(write(n=1), **PHONE)
+    assert recorded(browser, **PHONE) is None
+    data = row_of(browser).data
+    assert not any(value.encode() in data for value in PHONE.values())
+
+
+def test_login_records_who_made_it(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(lambda session: session.login("ann"), **PHONE)
+    assert recorded(browser, **PHONE) == Client("192.0.2.7", "Phone/1.0", now(site.clock))
+
+
+def test_a_visitor_who_writes_nothing_is_not_recorded(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(lambda session: session.get("n"), **PHONE)
+    browser.visit(lambda session: session.client, **PHONE)
+    assert "save" not in site.calls
+
+
+def test_a_write_records_who_made_it(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    site.clock.advance(5)
+    browser.visit(write(n=2), **LAPTOP)
+    assert recorded(browser) == Client("2001:db8::1", "Laptop/2.0", now(site.clock))
+
+
+def test_reading_records_who_does_once_a_touch_interval(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    first = now(site.clock)
+    site.clock.advance(300)
+    browser.visit(read("n"), **LAPTOP)
+    assert recorded(browser, **LAPTOP) == Client("192.0.2.7", "Phone/1.0", first)
+    site.clock.advance(300)
+    page = browser.visit(read("n"), **LAPTOP)
+    assert page.cookies
+    assert recorded(browser) == Client("2001:db8::1", "Laptop/2.0", now(site.clock))
+    assert browser.visit(read("n")).result == 1
+    assert site.calls.count("save") == 2
+
+
+def test_two_readers_at_once_are_recorded_once(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    header = browser.cookie_header
+    site.clock.advance(600)
+    browser.visit(read("n"), **PHONE)
+    site.calls.clear()
+    assert site.browser().visit(read("n"), HTTP_COOKIE=header, **LAPTOP).cookies
+    assert site.calls == ["load"]
+    assert recorded(browser) == Client("192.0.2.7", "Phone/1.0", now(site.clock))
+
+
+def test_a_session_from_before_the_setting_is_recorded_by_its_next_reader(
+    store: ThreeVerbStore, clock: Clock
+) -> None:
+    browser = Site(store, clock, ttl=3600).browser()
+    browser.visit(write(n=1), **PHONE)
+    clock.advance(600)
+    browser.site = Site(store, clock, record_client=True, ttl=3600)
+    assert browser.visit(read("n"), **LAPTOP).status == 200
+    assert recorded(browser) == Client("2001:db8::1", "Laptop/2.0", now(clock))
+
+
+def test_recorded_use_prolongs_the_session(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    for _ in range(5):
+        site.clock.advance(3000)
+        assert browser.visit(read("n"), **PHONE).result == 1
+
+
+def test_recording_brings_no_ended_session_back(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    site.clock.advance(1000)
+    row = row_of(browser)
+    site.clock.advance(1000)
+
+    def end_meanwhile(session: Session) -> None:
+        session.get("n")
+        assert isinstance(site.store, ThreeVerbStore)
+        site.store.store.destroy(row.id)
+
+    page = browser.visit(end_meanwhile, **LAPTOP)
+    assert page.cookies == {}
+    assert site.middleware.repository.load(row.id) is None
+
+
+def test_what_was_recorded_goes_with_the_next_write_when_the_setting_is_off(
+    site: Site, store: ThreeVerbStore, clock: Clock
+) -> None:
+    browser = site.browser()
+    browser.visit(write(n=1), **PHONE)
+    browser.site = Site(store, clock)
+    assert recorded(browser) is not None
+    browser.visit(write(n=2), **LAPTOP)
+    assert recorded(browser) is None
+    assert b"Phone" not in row_of(browser).data
+
+
+def test_recording_makes_no_session_too_large(store: ThreeVerbStore, clock: Clock) -> None:
+    site = Site(store, clock, record_client=True, max_size=120)
+    browser = site.browser()
+    browser.visit(write(n="x" * 80), REMOTE_ADDR="192.0.2.7", HTTP_USER_AGENT="Phone" * 40)
+    assert recorded(browser) is not None
+
+
+@pytest.mark.parametrize(
+    ("environ", "address", "user_agent"),
+    [
+        ({}, "127.0.0.1", ""),
+        ({"REMOTE_ADDR": "", "HTTP_USER_AGENT": ""}, "", ""),
+        ({"HTTP_X_FORWARDED_FOR": "203.0.113.1", "REMOTE_ADDR": "192.0.2.7"}, "192.0.2.7", ""),
+        ({"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "a\x00b\x85c\x1b[31m" + "x" * 1000}, "192.0.2.7", None),
+    ],
+    ids=["no user agent", "nothing", "forwarded", "hostile"],
+)
+def test_only_what_the_server_says_is_recorded_and_never_control_characters(
+    site: Site, environ: dict[str, Any], address: str, user_agent: str | None
+) -> None:
+    browser = site.browser()
+    environ.setdefault("REMOTE_ADDR", "127.0.0.1")
+    browser.visit(write(n=1), **environ)
+    client = recorded(browser)
+    assert client is not None
+    assert client.address == address
+    assert client.user_agent.isprintable()
+    assert len(client.user_agent) <= 256
+    if user_agent is not None:
+        assert client.user_agent == user_agent
+
+
+@pytest.mark.parametrize("settings", [{}, {"encryption_key": ENCRYPTION_KEY}], ids=["plain", "encrypted"])
+def test_a_user_sees_the_devices_of_all_own_sessions(
+    store: ThreeVerbStore, clock: Clock, settings: dict[str, Any]
+) -> None:
+    site = Site(store, clock, record_client=True, **settings)
+    phone, laptop = site.browser(), site.browser()
+    for browser, environ in ((phone, PHONE), (laptop, LAPTOP)):
+        browser.visit(lambda session: session.login("ann"), **environ)
+    rows = [row_of(browser) for browser in (phone, laptop)]
+    clients = phone.visit(lambda session: [session.client_of(row) for row in rows], **PHONE).result
+    assert [client.address for client in clients] == ["192.0.2.7", "2001:db8::1"]
+
+
+def test_the_device_of_another_session_is_not_known_when_that_is_encrypted_with_its_cookie(
+    store: ThreeVerbStore, clock: Clock
+) -> None:
+    site = Site(store, clock, record_client=True, encryption_key=ENCRYPTION_KEY, encryption="cookie")
+    phone, laptop = site.browser(), site.browser()
+    phone.visit(write(n=1), **PHONE)
+    laptop.visit(write(n=1), **LAPTOP)
+    row = row_of(laptop)
+    assert phone.visit(lambda session: session.client_of(row)).result is None
+    assert recorded(laptop) == Client("2001:db8::1", "Laptop/2.0", now(clock))
+
+
+def test_a_record_is_read_as_it_was_written_and_never_when_cut() -> None:
+    client = Client("192.0.2.7", "Ünïcödé", datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC))
+    data = pack_client(client)
+    assert unpack_client(data + b"rest") == (client, b"rest")
+    assert unpack_client(pack_client(Client("", "", client.last_seen_at + timedelta(days=1))))[1] == b""
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match=r"client|decode"):
+            unpack_client(data[:length])
