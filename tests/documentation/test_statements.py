@@ -94,6 +94,14 @@ def test_linked_files_exist(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", DOCS / "architecture.md"], ids=lambda page: page.name)
+def test_named_modules_and_tests_exist(page: Path) -> None:
+    for path, test in re.findall(r"`([\w./]+(?:/|\.(?:py|md|toml)))(?:::(\w+))?`", page.read_text()):
+        (found,) = [place for place in (ROOT / path, ROOT / "prism_wsgi" / path) if place.exists()] or [None]
+        assert found, path
+        assert not test or f"def {test}(" in found.read_text(), f"{path}::{test}"
+
+
 def test_every_page_is_in_the_table_of_contents_or_matched_there() -> None:
     listed = re.findall(r"^[\w*/-]+$", "".join(block.text for block in blocks_of(DOCS / "index.md")), flags=re.M)
     reached = {path for entry in listed for path in DOCS.glob(f"{entry}.md")}
