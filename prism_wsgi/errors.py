@@ -37,6 +37,10 @@ class ResponseStarted(PrismError, RuntimeError):
     """The session's cookie has to change, but the response's headers have been sent."""
 
 
+class NotLoggedIn(PrismError, RuntimeError):
+    """What was asked is for a user who is logged in, and not impersonated."""
+
+
 class StoreError(PrismError):
     """A session store could not do what it was asked; the root of what stores raise."""
 

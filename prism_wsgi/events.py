@@ -21,7 +21,8 @@ class Reason(StrEnum):
     UNREADABLE_DATA = "unreadable_data"
     LATE_WRITE_DROPPED = "late_write_dropped"
     CONFLICT_MERGED = "conflict_merged"
-    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_FAILED = "store_failed"
+    WRITE_WITHHELD = "write_withheld"
     PUBLIC_CACHE_OVERRIDDEN = "public_cache_overridden"
 
 
@@ -40,7 +41,13 @@ _EVENTS = {
     ),
     Reason.LATE_WRITE_DROPPED: (logging.WARNING, "changes were dropped: the session has ended meanwhile"),
     Reason.CONFLICT_MERGED: (logging.DEBUG, "another request saved the session first; changes were merged"),
-    Reason.STORE_UNAVAILABLE: (logging.ERROR, "the session store failed"),
+    Reason.STORE_FAILED: (logging.ERROR, "the session store failed"),
+    Reason.WRITE_WITHHELD: (
+        logging.WARNING,
+        "a form from another site wrote to a new session, which was not kept: the visitor's cookie stayed at home, "
+        "and a new one would take its place. Call login() or set user_id_key where such a request logs somebody in; "
+        'set samesite="none" where forms of other sites are to begin a session',
+    ),
     Reason.PUBLIC_CACHE_OVERRIDDEN: (
         logging.WARNING,
         "a publicly cacheable response used the session; it was made private",

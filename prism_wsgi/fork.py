@@ -26,4 +26,5 @@ def _notify() -> None:
         instance.after_fork()
 
 
-os.register_at_fork(after_in_child=_notify)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_notify)

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
-from wsgiref.types import WSGIEnvironment
 
 import webob
 
 from prism_wsgi.cookies import Cookie
 from prism_wsgi.errors import ConfigError
+from prism_wsgi.request.state import DETACHED
 from prism_wsgi.session import Session
 
 DEFAULT_ENVIRON_KEY = "prism.session"
@@ -17,6 +17,7 @@ DEFAULT_ENVIRON_KEY = "prism.session"
 def get_session(environ_or_request: object, *, environ_key: str = DEFAULT_ENVIRON_KEY) -> Session:
     """Return the session of a request, given its WSGI environ or any object with an `environ`.
 
+    After the response is over, in a WebSocket's handler for example, the session is read afresh.
     Raises ConfigError when the request did not come through SessionMiddleware.
     """
     environ = getattr(environ_or_request, "environ", environ_or_request)
@@ -25,7 +26,10 @@ def get_session(environ_or_request: object, *, environ_key: str = DEFAULT_ENVIRO
             f"This request has no session under {environ_key!r}: wrap the application, "
             "SessionMiddleware(application, ...), and use the environ_key given there"
         )
-    return cast(Session, environ[environ_key])
+    session = cast(Session, environ[environ_key])
+    if session._state.stage is DETACHED:
+        session._state.look_again()  # its response is over: another request may have logged the visitor out since
+    return session
 
 
 class Request(webob.Request):
@@ -79,16 +83,4 @@ class Response(webob.Response):
             super().delete_cookie(name, *arguments, **attributes)
 
 
-def service_unavailable(
-    environ: WSGIEnvironment, start_response: Callable[..., Any], *, retry_after: int
-) -> "list[bytes]":
-    """Answer 503: the session store cannot be reached. `retry_after` is in seconds."""
-    response = Response(
-        "The service is unavailable at the moment; please try again shortly.\n",
-        status=503,
-        content_type="text/plain",
-        charset="UTF-8",
-    )
-    response.retry_after = retry_after
-    response.cache_control = "no-store"
-    return cast("list[bytes]", response(environ, start_response))
+Request.ResponseClass = Response

@@ -1,20 +1,21 @@
 """SessionMiddleware: one request from cookie to Set-Cookie."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import settings
 from prism_wsgi.clock import Clock, system_clock
-from prism_wsgi.cookies import SameSite
+from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY
-from prism_wsgi.persistence.adapter import Repository
-from prism_wsgi.persistence.client import client_in
+from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.document import Codec
-from prism_wsgi.request.cookie_policy import SessionCookie
-from prism_wsgi.request.exchange import Exchange, Terms
-from prism_wsgi.request.state import OPEN, SessionState
+from prism_wsgi.persistence.lifetimes import Lifetimes
+from prism_wsgi.request.cookie_policy import CookiePolicy
+from prism_wsgi.request.exchange import Exchange, note_client
+from prism_wsgi.request.site import Site
+from prism_wsgi.request.state import OPEN, SessionState, Visit
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
@@ -28,7 +29,7 @@ class SessionMiddleware:
     The session is `environ["prism.session"]`, its id `environ["prism.session_id"]`, and both are there for
     any `webob.Request` as `request.session`.
 
-    `store`: where sessions live; a MemoryStore unless given.
+    `store`: where sessions live: a store, or the URL of one; a MemoryStore unless given.
     `secret`: signs the cookie; text or bytes, at least 32 bytes of randomness. Of a list, the first signs and all
     verify, so that a secret can be replaced without ending sessions. Left out, a random one is used, with a warning.
     `cookie_name`: the prefixes `__Host-` and `__Secure-` are enforced.
@@ -48,8 +49,14 @@ class SessionMiddleware:
     database nor the server's key, nor both, can read a session.
     `read_unencrypted`: reads what was stored before there was a key; it is encrypted when it is next written. Whoever
     may write to the database may then write sessions as well, so leave it out once old sessions have expired.
-    `record_client`: store the address and the user agent of whoever uses a session, and when; see `Session.client`.
-    Recording activity then rewrites the session's data.
+    `record_client`: store the address and the user agent that last used a session; see `Session.client`. They are not
+    encrypted; "readable" says that this is meant where there is an `encryption_key`.
+    `client_address`: takes the WSGI environ and returns the visitor's address; REMOTE_ADDR unless given.
+    `is_passive`: takes the WSGI environ and tells whether a request reads the session without counting as its use.
+    `user_id_key`: the key under which a login library puts the user; a save that finds it new or changed is a login.
+    `max_sessions_per_user`: the newest so many logins of a user stay, and the others end.
+    `cookie_fallbacks`: earlier forms of the session cookie: names, or Cookies with their path and domain.
+    `keep_fallbacks`: leave earlier forms in the browser, as long as workers run that know nothing else.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
     `clock`: returns Unix seconds; for tests.
 
@@ -60,7 +67,7 @@ class SessionMiddleware:
         self,
         app: WSGIApplication,
         *,
-        store: SessionStore | None = None,
+        store: SessionStore | str | None = None,
         secret: Secret | Sequence[Secret] | None = None,
         cookie_name: str = "prism_session",
         ttl: int | timedelta = settings.DEFAULT_TTL,
@@ -81,12 +88,18 @@ class SessionMiddleware:
         encryption_key: Secret | Sequence[Secret] | None = None,
         encryption: Encryption | str = Encryption.SERVER,
         read_unencrypted: bool = False,
-        record_client: bool = False,
+        record_client: bool | str = False,
+        client_address: Callable[[WSGIEnvironment], str] | None = None,
+        is_passive: Callable[[WSGIEnvironment], bool] | None = None,
+        user_id_key: str | None = None,
+        max_sessions_per_user: int | None = None,
+        cookie_fallbacks: Sequence[str | Cookie] = (),
+        keep_fallbacks: bool = False,
         environ_key: str = DEFAULT_ENVIRON_KEY,
         clock: Clock = system_clock,
     ) -> None:
         self.app = app
-        self.cookie = settings.session_cookie(
+        cookie = settings.session_cookie(
             cookie_name,
             path=path,
             domain=domain,
@@ -95,55 +108,71 @@ class SessionMiddleware:
             samesite=samesite,
             partitioned=partitioned,
         )
-        self._offers_cookie = settings.choice("cookie_on", cookie_on, CookieOn) is CookieOn.REQUEST
-        self.record_client = settings.flag("record_client", record_client)
-        self.events = EventLog()
-        seconds = settings.lifetime("ttl", ttl)
-        self.repository = Repository(
-            store=settings.session_store(store),
+        secrets = settings.signing_secrets(secret)
+        idle = settings.lifetime("ttl", ttl)
+        lifetimes = Lifetimes(
+            idle, settings.max_lifetime(max_lifetime), settings.touch_interval(touch_interval, idle)
+        )
+        clock = settings.session_clock(clock)
+        events = EventLog()
+        persistent = settings.flag("persistent", persistent)
+        cipher = settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted)
+        limit = settings.max_sessions_per_user(max_sessions_per_user)
+        self.site = Site(
+            cookies=CookiePolicy(
+                cookie,
+                Signer(secrets, cookie_name),
+                lifetimes,
+                clock,
+                persistent=persistent,
+                fallbacks=settings.cookie_fallbacks(cookie_fallbacks, cookie, secrets),
+                keep_fallbacks=settings.flag("keep_fallbacks", keep_fallbacks),
+            ),
+            lifetimes=lifetimes,
             codec=Codec(settings.session_serializer(serializer), settings.max_size(max_size)),
-            ttl=seconds,
-            max_lifetime=settings.max_lifetime(max_lifetime),
-            touch_interval=settings.touch_interval(touch_interval, seconds),
-            persistent=settings.flag("persistent", persistent),
-            events=self.events,
-            cipher=settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted),
-            clock=settings.session_clock(clock),
-        )
-        self.environ_key = settings.environ_key(environ_key)
-        self.id_key = f"{environ_key}_id"
-        self.session_cookie = SessionCookie(
-            self.cookie, Signer(settings.signing_secrets(secret), cookie_name), self.repository
-        )
-        self.answers_503 = settings.choice("on_store_error", on_store_error, OnStoreError) is OnStoreError.UNAVAILABLE
-        self._terms = Terms(
-            cookie=self.session_cookie,
-            events=self.events,
-            id_key=self.id_key,
-            answers_503=self.answers_503,
+            adapter=StoreAdapter(settings.session_store(store, limit=limit), cipher, events),
+            events=events,
+            clock=clock,
+            persistent=persistent,
+            offers_cookie=settings.choice("cookie_on", cookie_on, CookieOn) is CookieOn.REQUEST,
+            answers_503=settings.choice("on_store_error", on_store_error, OnStoreError) is OnStoreError.UNAVAILABLE,
             save_on_error=settings.flag("save_on_error", save_on_error),
+            record_client=settings.record_client(record_client, is_encrypted=cipher is not None),
+            client_address=settings.optional_function("client_address", client_address),
+            is_passive=settings.optional_function("is_passive", is_passive),
+            user_id_key=settings.user_id_key(user_id_key),
+            max_sessions_per_user=limit,
+            environ_key=settings.environ_key(environ_key),
         )
 
     def __repr__(self) -> str:
-        return f"<SessionMiddleware {self.cookie.name} around {self.app!r}>"
+        return f"<SessionMiddleware {self.site.cookies.name} around {self.app!r}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        around = environ.get(self.environ_key)
-        if around is not None and isinstance(around, Session) and around._state.stage is OPEN:
-            return self.app(environ, start_response)  # mounted twice: the outer one has it in hand
-        token = self.session_cookie.received(environ)
-        if isinstance(token, Token):
-            state = SessionState(self.repository, token)
-        else:
-            state = SessionState(self.repository, None)
-            if token is not None:
-                self.events.emit(token)
-        if self.record_client:
-            state.client = client_in(environ, self.repository.now())
-        environ[self.environ_key] = session = Session(state)
-        environ[self.id_key] = state.id
-        # Where webob.Request looks for attributes it has not got: request.session, on any of them.
-        environ.setdefault("webob.adhoc_attrs", {})["session"] = session
-        # A cookie set in answer to contradicting ones would only push out the one that is the visitor's own.
-        offers_cookie = self._offers_cookie and token is not Reason.DUPLICATE_COOKIE
-        return Exchange(self._terms, state, environ, start_response, offers_cookie).run(self.app)
+        return serve(self.site, self.app, environ, start_response)
+
+
+def serve(
+    site: Site, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Serve one request with a session: from the cookie that came to the cookie that is sent."""
+    around = environ.get(site.environ_key)
+    if around is not None and isinstance(around, Session) and around._state.stage is OPEN:
+        return app(environ, start_response)  # mounted twice: the outer one has it in hand
+    token = site.cookies.received(environ)
+    if isinstance(token, Token):
+        state = SessionState(site, token)
+    else:
+        state = SessionState(site, None, Visit(is_withheld=site.cookies.withholds(environ)))
+        if token is not None:
+            site.events.emit(token)
+    if site.record_client:
+        note_client(site, state, environ)
+    if site.is_passive is not None and site.is_passive(environ):
+        state.visit.is_passive = True
+    environ[site.environ_key] = session = Session(state)
+    environ[site.id_key] = state.identity.id
+    # Where webob.Request looks for attributes it has not got: request.session, on any of them.
+    environ.setdefault("webob.adhoc_attrs", {})["session"] = session
+    is_contradicted = token is Reason.DUPLICATE_COOKIE
+    return Exchange(site, state, environ, start_response, is_contradicted=is_contradicted).run(app)

@@ -1,29 +1,34 @@
 """Session: the mapping an application sees. It knows neither HTTP nor SQL."""
 
 import secrets
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from prism_wsgi import settings
-from prism_wsgi.errors import ResponseStarted
+from prism_wsgi.clock import system_clock
+from prism_wsgi.cookies import Cookie
+from prism_wsgi.errors import NotLoggedIn, ResponseStarted, SerializationError
 from prism_wsgi.events import EventLog
-from prism_wsgi.persistence.adapter import Repository
-from prism_wsgi.persistence.client import Client
-from prism_wsgi.persistence.document import Codec, Document
-from prism_wsgi.request.atomic import Lease
+from prism_wsgi.persistence.adapter import StoreAdapter
+from prism_wsgi.persistence.client import Client, client_of
+from prism_wsgi.persistence.document import Codec
+from prism_wsgi.persistence.lifetimes import Lifetimes
+from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
+from prism_wsgi.request.atomic import Lock
+from prism_wsgi.request.cookie_policy import CookiePolicy
 from prism_wsgi.request.saving import commit
-from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, SessionState
+from prism_wsgi.request.site import CSRF_KEY, Site
+from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, Choice, SessionState
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
+from prism_wsgi.tokens import Signer
 
-MAX_USER_CHARACTERS = 255
-
-_CSRF_KEY = "_csrft_"
 _FLASH_PREFIX = "_f_"
 
 # What an application cannot change inside a session without assigning it anew. A tuple may hold a list.
@@ -43,28 +48,33 @@ class Session(MutableMapping[str, Any]):
     __slots__ = ("__weakref__", "_state")
 
     def __init__(self, state: SessionState | None = None) -> None:
-        self._state = state or SessionState(_standalone_repository(), None)
+        self._state = state or SessionState(_standalone_site(), None)
 
     # The mapping
 
     def __getitem__(self, key: str) -> Any:
         value = self._read()[key]
         if type(value) not in _IMMUTABLE:
-            self._state.lent = True
+            self._state.holds_mutable = True
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         values = self._begin_write()
         state = self._state
-        state.repository.codec.check(key, value)
+        state.site.codec.check(key, value)
+        if key == state.site.user_id_key:
+            _check_user_key(state, value)
         values[key] = value
         if type(value) not in _IMMUTABLE:
-            state.lent = True  # the application still has it
-        self._end_write()
+            state.holds_mutable = True
+        self._end_write(key)
 
     def __delitem__(self, key: str) -> None:
-        del self._begin_write()[key]
-        self._end_write()
+        values = self._begin_write()
+        if key == self._state.site.user_id_key and key in values:
+            _check_user_key(self._state, None)
+        del values[key]
+        self._end_write(key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -82,13 +92,37 @@ class Session(MutableMapping[str, Any]):
             return default
         value = values[key]
         if type(value) not in _IMMUTABLE:
-            self._state.lent = True
+            self._state.holds_mutable = True
         return value
 
     def clear(self) -> None:
         """Remove every key. The session stays, and so does who is logged in."""
-        self._begin_write().clear()
-        self._end_write()
+        values = self._begin_write()
+        key = self._state.site.user_id_key
+        if key in values:
+            _check_user_key(self._state, None)
+        values.clear()
+        self._end_write(key)
+
+    def copy(self) -> dict[str, Any]:
+        """Return the keys and values as a dict, which is no session."""
+        if self._read():
+            self._state.holds_mutable = True
+        return dict(self._read())
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return {**self.copy(), **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return {**other, **self.copy()}
+
+    def __ior__(self, other: Mapping[str, Any]) -> "Session":  # type: ignore[misc]
+        self.update(other)
+        return self
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -99,7 +133,7 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
         self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
-        return self._state.id
+        return self._state.identity.id
 
     @property
     def is_new(self) -> bool:
@@ -126,13 +160,13 @@ class Session(MutableMapping[str, Any]):
     def created_at(self) -> datetime:
         """When the session began, in UTC; `regenerate()` does not change it."""
         self._read()
-        return _utc(self._state.created_at)
+        return _utc(self._state.document.created_at)
 
     @property
     def created(self) -> int:
         """When the session began, in Unix seconds, as Pyramid's `ISession` has it."""
         self._read()
-        return self._state.created_at // 1000
+        return self._state.document.created_at // 1000
 
     @property
     def expires_at(self) -> datetime:
@@ -144,20 +178,65 @@ class Session(MutableMapping[str, Any]):
     def user(self) -> str | None:
         """Who is logged in, as given to `login()`."""
         self._read()
-        return self._state.user
+        return self._state.document.login.user
+
+    @property
+    def actor(self) -> str | None:
+        """Who impersonates the user, if anybody does; see `impersonate()`."""
+        self._read()
+        return self._state.document.login.actor
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user last proved who they are, in UTC; None where that is not known."""
+        self._read()
+        proved = self._state.document.login.authenticated_at
+        return None if proved is None else _utc(proved)
+
+    @property
+    def auth_method(self) -> str | None:
+        """How the user last proved who they are, as given to `login()` or `confirm_login()`."""
+        self._read()
+        return self._state.document.login.auth_method
+
+    def is_fresh(self, max_age: float | timedelta) -> bool:
+        """Tell whether the user has proved who they are within `max_age` (seconds or a timedelta).
+
+        Ask it before what a stolen or forgotten session must not do: change the password, pay, end other sessions
+        (ASVS 5.0, 7.5.1). False for nobody, and for an administrator who impersonates the user.
+        """
+        seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+        self._read()
+        state = self._state
+        login = state.document.login
+        if login.user is None or login.authenticated_at is None or login.actor is not None:
+            return False
+        return state.site.now() - login.authenticated_at <= seconds * 1000
 
     @property
     def client(self) -> Client | None:
         """The device that used the session last, as it was last recorded; None unless `record_client` is set."""
         self._read()
-        return self._state.document.client
+        stored = self._state.identity.stored
+        return None if stored is None else client_of(stored)
 
     def client_of(self, stored: StoredSession) -> Client | None:
-        """Return the device that last used another session, from `store.find(user=session.user)` for example.
+        """Return the device that last used another session, such as one of `other_sessions()`; None: not recorded."""
+        try:
+            found = replace(self._state.site.adapter.opened(stored))
+            self._state.site.codec.decode(found)  # where earlier releases kept it in the data
+        except SerializationError:
+            return client_of(stored)
+        return client_of(found)
 
-        None when it was not recorded, or is encrypted with that session's own cookie.
-        """
-        return self._state.repository.client_of(stored)
+    @property
+    def passive(self) -> bool:
+        """Whether this request reads the session without counting as its use. Set it for a page that polls."""
+        return self._state.visit.is_passive
+
+    @passive.setter
+    def passive(self, value: bool) -> None:
+        self._state.visit.is_passive = settings.flag("passive", value)
 
     @property
     def ttl(self) -> int:
@@ -167,11 +246,31 @@ class Session(MutableMapping[str, Any]):
 
     @ttl.setter
     def ttl(self, value: int | timedelta) -> None:
-        seconds = settings.lifetime("ttl", value)
+        self._choose_ttl(settings.lifetime("ttl", value))
+
+    @property
+    def max_lifetime(self) -> int | None:
+        """The absolute lifetime of this session in seconds, None for no end.
+
+        It counts from the last `login()` or `confirm_login()`, for a visitor who is not logged in from the first
+        write. Set it (whole seconds or a timedelta) to differ. A request that does neither can only shorten it:
+        ValueError.
+        """
+        self._read()
+        own = self._state.document.max_lifetime
+        return self._state.site.lifetimes.max_lifetime if own is None else own
+
+    @max_lifetime.setter
+    def max_lifetime(self, value: int | timedelta) -> None:
+        seconds = settings.lifetime("max_lifetime", value)
         self._begin_write()
-        default = self._state.repository.ttl
-        self._state.document.ttl = None if seconds == default else seconds
-        self._end_write()
+        present, state = self.max_lifetime, self._state
+        if Choice.PROOF not in state.decided and present is not None and seconds > present:
+            raise ValueError(
+                f"max_lifetime is {present} seconds, and only login() and confirm_login() can lengthen it"
+            )
+        state.document.max_lifetime = seconds
+        self._end_write(Choice.MAX_LIFETIME)
 
     @property
     def persistent(self) -> bool:
@@ -181,44 +280,130 @@ class Session(MutableMapping[str, Any]):
 
     @persistent.setter
     def persistent(self, value: bool) -> None:
-        settings.flag("persistent", value)
-        self._begin_write()
-        default = self._state.repository.persistent
-        self._state.document.persistent = None if value == default else value
-        self._end_write()
+        self._choose_persistent(settings.flag("persistent", value))
 
     # Life cycle
 
     def regenerate(self) -> None:
-        """Move the session to a new id; do so whenever its user gains or loses rights (OWASP, ASVS 7.2.4).
+        """Move the session to a new id, with a new CSRF token; do so whenever its user gains or loses rights.
 
-        The data stays. From the moment the response is sent the old id opens nothing, on any worker.
-        Raises ResponseStarted when the headers, and with them the cookie, have been sent.
+        The data stays (OWASP, ASVS 7.2.4). From the moment the response is sent the old id opens nothing, on any
+        worker. Raises ResponseStarted when the headers, and with them the cookie, have been sent.
         """
-        self._read()
-        if self._state.stage is not OPEN:
-            raise ResponseStarted(
-                "The session cannot get a new id: the response's headers have been sent, and its cookie with them. "
-                "Do it before the first part of the body"
-            )
+        self._begin_move()
         if self._state.phase is not GONE:
             self._state.regenerate()
-        self._state.written = True
 
-    def login(self, user: str) -> None:
-        """Record who the session belongs to, under a new id and with a new CSRF token.
+    def login(
+        self,
+        user: str,
+        *,
+        ttl: int | timedelta | None = None,
+        max_lifetime: int | timedelta | None = None,
+        persistent: bool | None = None,
+        auth_method: str | None = None,
+    ) -> None:
+        """Record who has logged in, under a new id and with a new CSRF token.
 
-        `user` is any stable name of the user, up to 255 characters: `str(user.id)`. Raises TypeError or
-        ValueError for other values, and ResponseStarted when the headers have been sent.
+        `user` is any stable name of the user, up to 255 characters: `str(user.id)`. `ttl`, `max_lifetime` (seconds
+        or timedeltas) and `persistent` are this login's own; what an earlier login chose is forgotten. `auth_method`
+        says how the user proved who they are: RFC 8176 values, separated by spaces ("pwd otp").
+
+        What an anonymous visitor or the same user had stays; of what another user had, nothing but what this request
+        has assigned. A second click on the same button logs in too. Raises TypeError or ValueError for other values,
+        and ResponseStarted when the headers have been sent.
         """
-        _check_user(user)
-        self.regenerate()
-        self._state.document.values.pop(_CSRF_KEY, None)
-        self._state.user = user
+        checked_user(user)
+        checked_method(auth_method)
+        chosen = {
+            Choice.TTL: None if ttl is None else settings.lifetime("ttl", ttl),
+            Choice.MAX_LIFETIME: None if max_lifetime is None else settings.lifetime("max_lifetime", max_lifetime),
+            Choice.PERSISTENT: None if persistent is None else settings.flag("persistent", persistent),
+        }
+        self._begin_move()
+        state = self._state
+        state.log_in(Login(user, state.site.now(), auth_method))
+        if ttl is not None:
+            self._choose_ttl(chosen[Choice.TTL])
+        if persistent is not None:
+            self._choose_persistent(chosen[Choice.PERSISTENT])
+        if max_lifetime is not None:
+            state.document.max_lifetime = chosen[Choice.MAX_LIFETIME]
+            state.note_write(Choice.MAX_LIFETIME)
+
+    def confirm_login(self, auth_method: str | None = None) -> None:
+        """Record that the user has proved anew who they are, under a new id; data and CSRF token stay.
+
+        `is_fresh()` and the absolute lifetime count from now. Without `auth_method` the earlier one stays. Raises
+        NotLoggedIn when nobody is logged in or the user is impersonated, and ResponseStarted when the headers have
+        been sent.
+        """
+        checked_method(auth_method)
+        self._begin_move()
+        state = self._state
+        login = self._own_login("confirm_login()")
+        state.confirm_login(
+            login._replace(authenticated_at=state.site.now(), auth_method=auth_method or login.auth_method)
+        )
 
     def logout(self) -> None:
-        """End the session; the same as `destroy()`."""
+        """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
         self.destroy()
+        self._state.decided.add(Choice.LOGIN)
+
+    def impersonate(self, user: str) -> None:
+        """Let the user who is logged in, the `actor`, see the site as another user does.
+
+        The session gets a new id and begins empty. `authenticated_at` and `auth_method` stay the actor's,
+        `is_fresh()` is False, and ending the sessions of either user ends it. Raises NotLoggedIn when nobody is
+        logged in or somebody is impersonated already, and as `login()` does.
+        """
+        checked_user(user, "impersonate()")
+        self._begin_move()
+        login = self._own_login("impersonate()")
+        self._state.log_in_empty(login._replace(user=user, actor=login.user, device_key=None))
+
+    def stop_impersonating(self) -> None:
+        """Become the actor again, in an empty session with what is left of the actor's lifetime.
+
+        Raises NotLoggedIn when nobody is impersonated, and ResponseStarted when the headers have been sent.
+        """
+        self._begin_move()
+        login = self._state.document.login
+        if login.actor is None:
+            raise NotLoggedIn("stop_impersonating(): nobody is impersonated in this session")
+        self._state.log_in_empty(login._replace(user=login.actor, actor=None, device_key=None))
+
+    # The user's other sessions
+
+    def other_sessions(self) -> list[StoredSession]:
+        """Return the user's live sessions but this one: on other devices, and those in which the user is the actor.
+
+        Empty when nobody is logged in. Raises ConfigError for a store that cannot list a user's sessions.
+        """
+        user, here = self.user, self._ids()
+        if user is None:
+            return []
+        return [one for one in self._state.site.adapter.sessions_of(user) if one.id not in here]
+
+    def revoke(self, session_id: str) -> bool:
+        """End one of the user's other sessions, at once; tell whether there was one of that id.
+
+        Another user's session is left alone. Raises NotLoggedIn when nobody is logged in or the user is impersonated.
+        """
+        login = self._own_login("revoke()")
+        if session_id in self._ids():
+            return False
+        return self._state.site.adapter.revoke(session_id, login.user or "")
+
+    def logout_elsewhere(self) -> int:
+        """End every session of the user but this one, at once; return how many.
+
+        Before or after `login()` and `regenerate()`, this device stays logged in. Raises NotLoggedIn when nobody is
+        logged in or the user is impersonated, and ConfigError for a store that cannot.
+        """
+        login = self._own_login("logout_elsewhere()")
+        return self._state.site.adapter.destroy_all(login.user or "", self._state.contested.id)
 
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.
@@ -229,8 +414,6 @@ class Session(MutableMapping[str, Any]):
         """
         self._state.accessed = True
         self._state.destroy()
-        self._state.document = Document()
-        self._state.written = self._state.lent = False
 
     def invalidate(self) -> None:
         """End the session; Pyramid's name for `destroy()`."""
@@ -256,17 +439,17 @@ class Session(MutableMapping[str, Any]):
         StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
         self._begin_write()
-        if self._state.lease:
+        if self._state.lock:
             yield self
             return
-        lease = Lease(self._state)
-        lease.acquire()
+        lock = Lock(self._state)
+        lock.acquire()
         try:
             yield self
         except BaseException:
-            lease.abandon()
+            lock.abandon()
             raise
-        lease.release()
+        lock.release()
 
     # Flash messages and CSRF tokens, as Pyramid's ISession has them
 
@@ -286,55 +469,102 @@ class Session(MutableMapping[str, Any]):
 
     def get_csrf_token(self) -> str:
         """Return the session's CSRF token; the first call makes it."""
-        token = self.get(_CSRF_KEY)
+        token = self.get(CSRF_KEY)
         return token if isinstance(token, str) else self.new_csrf_token()
 
     def new_csrf_token(self) -> str:
         """Make, store and return a new CSRF token: 64 hex digits, 256 random bits."""
         token = secrets.token_hex(32)
-        self[_CSRF_KEY] = token
+        self[CSRF_KEY] = token
         return token
 
+    def is_csrf_token(self, value: object) -> bool:
+        """Tell whether a value that came with a form is the session's CSRF token, in constant time."""
+        token = self.get(CSRF_KEY)
+        if not isinstance(token, str) or not isinstance(value, str):
+            return False
+        return secrets.compare_digest(token.encode(), value.encode())
+
     def _read(self) -> dict[str, Any]:
-        self._state.accessed = True
-        if self._state.phase is UNREAD:
-            self._state.load()
-        return self._state.document.values
+        state = self._state
+        state.accessed = True
+        if state.phase is UNREAD:
+            state.load()
+        return state.document.values
 
     def _begin_write(self) -> dict[str, Any]:
         values = self._read()
         state = self._state
-        if self._state.stage is not OPEN and state.phase is NEW and not state.reachable:
+        if state.stage is not OPEN and state.phase is NEW and not state.identity.is_sent:
             raise ResponseStarted(
                 "The session is new and the response's headers have been sent without its cookie, so what is "
                 "stored now could never be read again. Write to the session before the first part of the body"
             )
         return values
 
-    def _end_write(self) -> None:
-        self._state.written = True
+    def _end_write(self, name: str | Choice | None = None) -> None:
+        self._state.note_write(name)
         if self._state.stage is DETACHED:
             commit(self._state)
 
+    def _begin_move(self) -> None:
+        self._read()
+        if self._state.stage is not OPEN:
+            raise ResponseStarted(
+                "The session cannot get a new id: the response's headers have been sent, and its cookie with them. "
+                "Do it before the first part of the body"
+            )
 
-def _standalone_repository() -> Repository:
-    return Repository(
-        store=MemoryStore(),
+    def _choose_ttl(self, seconds: Any) -> None:
+        self._begin_write()
+        self._state.document.ttl = None if seconds == self._state.site.lifetimes.ttl else seconds
+        self._end_write(Choice.TTL)
+
+    def _choose_persistent(self, value: Any) -> None:
+        self._begin_write()
+        self._state.document.persistent = None if value == self._state.site.persistent else value
+        self._end_write(Choice.PERSISTENT)
+
+    def _own_login(self, verb: str) -> Login:
+        """Return who is logged in. Raises NotLoggedIn for nobody, and for a user who is impersonated."""
+        self._read()
+        login = self._state.document.login
+        if login.user is None:
+            raise NotLoggedIn(f"{verb} is for a user who is logged in, and nobody is")
+        if login.actor is not None:
+            raise NotLoggedIn(f"{verb} is for the user themselves, and an administrator impersonates them")
+        return login
+
+    def _ids(self) -> set[str]:
+        """Return the ids of this session: a new one too, which is not stored yet."""
+        return {self._state.identity.id, self._state.contested.id}
+
+
+def _standalone_site() -> Site:
+    """Return the site of a session that lives by itself, in memory."""
+    events, lifetimes = EventLog(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
+    cookie = Cookie("prism_session", "")
+    signer = Signer([secrets.token_bytes(settings.MIN_SECRET_BYTES)], cookie.name)
+    return Site(
+        cookies=CookiePolicy(cookie, signer, lifetimes, system_clock, persistent=True),
+        lifetimes=lifetimes,
         codec=Codec(TypedSerializer(), settings.DEFAULT_MAX_SIZE),
-        ttl=settings.DEFAULT_TTL,
-        max_lifetime=None,
-        touch_interval=settings.DEFAULT_TTL / 10,
-        persistent=True,
-        events=EventLog(),
+        adapter=StoreAdapter(MemoryStore(), None, events),
+        events=events,
+        clock=system_clock,
     )
+
+
+def _check_user_key(state: SessionState, value: object) -> None:
+    """Check what is written under `user_id_key`, which logs somebody in or out when the session is saved."""
+    if state.stage is not OPEN:
+        raise ResponseStarted(
+            f"session[{state.site.user_id_key!r}] says who is logged in, and that needs a new cookie, but the "
+            "response's headers have been sent. Do it before the first part of the body"
+        )
+    if value is not None:
+        checked_user(named_user(value) if named_user(value) is not None else value, f"{state.site.user_id_key!r}")
 
 
 def _utc(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _check_user(user: str) -> None:
-    if not isinstance(user, str):
-        raise TypeError(f"login() takes the user's name or id as text, not {type(user).__name__}; use str(user.id)")
-    if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
-        raise ValueError(f"login() takes 1 to {MAX_USER_CHARACTERS} printable characters")

@@ -4,15 +4,15 @@ An integration takes `**options: Unpack[MiddlewareOptions]`: explicit to type ch
 middleware itself, and listed once.
 """
 
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TypedDict
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.clock import Clock
-from prism_wsgi.cookies import SameSite
-from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.cookies import Cookie, SameSite
+from prism_wsgi.middleware import SessionMiddleware, serve
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
 from prism_wsgi.stores.base import SessionStore
@@ -21,7 +21,7 @@ from prism_wsgi.stores.base import SessionStore
 class SessionOptions(TypedDict, total=False):
     """The settings that frameworks have no names of their own for; see SessionMiddleware."""
 
-    store: SessionStore | None
+    store: SessionStore | str | None
     secret: Secret | Sequence[Secret] | None
     max_lifetime: int | timedelta | None
     touch_interval: float | timedelta | None
@@ -34,7 +34,13 @@ class SessionOptions(TypedDict, total=False):
     encryption_key: Secret | Sequence[Secret] | None
     encryption: Encryption | str
     read_unencrypted: bool
-    record_client: bool
+    record_client: bool | str
+    client_address: Callable[[WSGIEnvironment], str] | None
+    is_passive: Callable[[WSGIEnvironment], bool] | None
+    user_id_key: str | None
+    max_sessions_per_user: int | None
+    cookie_fallbacks: Sequence[str | Cookie]
+    keep_fallbacks: bool
     environ_key: str
     clock: Clock
 
@@ -57,12 +63,10 @@ def prepared(options: MiddlewareOptions) -> SessionMiddleware:
     return SessionMiddleware(_no_application, **options)
 
 
-def around(app: WSGIApplication, middleware: SessionMiddleware) -> SessionMiddleware:
-    """Return the same middleware, over the same store, around another application."""
-    twin = copy(middleware)
-    twin.app = app
-    return twin
+def around(app: WSGIApplication, middleware: SessionMiddleware) -> WSGIApplication:
+    """Return an application with the sessions of `middleware` around it."""
+    return partial(serve, middleware.site, app)
 
 
 def _no_application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    raise AssertionError("Only the copies around applications are called")
+    raise AssertionError("Only the applications that around() returns are called")

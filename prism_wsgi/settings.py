@@ -4,10 +4,11 @@ Each function takes what the user passed and returns what the middleware works w
 naming the setting, the rule and the fix.
 """
 
+import inspect
 import re
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
@@ -17,14 +18,17 @@ from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
 from prism_wsgi.persistence.encryption import Cipher
+from prism_wsgi.request.cookie_policy import Fallback
 from prism_wsgi.serializers import Serializer, TypedSerializer
-from prism_wsgi.stores.base import SessionStore
+from prism_wsgi.stores.base import IndexedStore, SessionStore
 from prism_wsgi.stores.memory import MemoryStore
-from prism_wsgi.tokens import LONGEST_TOKEN
+from prism_wsgi.stores.urls import open_store
+from prism_wsgi.tokens import LONGEST_TOKEN, Signer
 
 Secret = str | bytes
 
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
+_ResultT = TypeVar("_ResultT")
 
 DEFAULT_TTL = 3600  # seconds
 DEFAULT_MAX_SIZE = 65536  # bytes
@@ -210,11 +214,16 @@ def session_clock(clock: object) -> Clock:
     return cast(Clock, clock)
 
 
-def session_store(store: object) -> SessionStore:
-    """Return the store, a MemoryStore for None."""
+def session_store(store: object, *, limit: int | None = None) -> SessionStore:
+    """Return the store: a MemoryStore for None, and the one that a URL names.
+
+    `limit`: the store has to list a user's sessions, for `max_sessions_per_user`.
+    """
     if store is None:
         # It must not cut short the sessions that live longer than ttl by their own wish.
         return MemoryStore(ttl=MAX_AGE_LIMIT)
+    if isinstance(store, str):
+        return open_store(store)
     if isinstance(store, type):
         raise ConfigError(f"store must be an object, not the class {store.__name__}; call it: {store.__name__}()")
     missing = [verb for verb in ("load", "save", "destroy") if not callable(getattr(store, verb, None))]
@@ -222,7 +231,83 @@ def session_store(store: object) -> SessionStore:
         raise ConfigError(
             f"store must have the methods load, save and destroy; {type(store).__name__} lacks {', '.join(missing)}"
         )
+    _check_touch(store)
+    if limit is not None and not isinstance(store, IndexedStore):
+        raise ConfigError(
+            f"max_sessions_per_user needs a store that lists a user's sessions; {type(store).__name__} has no `find` "
+            "and `destroy_all`"
+        )
     return cast(SessionStore, store)
+
+
+def _check_touch(store: object) -> None:
+    """Refuse a `touch` of earlier releases, which took an id and an expiry."""
+    touch = getattr(store, "touch", None)
+    if not callable(touch):
+        return
+    try:
+        inspect.signature(touch).bind(object())
+    except TypeError:
+        raise ConfigError(
+            f"{type(store).__name__}.touch must take one StoredSession, and record its expiry if that version is "
+            "stored; it took the id and the expiry in earlier releases"
+        ) from None
+    except ValueError:  # a function without a signature, written in C
+        return
+
+
+def optional_function(name: str, value: Callable[..., _ResultT] | None) -> Callable[..., _ResultT] | None:
+    """Return a setting that is a function of the WSGI environ, or None."""
+    if value is not None and not callable(value):
+        raise ConfigError(f"{name} must be a function that takes the WSGI environ, not {value!r}")
+    return value
+
+
+def user_id_key(value: str | None) -> str | None:
+    """Return the key under which a login library puts the user."""
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f'user_id_key must be the name of a key, such as "user_id", not {value!r}')
+    return value
+
+
+def max_sessions_per_user(value: int | None) -> int | None:
+    """Return how many sessions a user may have."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"max_sessions_per_user must be a positive whole number or None, not {value!r}")
+    return value
+
+
+def record_client(value: bool | str, *, is_encrypted: bool) -> bool:
+    """Return whether address and user agent are recorded; in columns that are not encrypted."""
+    if value == "readable":
+        return True
+    if not isinstance(value, bool):
+        raise ConfigError(f'record_client must be True, False or "readable", not {value!r}')
+    if value and is_encrypted:
+        raise ConfigError(
+            "record_client=True stores address and user agent in columns that encryption_key does not encrypt; say "
+            'record_client="readable" if that is meant, or record_client=False'
+        )
+    return value
+
+
+def cookie_fallbacks(given: Sequence[str | Cookie], present: Cookie, secrets: Sequence[bytes]) -> list[Fallback]:
+    """Return the earlier forms of the session cookie, each with what verifies it."""
+    if isinstance(given, str | Cookie) or not all(isinstance(one, str | Cookie) for one in given):
+        raise ConfigError('cookie_fallbacks must be a list of names or Cookies: cookie_fallbacks=["old_name"]')
+    fallbacks = []
+    for one in given:
+        try:
+            # A cookie whose name has a prefix can be deleted by a Secure one only.
+            cookie = (
+                one if isinstance(one, Cookie) else Cookie(one, "", secure=one.startswith("__") or present.secure)
+            )
+        except InvalidCookie as error:
+            raise ConfigError(f"cookie_fallbacks: {error}") from error
+        if (cookie.name, cookie.domain, cookie.path) == (present.name, present.domain, present.path):
+            raise ConfigError(f"cookie_fallbacks names the present cookie, {present.name!r}; leave it out")
+        fallbacks.append(Fallback(cookie, Signer(secrets, cookie.name)))
+    return fallbacks
 
 
 def session_serializer(serializer: object) -> Serializer:

@@ -155,7 +155,7 @@ class Sweeper:
         """Sweep in a daemon thread of this process, at once and then `every` so many seconds, until `stop()`.
 
         For deployments of one process; with many, schedule `prism-wsgi sweep` instead. A sweep that fails is
-        logged as `store_unavailable`, and the next one tries again. A process forked later does not sweep: the
+        logged as `store_failed`, and the next one tries again. A process forked later does not sweep: the
         thread stays with the process that started it. Starting twice is one thread.
         """
         _number("every", "seconds", every)
@@ -167,7 +167,7 @@ class Sweeper:
 
         def report(result: SweepResult) -> None:
             if result.error is not None:
-                events.emit(Reason.STORE_UNAVAILABLE, detail=str(result.error))
+                events.emit(Reason.STORE_FAILED, detail=str(result.error))
 
         self._thread = threading.Thread(
             target=lambda: self.sweep_every(every, report, jitter=jitter), name="prism-wsgi-sweeper", daemon=True

@@ -77,6 +77,16 @@ class Token(NamedTuple):
         return f"<Token of session {session_id(self.secret)}>"
 
 
+def is_token_shaped(value: str) -> bool:
+    """Tell whether a text has the form of a token; whether it is a genuine one, only a Signer knows."""
+    return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+
+
+def holds_token(text: str) -> bool:
+    """Tell whether anything in a text has the form of a token."""
+    return _TOKEN.search(text) is not None
+
+
 class Signer:
     """Signs and verifies tokens for one cookie name: HMAC-SHA-256, fixed in code (RFC 2104).
 
@@ -97,10 +107,6 @@ class Signer:
         own_ttl = "" if ttl is None else f"+{ttl}"
         claims = f"{secret}.{refreshed}{own_ttl}{_KEPT[persistent]}"
         return f"{claims}.{self._signature(self._macs[0], claims)}"
-
-    def is_well_formed(self, value: str) -> bool:
-        """Tell whether a cookie value is worth the cost of verifying its signature."""
-        return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
 
     def verify(self, value: str) -> Token | None:
         """Return what a cookie value says, or None when it was not signed by one of the keys.

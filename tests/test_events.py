@@ -122,7 +122,7 @@ EVENTS: list[tuple[Callable[[Browser], None], str, int]] = [
     (touch_after_logout, "late_write_dropped", logging.WARNING),
     (collide, "conflict_merged", logging.DEBUG),
     (two_cookies, "duplicate_cookie", logging.WARNING),
-    (break_the_store, "store_unavailable", logging.ERROR),
+    (break_the_store, "store_failed", logging.ERROR),
     (cache, "public_cache_overridden", logging.WARNING),
 ]
 
@@ -184,8 +184,8 @@ def test_one_reason_does_not_silence_another(caplog: pytest.LogCaptureFixture) -
     log = EventLog()
     for _ in range(100):
         log.emit(Reason.FORGED)
-    log.emit(Reason.STORE_UNAVAILABLE)
-    assert reasons(caplog)[-1] == "store_unavailable"
+    log.emit(Reason.STORE_FAILED)
+    assert reasons(caplog)[-1] == "store_failed"
 
 
 def test_what_was_not_logged_is_counted_in_the_next_window(
@@ -253,7 +253,7 @@ def test_a_store_that_says_it_is_unavailable_is_logged_in_its_own_words(
     assert isinstance(site.store, ThreeVerbStore)
     site.store.failing, site.store.error = {"load"}, StoreUnavailable("the pool is empty")
     assert browser.visit(read("n")).status == 503
-    assert [record.__dict__["reason"] for record in caplog.records] == ["store_unavailable"]
+    assert [record.__dict__["reason"] for record in caplog.records] == ["store_failed"]
     assert "the pool is empty" in caplog.text
 
 

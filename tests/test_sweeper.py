@@ -520,7 +520,7 @@ def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> 
     sweeper.start(every=0.001, jitter=0)
     wait_until_empty(store)
     sweeper.stop(30)
-    assert "store_unavailable: the session store failed: not now" in caplog.text
+    assert "store_failed: the session store failed: not now" in caplog.text
 
 
 def test_forked_child_does_not_sweep_and_may_start_to() -> None:

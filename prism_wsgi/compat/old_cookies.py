@@ -101,7 +101,7 @@ class OldCookieMiddleware:
                     return secret
                 pause(attempt)
             except StoreUnavailable as error:
-                repository.events.emit(Reason.STORE_UNAVAILABLE, waiting, str(error))
+                repository.events.emit(Reason.STORE_FAILED, waiting, str(error))
                 raise
         return None
 

@@ -3,7 +3,8 @@
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from wsgiref.types import WSGIEnvironment
+
+from prism_wsgi.stores.base import StoredSession
 
 MAX_ADDRESS_CHARACTERS = 64
 MAX_USER_AGENT_CHARACTERS = 256
@@ -16,10 +17,10 @@ _RECORD = struct.Struct(">QHH")  # last seen, and how many bytes of address and 
 class Client:
     """The device that last used a session.
 
-    `address` is REMOTE_ADDR as the server gives it: behind a proxy the proxy's, unless server or middleware has put
-    the visitor's there. No header is trusted for it. `user_agent` is what the browser says it is, cut at 256
-    characters; both are empty where the request had none. `last_seen_at` is in UTC, and as exact as
-    `touch_interval`.
+    `address` is REMOTE_ADDR as the server gives it, or what `client_address` returned: behind a proxy it is the
+    proxy's, unless server or middleware has put the visitor's there. No header is trusted for it. `user_agent` is
+    what the browser says it is, cut at 256 characters; both are empty where the request had none. `last_seen_at` is
+    in UTC, and as exact as `touch_interval`.
     """
 
     address: str
@@ -27,36 +28,39 @@ class Client:
     last_seen_at: datetime
 
 
-def client_in(environ: WSGIEnvironment, now: int) -> Client:
-    """Return who makes a request at `now` (Unix ms)."""
-    address = _cleaned(environ.get("REMOTE_ADDR", ""), MAX_ADDRESS_CHARACTERS)
-    user_agent = _cleaned(environ.get("HTTP_USER_AGENT", ""), MAX_USER_AGENT_CHARACTERS)
-    return Client(address, user_agent, _moment(now))
+def client_of(stored: StoredSession) -> Client | None:
+    """Return the device that last used a stored session, None where that was not recorded."""
+    if stored.client_address is None and stored.user_agent is None:
+        return None
+    seen = stored.last_seen_at or 0
+    return Client(stored.client_address or "", stored.user_agent or "", _EPOCH + timedelta(milliseconds=seen))
 
 
-def pack_client(client: Client) -> bytes:
-    """Return a client as bytes."""
-    address, user_agent = client.address.encode(), client.user_agent.encode()
-    last_seen = (client.last_seen_at - _EPOCH) // timedelta(milliseconds=1)
-    return _RECORD.pack(last_seen, len(address), len(user_agent)) + address + user_agent
+def clean_address(text: str) -> str:
+    """Return an address as it is stored: printable, and no longer than its column."""
+    return _cleaned(text, MAX_ADDRESS_CHARACTERS)
 
 
-def unpack_client(data: bytes) -> tuple[Client, bytes]:
-    """Return what `pack_client` was given, and the bytes behind it. Raises ValueError for other bytes."""
+def clean_user_agent(text: str) -> str:
+    """Return a user agent as it is stored: printable, and no longer than its column."""
+    return _cleaned(text, MAX_USER_AGENT_CHARACTERS)
+
+
+def unpack_client(data: bytes) -> tuple[int, str, str, bytes]:
+    """Read a client that stands in a session's data, as it did before it had columns.
+
+    Returns when it was last seen (Unix ms), its address and user agent, and the bytes behind. Raises ValueError.
+    """
     try:
         last_seen, address_size, agent_size = _RECORD.unpack_from(data)
         middle = _RECORD.size + address_size
         end = middle + agent_size
-        client = Client(data[_RECORD.size : middle].decode(), data[middle:end].decode(), _moment(last_seen))
-    except (struct.error, OverflowError) as error:
+        address, user_agent = data[_RECORD.size : middle].decode(), data[middle:end].decode()
+    except struct.error as error:
         raise ValueError(f"no record of a client: {type(error).__name__}") from None
     if len(data) < end:
         raise ValueError("a record of a client that is cut short")
-    return client, data[end:]
-
-
-def _moment(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    return last_seen, address, user_agent, data[end:]
 
 
 def _cleaned(text: str, longest: int) -> str:

@@ -1,41 +1,57 @@
-"""Document: what a session's stored bytes hold, the application's values and the session's own properties."""
+"""Document: what is in a session, the application's values and the session's own properties, and its bytes."""
 
 import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
+
 from prism_wsgi.errors import SerializationError, SessionTooLarge
-from prism_wsgi.persistence.client import Client, pack_client, unpack_client
+from prism_wsgi.persistence.client import unpack_client
 from prism_wsgi.persistence.encryption import is_sealed
+from prism_wsgi.persistence.login import NOBODY, Login, login_of
 from prism_wsgi.persistence.merge import merge
 from prism_wsgi.serializers import Serializer
+from prism_wsgi.stores.base import StoredSession
 
+# The first byte of stored data says how it goes on. The first two are written wherever they say enough, since workers
+# of earlier releases read them; _WITH_CLIENT is only read.
 _PLAIN = b"\x01"
 _WITH_PROPERTIES = b"\x02"
 _WITH_CLIENT = b"\x03"
-_PROPERTIES = struct.Struct(">IBQ")  # ttl, persistent, lease
+_WITH_HEADER = b"\x04"
+_PROPERTIES = struct.Struct(">IBQ")  # ttl, persistent, lock
+_HEADER_SIZE = struct.Struct(">H")
+_KINDS = {"ttl": int, "persistent": bool, "lock": int, "max_lifetime": int}
 _PERSISTENT = {None: 0, False: 1, True: 2}
 _PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
 
 
 @dataclass(slots=True)
 class Document:
-    """A session's values and what it decided for itself.
+    """A session's values, what it decided for itself, and who is logged in.
 
-    `ttl` (seconds) and `persistent` are None where the configured ones hold. `lease` is the random number of
-    the request that is inside `atomic()`, 0 when none is. `client` is who used the session last, where that is
-    recorded.
+    `ttl` (seconds), `persistent` and `max_lifetime` (seconds) are None where the configured ones hold. `lock` is the
+    random number of the request that is inside `atomic()`, 0 when none is. `created_at` is in Unix ms. Creation and
+    login are columns of the stored session; the rest is its data.
     """
 
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     ttl: int | None = None
     persistent: bool | None = None
-    lease: int = 0
-    client: Client | None = None
+    lock: int = 0
+    max_lifetime: int | None = None
+    created_at: int = 0
+    login: Login = NOBODY
+
+    @property
+    def began(self) -> int:
+        """When the absolute lifetime began, in Unix ms: at the last proof of who the user is, or with the session."""
+        return self.login.authenticated_at or self.created_at
 
     def is_blank(self) -> bool:
-        """Tell whether there is nothing worth storing."""
-        return not self.values and self.ttl is None and self.persistent is None
+        """Tell whether there is nothing worth storing; a choice of `persistent` alone is nothing."""
+        return not self.values and self.ttl is None and self.max_lifetime is None
 
 
 class Codec:
@@ -67,17 +83,33 @@ class Codec:
             self._refuse_too_large(document, len(data))
         return data
 
-    def decode(self, data: bytes) -> Document:
-        """Return what `encode` was given. Raises SerializationError for bytes it does not understand."""
+    def decode(self, stored: StoredSession) -> Document:
+        """Return what is in a stored session. Raises SerializationError for bytes that it does not understand.
+
+        A client that stands in the data, as it did in earlier releases, moves to where it is now.
+        """
+        data = stored.data
+        if data[:1] == _WITH_CLIENT and len(data) > _PROPERTIES.size:
+            data = stored.data = _take_client_out(stored)
+        document = self.read(data)
+        document.created_at, document.login = stored.created_at, login_of(stored)
+        return document
+
+    def read(self, data: bytes) -> Document:
+        """Return what `encode` has made bytes of: a document without its columns. Raises SerializationError."""
         form = data[:1]
         if form == _PLAIN:
             return Document(self._loads(data[1:]))
-        if form in (_WITH_PROPERTIES, _WITH_CLIENT) and len(data) > _PROPERTIES.size:
-            ttl, persistent, lease = _PROPERTIES.unpack_from(data, 1)
-            client, rest = None, data[1 + _PROPERTIES.size :]
-            if form == _WITH_CLIENT:
-                client, rest = _split_client(rest)
-            return Document(self._loads(rest), ttl or None, _PERSISTENT_BACK.get(persistent), lease, client)
+        if form == _WITH_PROPERTIES and len(data) > _PROPERTIES.size:
+            ttl, persistent, lock = _PROPERTIES.unpack_from(data, 1)
+            return Document(
+                self._loads(data[1 + _PROPERTIES.size :]), ttl or None, _PERSISTENT_BACK.get(persistent), lock
+            )
+        if form == _WITH_HEADER:
+            header, rest = _split_header(data)
+            return Document(
+                self._loads(rest), header["ttl"], header["persistent"], header["lock"] or 0, header["max_lifetime"]
+            )
         if is_sealed(data):
             raise SerializationError("Stored session data is encrypted, and encryption_key is not set")
         raise SerializationError("Stored session data is in a format that this version does not know")
@@ -95,8 +127,10 @@ class Codec:
             merge(base.values, mine.values, theirs.values, lambda value: self.serializer.dumps({"": value})),
             theirs.ttl if mine.ttl == base.ttl else mine.ttl,
             theirs.persistent if mine.persistent == base.persistent else mine.persistent,
-            theirs.lease if mine.lease == base.lease else mine.lease,
-            theirs.client,
+            theirs.lock if mine.lock == base.lock else mine.lock,
+            theirs.max_lifetime if mine.max_lifetime == base.max_lifetime else mine.max_lifetime,
+            theirs.created_at,
+            theirs.login if mine.login == base.login else mine.login,
         )
 
     def _loads(self, data: bytes) -> dict[str, Any]:
@@ -113,11 +147,6 @@ class Codec:
         return values
 
     def _refuse_too_large(self, document: Document, size: int) -> None:
-        # What we add of our own accord must not make a session too large that was not.
-        if document.client is not None:
-            size -= len(pack_client(document.client))
-        if size <= self._max_size:
-            return
         sizes = {key: len(self.serializer.dumps({key: value})) for key, value in document.values.items()}
         largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:3]
         named = ", ".join(f"{key[:80]!r} ({sizes[key]} bytes)" for key in largest)
@@ -130,16 +159,42 @@ class Codec:
 
 
 def _header(document: Document) -> bytes:
-    if document.ttl is None and document.persistent is None and not document.lease and document.client is None:
+    ttl, persistent, lock, max_lifetime = document.ttl, document.persistent, document.lock, document.max_lifetime
+    if max_lifetime is not None:
+        named = {"ttl": ttl, "persistent": persistent, "lock": lock or None, "max_lifetime": max_lifetime}
+        header = msgpack.packb({name: value for name, value in named.items() if value is not None})
+        return _WITH_HEADER + _HEADER_SIZE.pack(len(header)) + header
+    if ttl is None and persistent is None and not lock:
         return _PLAIN
-    properties = _PROPERTIES.pack(document.ttl or 0, _PERSISTENT[document.persistent], document.lease)
-    if document.client is None:
-        return _WITH_PROPERTIES + properties
-    return _WITH_CLIENT + properties + pack_client(document.client)
+    return _WITH_PROPERTIES + _PROPERTIES.pack(ttl or 0, _PERSISTENT[persistent], lock)
 
 
-def _split_client(data: bytes) -> tuple[Client, bytes]:
+def _split_header(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the properties in a header, None for those it lacks, and the bytes behind it."""
     try:
-        return unpack_client(data)
+        (size,) = _HEADER_SIZE.unpack_from(data, 1)
+        start = 1 + _HEADER_SIZE.size
+        header = msgpack.unpackb(data[start : start + size])
+        read = {name: _property(header.get(name), kind) for name, kind in _KINDS.items()}
+    except (struct.error, ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise SerializationError(f"Stored session data cannot be read: {type(error).__name__}") from None
+    return read, data[start + size :]
+
+
+def _property(value: object, kind: type) -> object:
+    if value is not None and (type(value) is not kind or (kind is int and value < 1)):  # type: ignore[operator]
+        raise TypeError("a property of another type")
+    return value
+
+
+def _take_client_out(stored: StoredSession) -> bytes:
+    """Return a stored session's data without the client in it, which goes into its columns if they are empty."""
+    start = 1 + _PROPERTIES.size
+    try:
+        seen, address, user_agent, rest = unpack_client(stored.data[start:])
     except ValueError as error:
         raise SerializationError(f"Stored session data cannot be read: {error}") from None
+    if stored.client_address is None and stored.user_agent is None:
+        stored.last_seen_at, stored.client_address, stored.user_agent = seen, address, user_agent
+    properties = stored.data[1:start]
+    return (_PLAIN if not any(properties) else _WITH_PROPERTIES + properties) + rest

@@ -3,14 +3,20 @@
 import secrets
 from collections.abc import Sequence
 
+import msgpack
+
 from prism_wsgi.errors import ConfigError, SerializationError
 from prism_wsgi.key_derivation import expand, extract
+from prism_wsgi.stores.base import StoredSession
 
 NONCE_BYTES = 12
 
 # The first byte of what is stored, beside those that document.py has for what is not encrypted.
-SERVER_FORMAT = b"\x10"
-COOKIE_FORMAT = b"\x11"
+SERVER_FORMAT = b"\x12"
+COOKIE_FORMAT = b"\x13"
+# As earlier releases wrote it, when the seal bound nothing but id and user; only read.
+_EARLIER = {b"\x10": SERVER_FORMAT, b"\x11": COOKIE_FORMAT}
+_FORMATS = (SERVER_FORMAT, COOKIE_FORMAT, *_EARLIER)
 
 _SERVER_PURPOSE = b"session encryption, version 1"
 _COOKIE_PURPOSE = b"session encryption with the cookie, version 1"
@@ -21,7 +27,9 @@ class Cipher:
 
     Each session has a key of its own, derived from the server's key and the session's id, and `with_cookie` from
     the cookie's secret too. So the random nonces of a busy site never come near the 2**32 that one key allows.
-    Id and user are bound in as associated data: what was sealed for one session opens under no other.
+    The columns that decide rights are bound in as associated data: the id, the user, when the session began, when and
+    how the user proved who they are, who impersonates them, and the browser's key. What was sealed for one session
+    opens under no other, and whoever writes to the database cannot make a login fresh or a session young again.
 
     The first of `keys` seals; every key opens. `reads_unencrypted` lets data pass that was never sealed. Raises
     ConfigError where the package `cryptography` is missing.
@@ -45,24 +53,27 @@ class Cipher:
     def __repr__(self) -> str:
         return f"<Cipher with {len(self._extracted)} keys>"
 
-    def seal(self, data: bytes, session_id: str, user: str | None, secret: str | None) -> bytes:
-        """Return the bytes to store. `secret` is the one in the session's cookie."""
+    def seal(self, row: StoredSession, secret: str | None) -> bytes:
+        """Return a session's data as it is to be stored. `secret` is the one in the session's cookie."""
         form = COOKIE_FORMAT if self._with_cookie else SERVER_FORMAT
-        key = _key(self._extracted[0], form, session_id, secret)
+        key = _key(self._extracted[0], form, row.id, secret)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return form + nonce + self._aes_gcm(key).encrypt(nonce, data, _bound(form, session_id, user))
+        return form + nonce + self._aes_gcm(key).encrypt(nonce, row.data, _bound(form, row))
 
-    def open(self, data: bytes, session_id: str, user: str | None, secret: str | None) -> bytes:
-        """Return what `seal` was given. Raises SerializationError for anything that it did not seal so."""
-        form = data[:1]
-        if form not in (SERVER_FORMAT, COOKIE_FORMAT):
+    def open(self, row: StoredSession, secret: str | None) -> bytes:
+        """Return the data of a stored session as it was before `seal`.
+
+        Raises SerializationError for data that was not sealed for this very session, user and login.
+        """
+        form = row.data[:1]
+        if form not in _FORMATS:
             if self._reads_unencrypted:
-                return data
+                return row.data
             raise SerializationError("Stored session data is not encrypted, and read_unencrypted is not set")
-        nonce, sealed = data[1 : 1 + NONCE_BYTES], data[1 + NONCE_BYTES :]
-        bound = _bound(form, session_id, user)
+        nonce, sealed = row.data[1 : 1 + NONCE_BYTES], row.data[1 + NONCE_BYTES :]
+        bound = _bound(form, row)
         for extracted in self._extracted:
-            key = _key(extracted, form, session_id, secret)
+            key = _key(extracted, _EARLIER.get(form, form), row.id, secret)
             try:
                 return self._aes_gcm(key).decrypt(nonce, sealed, bound)
             except (self._invalid_tag, ValueError):  # ValueError: too short to have a nonce
@@ -75,7 +86,7 @@ class Cipher:
 
 def is_sealed(data: bytes) -> bool:
     """Tell whether stored bytes are encrypted."""
-    return data[:1] in (SERVER_FORMAT, COOKIE_FORMAT)
+    return data[:1] in _FORMATS
 
 
 def _key(extracted: bytes, form: bytes, session_id: str, secret: str | None) -> bytes:
@@ -88,6 +99,12 @@ def _key(extracted: bytes, form: bytes, session_id: str, secret: str | None) -> 
     return expand(extracted, _COOKIE_PURPOSE, session_id.encode(), secret.encode())
 
 
-def _bound(form: bytes, session_id: str, user: str | None) -> bytes:
-    # The id has a fixed length, and "=" tells a user from nobody.
-    return form + session_id.encode() + (b"" if user is None else b"=" + user.encode())
+def _bound(form: bytes, row: StoredSession) -> bytes:
+    rights = (row.authenticated_at, row.auth_method, row.actor, row.device_key)
+    if form in _EARLIER:
+        if any(right is not None for right in rights):
+            raise SerializationError("Stored session data was sealed without a login, and has one all the same")
+        # The id has a fixed length, and "=" tells a user from nobody.
+        return form + row.id.encode() + (b"" if row.user is None else b"=" + row.user.encode())
+    bound: bytes = msgpack.packb((form, row.id, row.user, row.created_at, *rights))
+    return bound

@@ -1,67 +1,155 @@
-"""SessionCookie: when a session's cookie is believed, and when one is sent."""
+"""CookiePolicy: which cookie is believed, which is sent, and when one is merely offered."""
 
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
-from prism_wsgi.cookies import Cookie, read_cookie
+from prism_wsgi.clock import Clock
+from prism_wsgi.cookies import Cookie, SameSite, read_cookie
 from prism_wsgi.events import Reason
-from prism_wsgi.persistence.adapter import Repository
-from prism_wsgi.request.state import GONE, NEW, SessionState
-from prism_wsgi.tokens import Signer, Token, issued_at
+from prism_wsgi.persistence.lifetimes import Lifetimes
+from prism_wsgi.tokens import Signer, Token, holds_token, is_token_shaped, issued_at
 
 MAX_CANDIDATES = 4
-"""How many cookies of our name are verified: a request must not buy any number of HMACs."""
+"""How many cookies are verified: a request must not buy any number of HMACs."""
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 9.2.1
+_PAGES = frozenset({"document", "iframe", "frame"})
 
 
-class SessionCookie:
-    """Reads the token of a session from a request, and writes it into a response; asks no store."""
+class Fallback:
+    """An earlier form of the session cookie: its name, what verifies it, and the header that deletes it."""
 
-    def __init__(self, cookie: Cookie, signer: Signer, repository: Repository) -> None:
+    __slots__ = ("deletion", "name", "signer")
+
+    def __init__(self, cookie: Cookie, signer: Signer) -> None:
+        self.name = cookie.name
+        self.signer = signer
+        self.deletion = cookie.deletion().header_value
+
+
+class CookiePolicy:
+    """Reads the token of a session from a request, and writes it into a response; asks no store.
+
+    `fallbacks` are earlier forms of the cookie, which are read where no valid present one came.
+    """
+
+    def __init__(
+        self,
+        cookie: Cookie,
+        signer: Signer,
+        lifetimes: Lifetimes,
+        clock: Clock,
+        *,
+        persistent: bool,
+        fallbacks: Sequence[Fallback] = (),
+        keep_fallbacks: bool = False,
+    ) -> None:
+        self.cookie = cookie
         self.name = cookie.name
         self.signer = signer
         self._attributes = cookie.attributes
-        self._deletion = cookie.deletion().header_value
-        self._repository = repository
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._persistent = persistent
+        self._fallbacks = tuple(fallbacks)
+        self._names = tuple(dict.fromkeys([cookie.name, *(one.name for one in fallbacks)]))
+        self._stays_at_home = cookie.samesite is not SameSite.NONE
+        self.deletion = cookie.deletion().header_value
+        self._deletions = [one.deletion for one in fallbacks]
+        # A browser keeps a cookie of the same name for another domain or path beside ours, and sends both.
+        self._twin_deletions = [one.deletion for one in fallbacks if one.name == cookie.name]
+        self._earlier_deletions = self._twin_deletions if keep_fallbacks else self._deletions
 
     def received(self, environ: WSGIEnvironment) -> Token | Reason | None:
-        """Return the one valid token among a request's cookies, or why there is none."""
-        values = read_cookie(environ.get("HTTP_COOKIE", ""), self.name)
+        """Return the one valid token among a request's cookies, or why there is none.
+
+        A token from an earlier form of the cookie has `outdated_key` set, so that the response sends it anew.
+        """
+        header = environ.get("HTTP_COOKIE", "")
+        found = self._chosen(read_cookie(header, self.name), self.signer)
+        if isinstance(found, Token) or not self._fallbacks:
+            return found
+        for name, signer in {one.name: one.signer for one in self._fallbacks if one.name != self.name}.items():
+            earlier = self._chosen(read_cookie(header, name), signer)
+            if isinstance(earlier, Token):
+                return earlier._replace(outdated_key=True)
+            found = found or earlier
+        return found
+
+    def may_offer(self, environ: WSGIEnvironment) -> bool:
+        """Tell whether a cookie may be offered to a visitor who has written nothing.
+
+        Not where that could replace a good cookie which the browser has and did not send, or which another
+        application on this host has set: any other website could then log the visitor out with one form.
+        """
+        return (
+            environ.get("REQUEST_METHOD") in _SAFE_METHODS
+            and environ.get("HTTP_SEC_FETCH_DEST", "document") in _PAGES
+            and not _is_cross_site(environ)
+            and not self._holds_token(environ.get("HTTP_COOKIE", ""))
+        )
+
+    def withholds(self, environ: WSGIEnvironment) -> bool:
+        """Tell whether SameSite kept our cookie at home, so that a new session would take the place of that one."""
+        return (
+            environ.get("REQUEST_METHOD") not in _SAFE_METHODS
+            and self._stays_at_home
+            and _is_cross_site(environ)
+            and not any(f"{name}=" in environ.get("HTTP_COOKIE", "") for name in self._names)
+        )
+
+    def is_sent_by(self, environ: WSGIEnvironment) -> bool:
+        """Tell whether a request brought a cookie of ours in any form, valid or not."""
+        header = environ.get("HTTP_COOKIE", "")
+        return any(read_cookie(header, name) for name in self._names)
+
+    def header_value(self, token: Token, expires_at: int) -> str:
+        """Return the `Set-Cookie` value that carries a token, to be kept until `expires_at` (Unix ms)."""
+        value = self.signer.sign(token.secret, token.refreshed, token.ttl, token.persistent)
+        max_age = ""
+        if self._persistent if token.persistent is None else token.persistent:
+            max_age = f"; Max-Age={max(0, -(-(expires_at - self._now()) // 1000))}"
+        return f"{self.name}={value}{max_age}{self._attributes}"
+
+    def deletions(self, *, of_session: bool, replaces_all: bool) -> list[str]:
+        """Return the `Set-Cookie` values that delete earlier forms, beside one that sets or deletes ours.
+
+        `of_session`: the session has ended. `replaces_all`: the browser sent cookies that contradict each other.
+        """
+        if not (of_session or replaces_all):
+            return self._earlier_deletions
+        host_only = [] if self.cookie.domain is None else [_host_only(self.cookie).deletion().header_value]
+        return list(dict.fromkeys([*self._deletions, *host_only]))
+
+    def lapses_at(self, token: Token) -> int:
+        """Return when a token's session will have been idle for its lifetime, in Unix ms."""
+        ttl = (token.ttl or self._lifetimes.ttl) * 1000
+        if token.refreshed:
+            return token.refreshed * 1000 + ttl
+        issued = issued_at(token.secret)
+        return self._lifetimes.capped(issued + ttl, issued)
+
+    def _chosen(self, values: list[str], signer: Signer) -> Token | Reason | None:
         if not values:
             return None
         if len(values) > 1:
-            return self._choose(values)
-        token = self.signer.verify(values[0])
+            return self._choose(values, signer)
+        token = signer.verify(values[0])
         if token is None:
             return Reason.FORGED
         return Reason.EXPIRED if self._has_lapsed(token) else token
 
-    def due(self, state: SessionState, environ: WSGIEnvironment, *, offered: bool) -> str | None:
-        """Return the `Set-Cookie` value that a response needs, if any.
-
-        `offered`: a visitor without a session gets a cookie too.
-        """
-        if state.phase is GONE or state.failed:
-            return None
-        if state.destroyed:
-            return self._deletion if read_cookie(environ.get("HTTP_COOKIE", ""), self.name) else None
-        if (state.saved or state.touched) and state.is_cookie_stale():
-            return self._header_value(state.fresh_token(), state.expires_at)
-        token = state.token
-        if token is not None:
-            return self._header_value(token, self._lapses_at(token)) if token.outdated_key else None
-        if offered and state.phase is NEW:
-            return self._header_value(Token(state.secret, 0), state.expires_at)
-        return None
-
-    def _choose(self, values: list[str]) -> Token | Reason:
-        """Return the one valid token among several cookies of our name, or why none is used.
+    def _choose(self, values: list[str], signer: Signer) -> Token | Reason:
+        """Return the one valid token among several cookies of one name, or why none is used.
 
         Another site under the same domain may have planted a session of its own ("cookie tossing"): neither
         the order of the cookies nor any number of forged ones decides which session is used.
         """
-        values = [value for value in values if self.signer.is_well_formed(value)]
+        values = [value for value in values if is_token_shaped(value)]
         if len(values) > MAX_CANDIDATES:
             return Reason.DUPLICATE_COOKIE
-        signed = [token for value in values if (token := self.signer.verify(value))]
+        signed = [token for value in values if (token := signer.verify(value))]
         if not signed:
             return Reason.FORGED
         tokens = [token for token in signed if not self._has_lapsed(token)]
@@ -74,20 +162,41 @@ class SessionCookie:
     def _has_lapsed(self, token: Token) -> bool:
         # To the second a refreshed cookie cannot tell; the stored expiry can.
         grace = 1000 if token.refreshed else 0
-        return self._lapses_at(token) + grace <= self._repository.now()
+        return self.lapses_at(token) + grace <= self._now()
 
-    def _lapses_at(self, token: Token) -> int:
-        """Return when a token's session will have been idle for its lifetime, in Unix ms."""
-        ttl = (token.ttl or self._repository.ttl) * 1000
-        if token.refreshed:
-            return token.refreshed * 1000 + ttl
-        issued = issued_at(token.secret)
-        return self._repository.capped(issued + ttl, issued)
+    def _holds_token(self, header: str) -> bool:
+        for name in self._names:
+            for pair in header.split(";"):
+                _, found, rest = pair.partition(f"{name}=")
+                if found and holds_token(rest):
+                    return True
+        return False
 
-    def _header_value(self, token: Token, expires_at: int) -> str:
-        """Return the `Set-Cookie` value that carries a token, to be kept until `expires_at` (Unix ms)."""
-        value = self.signer.sign(token.secret, token.refreshed, token.ttl, token.persistent)
-        max_age = ""
-        if self._repository.persistent if token.persistent is None else token.persistent:
-            max_age = f"; Max-Age={max(0, -(-(expires_at - self._repository.now()) // 1000))}"
-        return f"{self.name}={value}{max_age}{self._attributes}"
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _is_cross_site(environ: WSGIEnvironment) -> bool:
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return bool(site == "cross-site")
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is None:
+        return False
+    try:
+        # A port makes no other site; "null", which a sandboxed page says, has no host and is another one.
+        return urlsplit(origin).hostname != urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
+    except ValueError:
+        return True
+
+
+def _host_only(cookie: Cookie) -> Cookie:
+    return Cookie(
+        cookie.name,
+        "",
+        path=cookie.path,
+        secure=cookie.secure,
+        httponly=cookie.httponly,
+        samesite=cookie.samesite,
+        partitioned=cookie.partitioned,
+    )

@@ -2,64 +2,58 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from types import GeneratorType, TracebackType
+from types import TracebackType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.errors import StoreUnavailable
-from prism_wsgi.events import EventLog, Reason
-from prism_wsgi.http import service_unavailable
-from prism_wsgi.request.cookie_policy import SessionCookie
-from prism_wsgi.request.headers import Headers, is_public, make_private, set_cookie, vary_on_cookie
+from prism_wsgi.events import Reason
+from prism_wsgi.persistence.client import clean_address, clean_user_agent
+from prism_wsgi.request.headers import Headers, is_public, make_private, set_cookies, vary_on_cookie
 from prism_wsgi.request.saving import commit
-from prism_wsgi.request.state import DETACHED, STREAMING, SessionState
+from prism_wsgi.request.site import Site
+from prism_wsgi.request.state import GONE, LOAD_FAILED, NEW, Outcome, SessionState
+from prism_wsgi.tokens import Token
 
 RETRY_AFTER = 5  # seconds
+UNAVAILABLE = b"The service is unavailable at the moment; please try again shortly.\n"
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the settings say of every exchange."""
-
-    cookie: SessionCookie
-    events: EventLog
-    id_key: str
-    answers_503: bool
-    save_on_error: bool
-
-
 class Exchange:
-    """Runs an application with `start_response` held back until its body, or the first part of it, is there."""
+    """Runs an application with `start_response` held back until its body, or the first part of it, is there.
+
+    `is_contradicted`: the request brought cookies that contradict each other.
+    """
 
     __slots__ = (
         "_environ",
         "_headers",
+        "_is_contradicted",
         "_is_over",
-        "_offers_cookie",
         "_server_start_response",
         "_server_write",
+        "_site",
         "_state",
         "_status",
-        "_terms",
         "is_sent",
     )
 
     def __init__(
         self,
-        terms: Terms,
+        site: Site,
         state: SessionState,
         environ: WSGIEnvironment,
         start_response: StartResponse,
-        offers_cookie: bool,
+        *,
+        is_contradicted: bool = False,
     ) -> None:
-        self._terms = terms
+        self._site = site
         self._state = state
         self._environ = environ
         self._server_start_response = start_response
-        self._offers_cookie = offers_cookie
+        self._is_contradicted = is_contradicted
         self._status: str | None = None
         self._is_over = False
         self.is_sent = False
@@ -69,7 +63,7 @@ class Exchange:
         body: Iterable[bytes] | None = None
         try:
             body = app(self._environ, self._start_response)
-            if self._status is None or isinstance(body, GeneratorType):
+            if self._status is None or not _runs_no_code(body, self._environ):
                 # The application has yet to run, or to run on: what it does up to its first item counts.
                 return _Body(self, body)
             written = self.is_sent
@@ -79,11 +73,12 @@ class Exchange:
                 with suppress(Exception):  # what came first is what the server is to hear of
                     _close(body)
             return self.recover(error)
-        # After write() the session may have changed once more, and only close() saves that.
-        if not written and (not self._state.accessed or _runs_no_code(body, self._environ)):
-            self._state.stage = DETACHED
-            return body
-        return _Body(self, body)
+        if written:
+            return _Body(
+                self, body
+            )  # after write() the session may have changed once more, and only close() saves that
+        self._state.detach()
+        return body
 
     def send(self) -> None:
         """Save the session and start the server's response, if the application has started its own."""
@@ -92,15 +87,15 @@ class Exchange:
         headers = self._settle(self._status, self._headers)
         self._server_write = self._server_start_response(self._status, headers)
         self.is_sent = True
-        self._state.stage = STREAMING
+        self._state.send_headers()
 
     def recover(self, error: BaseException) -> Iterable[bytes]:
         """Answer 503 for a store that failed in time for that; raise anything else on."""
-        if isinstance(error, StoreUnavailable) and self._terms.answers_503 and not self.is_sent:
+        if isinstance(error, StoreUnavailable) and self._site.answers_503 and not self.is_sent:
             self.is_sent = True
             self._end_session()
-            return service_unavailable(self._environ, self._server_start_response, retry_after=RETRY_AFTER)
-        if self._terms.save_on_error and not self._is_over:
+            return _service_unavailable(self._environ, self._server_start_response)
+        if self._site.save_on_error and not self._is_over:
             self._save_late()
         self._end_session()
         raise error
@@ -112,6 +107,7 @@ class Exchange:
         finally:
             if not self._is_over:
                 self._save_late()
+            self._state.detach()
 
     def _settle(self, status: str, headers: Headers) -> Headers:
         """Save the session; return the headers to send with it. StoreUnavailable keeps them from being sent."""
@@ -119,28 +115,58 @@ class Exchange:
         if state.accessed:
             self._save(status)
             # Not before: a session that knew the environ it stands in would be garbage that takes a collection.
-            self._environ[self._terms.id_key] = state.id
+            self._environ[self._site.id_key] = state.identity.id
             headers = vary_on_cookie(headers)
-        cookie = self._terms.cookie.due(state, self._environ, offered=self._offers_cookie)
-        if cookie is None:
+        cookies = self._cookies_due()
+        if not cookies:
             return headers
         if is_public(headers):
             if not state.accessed:
                 return headers  # the same for everybody: a cookie would keep shared caches from it
-            self._terms.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.id)
-        state.reachable = not state.destroyed  # the cookie may be the one that deletes it
-        return make_private(set_cookie(headers, self._terms.cookie.name, cookie))
+            self._site.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.identity.id)
+        if state.outcome is not Outcome.DESTROYED:
+            state.note_cookie()
+        return make_private(set_cookies(headers, self._site.cookies.name, cookies))
+
+    def _cookies_due(self) -> list[str]:
+        """Return the `Set-Cookie` values of the response: ours, if one is due, and what deletes its earlier forms."""
+        state, cookies = self._state, self._site.cookies
+        outcome = state.outcome
+        if state.phase is GONE or outcome in _WITHOUT_COOKIE:
+            return []
+        if outcome is Outcome.DESTROYED:
+            if not cookies.is_sent_by(self._environ):
+                return []
+            return [cookies.deletion, *cookies.deletions(of_session=True, replaces_all=self._is_contradicted)]
+        token = state.token_due()
+        if token is not None:
+            ours = cookies.header_value(token, state.expires_at)
+        elif (token := state.identity.token) is not None:
+            if not token.outdated_key:
+                return []
+            ours = cookies.header_value(token, cookies.lapses_at(token))
+        elif state.phase is NEW and self._may_offer():
+            ours = cookies.header_value(Token(state.identity.secret, 0), state.expires_at)
+        else:
+            return []
+        return [ours, *cookies.deletions(of_session=False, replaces_all=self._is_contradicted)]
+
+    def _may_offer(self) -> bool:
+        return self._site.offers_cookie and not self._is_contradicted and self._site.cookies.may_offer(self._environ)
 
     def _save(self, status: str) -> None:
         state = self._state
         is_error = status >= "5"
         self._is_over = True  # unless the session can be saved
-        if state.destroy_failed or (state.failed and is_error):
+        has_failed = state.outcome is LOAD_FAILED
+        if state.outcome is Outcome.DESTROY_FAILED or (has_failed and is_error):
             # A framework may have made its own error page of our exception, or a logout look like a success.
             raise StoreUnavailable("The session store failed during the request")
-        if is_error and not self._terms.save_on_error:
+        if is_error and not self._site.save_on_error:
             state.roll_back()
-        if not state.failed:
+        if not has_failed:
+            if self._site.record_client:
+                note_client(self._site, state, self._environ)  # what a middleware further in has found out counts
             commit(state)
             self._is_over = False
 
@@ -148,17 +174,17 @@ class Exchange:
         """Save when no cookie can be set any more."""
         self._end_session()
         state = self._state
-        if not state.reachable or state.retired is not None:
+        if not state.identity.is_sent or state.moved_from is not None:
             state.roll_back()  # its new id would open for nobody
         try:
             commit(state)
         except StoreUnavailable:
-            if not self._terms.answers_503:
+            if not self._site.answers_503:
                 raise  # otherwise it is in the log, and the response is out
 
     def _end_session(self) -> None:
         self._is_over = True
-        self._state.stage = STREAMING
+        self._state.send_headers()
 
     def _start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -177,6 +203,17 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         self.send()
         self._server_write(data)
+
+
+# Where the session cannot be told, or its changes are not kept, the browser's cookies stay as they are.
+_WITHOUT_COOKIE = (LOAD_FAILED, Outcome.DESTROY_FAILED, Outcome.WITHHELD)
+
+
+def note_client(site: Site, state: SessionState, environ: WSGIEnvironment) -> None:
+    """Note which device makes the request, where that is to be recorded."""
+    address = environ.get("REMOTE_ADDR", "") if site.client_address is None else site.client_address(environ)
+    state.visit.address = clean_address(address or "")
+    state.visit.user_agent = clean_user_agent(environ.get("HTTP_USER_AGENT", ""))
 
 
 class _Body:
@@ -229,3 +266,15 @@ def _close(body: Iterable[bytes]) -> None:
     close = getattr(body, "close", None)
     if close is not None:
         close()
+
+
+def _service_unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Answer 503: the session store failed."""
+    headers = [
+        ("Content-Type", "text/plain; charset=UTF-8"),
+        ("Content-Length", str(len(UNAVAILABLE))),
+        ("Retry-After", str(RETRY_AFTER)),
+        ("Cache-Control", "no-store"),
+    ]
+    start_response("503 Service Unavailable", headers)
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [UNAVAILABLE]

@@ -52,11 +52,14 @@ def make_private(headers: Headers) -> Headers:
     return [*others, ("Cache-Control", ", ".join([*kept, "private"]))]
 
 
-def set_cookie(headers: Headers, name: str, header_value: str) -> Headers:
-    """Set a cookie, in place of any other of that name: RFC 6265bis 4.1.1 allows one a response."""
+def set_cookies(headers: Headers, name: str, header_values: list[str]) -> Headers:
+    """Set a cookie, and delete its earlier forms, in place of any other cookie of that name.
+
+    RFC 6265bis 4.1.1 allows one cookie of a name, domain and path a response.
+    """
     prefix = f"{name}="
     others = [pair for pair in headers if pair[0].lower() != "set-cookie" or not pair[1].startswith(prefix)]
-    return [*others, ("Set-Cookie", header_value)]
+    return [*others, *[("Set-Cookie", value) for value in header_values]]
 
 
 def _expires_later(headers: Headers) -> bool:

@@ -1,141 +1,164 @@
 """Saving: compare-and-swap, and the three-way merge with what other requests saved first."""
 
+from dataclasses import replace
+
 from prism_wsgi.clock import pause
-from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone
+from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
 from prism_wsgi.events import Reason
-from prism_wsgi.persistence.document import Document
-from prism_wsgi.request.state import GONE, STORED, UNREAD, SessionState
+from prism_wsgi.request.state import GONE, SAVED, STORED, TOUCHED, UNREAD, SessionState
 from prism_wsgi.stores.base import StoredSession
 
 MAX_ATTEMPTS = 40
 
 
 def commit(state: SessionState) -> None:
-    """Save what changed, or record activity when that is due; raises as `save` does."""
+    """Save what changed, or record the use of the session when that is due; raises as `save` does."""
+    if state.phase is not UNREAD:
+        if state.written or state.holds_mutable:
+            save_changes(state)
+        if state.phase is STORED and state.outcome is not SAVED and state.outcome is not TOUCHED:
+            _record_use(state)
+    state.written = False  # a mutable value that the application holds may change while the body is sent
+
+
+def save_changes(state: SessionState) -> None:
+    """Save the session if it is not what is stored; raises as `save` does."""
+    state.follow_user_key()
     if state.phase is GONE:
         if state.written:
-            state.report_dropped_write()
-    elif state.phase is not UNREAD:
-        if state.written or state.lent:
-            _save_changes(state)
-        if state.phase is STORED and not (state.saved or state.touched) and state.is_touch_due():
-            _record_activity(state)
-    state.written = False  # what was lent may change while the body is sent
-
-
-def _save_changes(state: SessionState) -> None:
-    """Save the document if it is not what is stored."""
-    row = state.row
-    if row is None or state.lent or state.client is not state.document.client:
+            state.drop()
+        return
+    stored = state.identity.stored
+    if stored is None or state.holds_mutable or state.document.login.user != stored.user:
         if state.is_changed():
             save(state)
         return
-    data = state.repository.codec.encode(state.document, checked=True)
-    if data != row.data:
+    data = state.site.codec.encode(state.document, checked=True)
+    if data != stored.data:
         save(state, data)
 
 
-def _record_activity(state: SessionState) -> None:
-    assert state.row is not None
-    if state.client is not None and _is_client_out_of_date(state):
-        save(state)
-    elif state.repository.touch(state.row, state.ttl, state.secret):
-        state.touched = True
-    else:
-        state.drop()
-
-
 def save(state: SessionState, data: bytes | None = None) -> None:
-    """Write the document, merging what other requests saved; drop it when the session has ended meanwhile.
+    """Write the session, merging what other requests saved; drop the changes when it has ended meanwhile.
 
-    `data`: the document as bytes, where that is known. Raises SerializationError, SessionTooLarge, and
+    `data`: the session's data as bytes, where that is known. Raises SerializationError, SessionTooLarge, and
     StoreUnavailable when the store fails or rivals never cease; nothing is saved then.
     """
+    if state.visit.is_withheld and not state.identity.is_shared and not state.is_login:
+        state.withhold()
+        return
     for attempt in range(MAX_ATTEMPTS):
         try:
             write(state, data)
         except SessionGone:
-            state.drop()
+            state.lose_race(None)
         except SessionConflict as conflict:
-            data = None
             pause(attempt)  # before looking again: what has been read goes stale while we sleep
             try:
                 _reconcile(state, conflict)
             except SerializationError as error:
                 # Saved by a version of the application that writes what this one cannot read.
-                state.repository.events.emit(Reason.UNREADABLE_DATA, state.id, str(error))
+                state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error))
                 state.drop()
-        if state.saved or state.phase is GONE:
+        else:
+            _keep_to_limit(state)
             return
-    raise state.repository.unavailable(f"session {state.id} changed in all {MAX_ATTEMPTS} attempts to save it")
+        if state.phase is GONE:
+            return
+        data = None
+    raise state.site.adapter.unavailable(
+        f"session {state.identity.id} changed in all {MAX_ATTEMPTS} attempts to save it"
+    )
 
 
 def write(state: SessionState, data: bytes | None = None) -> None:
-    """Try once to store the document as it is. Raises SessionConflict and SessionGone."""
-    repository, retired = state.repository, state.retired
+    """Try once to store the session as it is. Raises SessionConflict and SessionGone."""
+    site, identity, document = state.site, state.identity, state.document
     if data is None:
-        if retired is not None:
-            state.document.lease = 0  # whoever is inside atomic() under the old id will find it retired
-        state.document.client = state.client
-        data = repository.codec.encode(state.document, checked=not state.lent)
-    row = StoredSession(
-        state.id,
-        data,
-        0 if state.row is None else state.row.version,
-        state.created_at,
-        repository.expiry(state.created_at, state.ttl),
-        state.user,
-    )
-    state.saved = False
-    if retired is not None:
-        repository.replace(retired, row, state.secret)
+        if state.moved_from is not None:
+            document.lock = 0  # whoever is inside atomic() under the old id will find it gone
+        data = site.codec.encode(document, checked=not state.holds_mutable)
+    row = _row(state, data)
+    if state.moved_from is not None:
+        site.adapter.move(state.moved_from, identity, row, site.now())
     else:
-        repository.save(row, state.secret)
+        site.adapter.save(identity, row)
     row.version += 1
     state.hold_saved(row)
 
 
-def catch_up(state: SessionState, theirs: StoredSession) -> None:
-    """Carry this request's changes over to what is stored now."""
-    codec = state.repository.codec
-    base = state.retired or state.row
-    # Nothing was loaded when the first write of two raced: both started from nothing.
-    before = codec.decode(base.data) if base is not None and base.version else Document()
-    after = codec.decode(theirs.data)
-    if state.lease and before.lease == state.lease != after.lease:
-        raise SessionConflict(
-            f"Session {state.id} was changed by another request inside atomic(), because this one stayed there "
-            "for too long; nothing was saved. Keep slow work outside atomic()"
-        )
-    state.document = codec.merge(before, state.document, after)
-    if state.retired is not None:
-        state.retired = theirs
-    else:
-        state.row, state.user, state.created_at = theirs, theirs.user, theirs.created_at
+def _row(state: SessionState, data: bytes) -> StoredSession:
+    document, stored, visit = state.document, state.identity.stored, state.visit
+    is_passive = visit.is_passive and stored is not None
+    row = StoredSession(
+        state.identity.id,
+        data,
+        0 if stored is None else stored.version,
+        document.created_at,
+        stored.expires_at if is_passive and stored is not None else state.next_expiry(),
+        document.login.user,
+        False,
+        stored.last_seen_at if is_passive and stored is not None else state.site.now(),
+        document.login.authenticated_at,
+        document.login.auth_method,
+        document.login.actor,
+        visit.address,
+        visit.user_agent,
+        document.login.device_key,
+    )
+    if visit.address is None and stored is not None:
+        row.client_address, row.user_agent = stored.client_address, stored.user_agent
+    return row
+
+
+def _record_use(state: SessionState) -> None:
+    stored, site, visit = state.identity.stored, state.site, state.visit
+    assert stored is not None
+    if visit.is_passive or not state.is_touch_due():
+        return
+    expires_at = site.lifetimes.touched(stored.expires_at, state.next_expiry(), state.ttl)
+    if expires_at is None:
+        state.hold_touched(stored)  # another request has recorded it, and this browser's cookie is to be renewed
+        return
+    row = replace(stored, expires_at=expires_at, last_seen_at=site.now())
+    if visit.address is not None:
+        row.client_address, row.user_agent = visit.address, visit.user_agent
+    try:
+        if site.adapter.touch(state.identity, row):
+            state.hold_touched(row)
+    except StoreError as error:
+        # The failure is in the log, and a page that only reads does not suffer for bookkeeping. A store whose `touch`
+        # takes other arguments is a mistake in the program.
+        if isinstance(error.__cause__, TypeError):
+            raise
 
 
 def _reconcile(state: SessionState, conflict: SessionConflict) -> None:
     """Make the next attempt possible: merge with what is stored now, or draw another id."""
-    contested = state.retired or state.row
-    if contested is None and state.token is None:
-        state.redraw()  # an id drawn in this request is taken: by chance, or not ours to have
+    contested = state.contested
+    if not contested.is_shared:
+        state.draw_another_id()  # an id drawn in this request is taken: by chance, or not ours to have
         return
-    theirs = state.repository.load(*state.contested())
-    if theirs is None and contested is not None and contested.version:
-        state.drop()
+    theirs = state.site.adapter.load(contested)
+    if theirs is None and contested.stored is not None:
+        state.lose_race(None)
     elif theirs is None:
         state.leave_blocked_id()
     elif theirs.superseded:
-        state.drop()
-    elif state.retired is not None and isinstance(conflict, SessionExists) and state.retired.version:
-        state.redraw()
+        state.lose_race(theirs)
+    elif state.moved_from is not None and isinstance(conflict, SessionExists) and contested.stored is not None:
+        state.draw_another_id()
     else:
-        catch_up(state, theirs)
-        state.repository.events.emit(Reason.CONFLICT_MERGED, theirs.id)
+        state.join(theirs)
+        state.site.events.emit(Reason.CONFLICT_MERGED, theirs.id)
 
 
-def _is_client_out_of_date(state: SessionState) -> bool:
-    recorded = state.document.client
-    if recorded is None:
-        return True
-    return state.repository.is_touch_due(int(recorded.last_seen_at.timestamp()), state.ttl)
+def _keep_to_limit(state: SessionState) -> None:
+    """End the oldest logins of a user who has just logged in once too often."""
+    limit, login = state.site.max_sessions_per_user, state.document.login
+    if limit is None or login.user is None or not state.is_login:
+        return
+    sessions = [one for one in state.site.adapter.sessions_of(login.user) if one.actor is None]
+    sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))
+    for one in sessions[: max(0, len(sessions) - limit)]:
+        state.site.adapter.end(one.id)

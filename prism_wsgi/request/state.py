@@ -1,14 +1,20 @@
-"""SessionState: one session during one request, and what of it is stored."""
+"""SessionState: one session during one request, and every way in which it changes."""
 
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import NamedTuple
 
-from prism_wsgi.errors import SerializationError
+from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavailable
 from prism_wsgi.events import Reason
-from prism_wsgi.persistence.adapter import Repository
-from prism_wsgi.persistence.client import Client
 from prism_wsgi.persistence.document import Document
+from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
+from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.site import Site
 from prism_wsgi.stores.base import StoredSession
-from prism_wsgi.tokens import Token, issued_at, new_secret, session_id
+from prism_wsgi.tokens import Token, issued_at
+
+MAX_SUCCESSORS = 8
+"""How many markers are followed from one id to the next, in search of the session that took its place."""
 
 
 class Phase(Enum):
@@ -19,7 +25,7 @@ class Phase(Enum):
     NEW = auto()
     """Nothing is stored under the id."""
     STORED = auto()
-    """Loaded or saved: `row` is what the store holds, as far as we know."""
+    """Loaded or saved: `identity.stored` is what the store holds, as far as this request knows."""
     GONE = auto()
     """Ended by another request while this one was under way: reads empty, writes go nowhere, no cookie."""
 
@@ -32,246 +38,549 @@ class Stage(Enum):
     STREAMING = auto()
     """The headers are out: changes are saved when the server closes the response."""
     DETACHED = auto()
-    """The server has the application's own body, so that nobody will close the response: at once."""
+    """Over, or out of our hands, so that nothing will close it: changes are saved at once."""
+
+
+class Outcome(Enum):
+    """What this request has come to with the store."""
+
+    NOTHING = auto()
+    """It has read at most."""
+    LOAD_FAILED = auto()
+    """The store failed at the last attempt to load."""
+    TOUCHED = auto()
+    """The use of the session was recorded."""
+    SAVED = auto()
+    """The session was written."""
+    DROPPED = auto()
+    """Changes went nowhere, because the session has ended elsewhere; the log says so."""
+    WITHHELD = auto()
+    """Changes were not kept, because they came with a form of another site; the log says so."""
+    DESTROYED = auto()
+    """The application ended the session, and nothing was saved since."""
+    DESTROY_FAILED = auto()
+    """The application ended the session, which may still be there."""
+
+
+class Choice(Enum):
+    """What a request can decide beside the values of keys."""
+
+    TTL = auto()
+    PERSISTENT = auto()
+    MAX_LIFETIME = auto()
+    LOGIN = auto()
+    """Who is logged in."""
+    PROOF = auto()
+    """That somebody has just proved who they are."""
 
 
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
 UNREAD, NEW, STORED, GONE = Phase
 OPEN, STREAMING, DETACHED = Stage
+LOAD_FAILED, TOUCHED, SAVED = Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is known of the request itself.
+
+    `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
+    `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
+    """
+
+    address: str | None = None
+    user_agent: str | None = None
+    is_passive: bool = False
+    is_withheld: bool = False
+
+
+class Snapshot(NamedTuple):
+    """Which session this was, and what was in it."""
+
+    phase: Phase
+    identity: Identity
+    moved_from: Identity | None
+    data: bytes
+    created_at: int
+    login: Login
+    decided: frozenset[str | Choice]
 
 
 class SessionState:
-    """What is known of a request's session, kept in step with the store."""
+    """What is known of a request's session, kept in step with the store.
+
+    Only the methods here change it; the session's values aside, which an application may hold.
+    """
+
+    __slots__ = (
+        "accessed",
+        "decided",
+        "document",
+        "holds_mutable",
+        "identity",
+        "is_new",
+        "lock",
+        "moved_from",
+        "outcome",
+        "phase",
+        "site",
+        "stage",
+        "visit",
+        "written",
+    )
 
     document: Document
     """What the request works on; there once the session has been read."""
-    created_at: int
-    row: StoredSession | None = None
-    retired: StoredSession | None = None
-    """What `regenerate()` will put a marker in place of, at the next save."""
-    user: str | None = None
-    is_new = False
-    saved = False
-    """Whether this request has written the session."""
-    touched = False
-    """Whether this request has recorded activity."""
-    destroyed = False
-    """Whether the application ended the session, and nothing was saved since."""
-    failed = False
-    """Whether the store failed at the last attempt to load or destroy."""
-    destroy_failed = False
-    """Whether a session that the application ended may still be there."""
-    reachable = False
-    """Whether the browser holds, or is being sent, the cookie of this id."""
-    client: Client | None = None
-    """Who makes this request, where that is to be recorded."""
-    stage = OPEN
-    accessed = False
-    """Whether the application has looked at the session."""
-    written = False
-    """Whether the application has changed something since the last commit."""
-    lent = False
-    """Whether the application has a value that it can change without telling."""
-    lease = 0
-    """The number under which this request is inside `atomic()`, 0 outside."""
-    _dropped = False
-    _unreadable_id: str | None = None
-    _origin: tuple[str, Token | None, StoredSession | None] | None = None
+    moved_from: Identity | None
+    """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, repository: Repository, token: Token | None) -> None:
-        self.repository = repository
-        self.token = token
-        """The verified cookie this session came with; None once the session has an id of its own."""
+    def __init__(self, site: Site, token: Token | None, visit: Visit | None = None) -> None:
+        self.site = site
+        self.visit = visit or Visit()
+        self.stage = OPEN
+        self.outcome = Outcome.NOTHING
+        self.accessed = False
+        """Whether the application has looked at the session."""
+        self.written = False
+        """Whether the application has changed something since the last save."""
+        self.holds_mutable = False
+        """Whether the application holds a mutable value (a list, say), which may change without an assignment."""
+        self.decided: set[str | Choice] = set()
+        """What this request has assigned or chosen, as opposed to what was loaded."""
+        self.lock = 0
+        """The number under which this request is inside `atomic()`, 0 outside."""
+        self.is_new = False
+        self.moved_from = None
         if token is None:
             self._begin()
         else:
             self.phase = UNREAD
-            self.reachable = True
-            self.take_identity(token.secret)
+            self.identity = identity_of(token)
+
+    def __repr__(self) -> str:
+        return f"<SessionState {self.identity.id} {self.phase.name} {self.outcome.name}>"
+
+    # What it says
 
     @property
     def ttl(self) -> int:
         """The idle lifetime in seconds."""
-        return self.document.ttl or self.repository.ttl
+        return self.document.ttl or self.site.lifetimes.ttl
 
     @property
     def persistent(self) -> bool:
         """Whether the cookie outlives the browser's session."""
         chosen = self.document.persistent
-        return self.repository.persistent if chosen is None else chosen
+        return self.site.persistent if chosen is None else chosen
 
     @property
     def expires_at(self) -> int:
-        """When the session ends without more activity, in Unix ms."""
-        if self.row is not None:
-            return self.row.expires_at
-        return self.repository.expiry(self.created_at, self.ttl)
+        """When the session ends without more use, in Unix ms."""
+        stored = self.identity.stored
+        return self.next_expiry() if stored is None else stored.expires_at
 
-    def load(self) -> None:
-        """Ask the store, once, what the cookie's session holds."""
-        assert self.token is not None
-        self.failed = True
-        try:
-            row = self.repository.load(self.id, self.secret)
-        except SerializationError as error:
-            self.failed = False
-            self._give_up_on_data(error)
-            return
-        self.failed = False
-        if row is None and self.token.refreshed == 0:
-            # Issued by us and never stored: the one id that may be written under without being held.
-            self.phase, self.is_new = NEW, True
-            self.document, self.created_at = Document(), issued_at(self.secret)
-        elif row is None:
-            self.repository.events.emit(Reason.UNKNOWN_ID, self.id)
-            self.start_over()
-        elif row.superseded:
-            self.repository.events.emit(Reason.SUPERSEDED_ID, self.id)
-            self.phase, self.document, self.created_at = GONE, Document(), row.created_at
-        else:
-            try:
-                self._hold(row)
-            except SerializationError as error:
-                self._give_up_on_data(error)
+    @property
+    def contested(self) -> Identity:
+        """The identity under which other requests may have saved this session."""
+        return self.moved_from or self.identity
 
-    def start_over(self) -> None:
-        """Become a new, empty session under a new id."""
-        self.token = self.row = self.retired = self.user = None
-        self.saved = self.reachable = False
-        self.lease = 0
-        self._begin()
+    @property
+    def is_unshared(self) -> bool:
+        """Whether no other request can reach what this one will save."""
+        return self.phase is GONE or self.moved_from is not None or not self.identity.is_shared
 
-    def _begin(self) -> None:
-        self.document = Document()
-        self.phase, self.is_new = NEW, True
-        self.created_at = self.repository.now()
-        self.take_identity(new_secret(self.created_at))
+    @property
+    def is_login(self) -> bool:
+        """Whether somebody has logged in by this request."""
+        return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
+
+    def next_expiry(self) -> int:
+        """Return when the session ends if it is used now and never again, in Unix ms."""
+        document = self.document
+        return self.site.lifetimes.expiry(self.site.now(), document.began, self.ttl, document.max_lifetime)
 
     def is_changed(self) -> bool:
-        """Tell whether the document differs from what is stored."""
-        if not (self.written or self.lent):
+        """Tell whether the session differs from what is stored."""
+        if not (self.written or self.holds_mutable):
             return False
-        if self.row is None:
-            stored_before = self.retired is not None and self.retired.version > 0
-            return stored_before or self.user is not None or not self.document.is_blank()
-        return not self.repository.codec.is_unchanged(self.document, self.row.data)
-
-    def fresh_token(self) -> Token:
-        """Return what the cookie of a session saved or touched just now says."""
-        now = self.repository.now() // 1000
-        return Token(self.secret, now, self.document.ttl, self.document.persistent)
-
-    def is_cookie_stale(self) -> bool:
-        """Tell whether what was saved or touched has to be told to the browser."""
-        return (
-            self.touched
-            or self.token is None
-            or self.token.ttl != self.document.ttl
-            or self.token.persistent != self.document.persistent
-            or self.is_touch_due()
-        )
+        stored = self.identity.stored
+        if stored is None or self.phase is GONE:
+            moved = self.moved_from is not None and self.moved_from.stored is not None
+            return moved or self.document.login.user is not None or not self.document.is_blank()
+        return self.document.login.user != stored.user or not self.site.codec.is_unchanged(self.document, stored.data)
 
     def is_touch_due(self) -> bool:
         """Tell whether the cookie was last renewed a touch interval ago."""
-        return self.token is not None and self.repository.is_touch_due(self.token.refreshed, self.ttl)
+        token = self.identity.token
+        return token is not None and self.site.lifetimes.is_touch_due(self.site.now(), token.refreshed, self.ttl)
 
-    def report_dropped_write(self) -> None:
-        """Log, once, that this request's changes went nowhere."""
-        if not self._dropped:
-            ended = self.retired or self.row
-            self.repository.events.emit(Reason.LATE_WRITE_DROPPED, self.id if ended is None else ended.id)
-            self._dropped = True
+    def token_due(self) -> Token | None:
+        """Return what has to be told to a browser whose session was saved or touched; None: it knows."""
+        if self.outcome is not SAVED and self.outcome is not TOUCHED:
+            return None
+        token, document = self.identity.token, self.document
+        if (
+            self.outcome is TOUCHED
+            or token is None
+            or token.outdated_key
+            or token.ttl != document.ttl
+            or token.persistent != document.persistent
+            or (self.is_touch_due() and not self.visit.is_passive)
+        ):
+            return self._fresh_token()
+        return None
+
+    # What the application does
+
+    def note_write(self, name: str | Choice | None = None) -> None:
+        """Note that the application has changed something: the value of a key, or a choice."""
+        self.written = True
+        if name is not None:
+            self.decided.add(name)
+
+    def load(self) -> None:
+        """Ask the store, once, what the cookie's session holds."""
+        identity, site = self.identity, self.site
+        assert identity.token is not None
+        try:
+            stored = site.adapter.load(identity)
+            document = Document() if stored is None or stored.superseded else site.codec.decode(stored)
+        except SerializationError as error:
+            self._give_up_on_data(error)
+            return
+        except StoreUnavailable:
+            self.outcome = LOAD_FAILED
+            raise
+        if self.outcome is LOAD_FAILED:
+            self.outcome = Outcome.NOTHING
+        # A store may lack a clock, and max_lifetime may have been lowered since the session was saved.
+        if stored is not None and self._is_over(stored, document):
+            stored = None
+        if stored is None and identity.token.refreshed == 0:
+            # Issued by us and never stored: the one id that may be written under without being held.
+            self.phase, self.is_new = NEW, True
+            self.document = Document(created_at=issued_at(identity.secret))
+        elif stored is None:
+            site.events.emit(Reason.UNKNOWN_ID, identity.id)
+            self.start_over()
+        elif stored.superseded:
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id)
+            self.phase, self.document = GONE, Document(created_at=stored.created_at)
+            identity.stored = stored
+        else:
+            self.phase, self.document = STORED, document
+            identity.stored = stored
 
     def regenerate(self) -> None:
-        """Move to a new id; the old one is retired when the session is saved."""
-        now = self.repository.now()
-        if self.retired is None:
-            self._origin = (self.secret, self.token, self.row)
-            if self.row is not None:
-                self.retired = self.row
-            elif self.token is not None:
-                # Nothing stored yet, but another request may be about to store under the same cookie.
-                self.retired = StoredSession(self.id, b"", 0, self.created_at, now)
-        self.token = self.row = None
-        self.redraw()
+        """Move to a new id with a new CSRF token."""
+        self._move()
+        self._drop_csrf_tokens()
+        self.written = True
+
+    def log_in(self, login: Login) -> None:
+        """Move to a new id on which somebody is logged in.
+
+        What another user had stays behind; see `Session.login`.
+        """
+        self.decided |= {Choice.LOGIN, Choice.PROOF}
+        if self.phase is GONE:
+            self._begin_again(login)
+        elif self.document.login.user not in (None, login.user):
+            self._keep_only_what_was_assigned()
+        self._forget_loaded_choices()
+        self._move()
+        self._drop_csrf_tokens()
+        self.document.login = login
+        self.written = True
+
+    def log_in_empty(self, login: Login) -> None:
+        """Move to a new id on which somebody else is logged in, with nothing but the absolute lifetime."""
+        self.decided.add(Choice.LOGIN)
+        self.document = Document(
+            max_lifetime=self.document.max_lifetime, created_at=self.document.created_at, login=login
+        )
+        self._move()
+        self.written, self.holds_mutable = True, False
+
+    def confirm_login(self, login: Login) -> None:
+        """Move to a new id on which the same user has proved anew who they are."""
+        self.decided.add(Choice.PROOF)
+        self._move()
+        self.document.login = login
+        self.written = True
+
+    def forget_user(self) -> None:
+        """Move to a new id on which nobody is logged in; the other data stays."""
+        self._move()
+        self._drop_csrf_tokens()
+        self.document.login = NOBODY
+        self.written = True
+
+    def follow_user_key(self) -> None:
+        """Log in or out as a login library has written it under `user_id_key`, if it has."""
+        key = self.site.user_id_key
+        if key is None or Choice.LOGIN in self.decided or self.phase is UNREAD:
+            return
+        user = named_user(self.document.values.get(key))
+        login = self.document.login
+        if key not in self.decided:
+            if user is not None and login.user is None and self.phase is STORED:
+                self.document.login = Login(user)  # from before there was a user_id_key
+            return
+        base = self.contested.stored
+        before = None
+        if base is not None and not base.superseded:
+            before = named_user(self.site.codec.decode(base).values.get(key))
+        if user == before:
+            return
+        if user is None:
+            self.forget_user()
+        else:
+            self.log_in(Login(user, self.site.now()))
 
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
-        self.destroy_failed = True
-        may_have_moved = self.phase is not UNREAD and not self.repository.is_move_followed
-        if self.phase is UNREAD:
-            self.load()
-        self.failed = True
-        if self.phase is GONE or (may_have_moved and (self.retired or self.row)):
-            self.repository.destroy_successor((self.retired or self.row or self).id)
+        was_read = self.phase is not UNREAD
+        try:
+            if not was_read:
+                self.load()
+            self._end_stored(was_read)
+        except BaseException:
+            self.outcome = Outcome.DESTROY_FAILED
+            raise
         if self.phase is GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
-            self.failed = self.destroy_failed = False
-            return
-        if self._unreadable_id is not None:
-            self.repository.destroy(self._unreadable_id)
-        if self.retired is not None:
-            self.repository.destroy(self.retired.id)
-        elif self.row is not None or self.token is not None:
-            self.repository.destroy(self.id)
-        self.failed = self.destroy_failed = False
-        self.start_over()
-        self.destroyed = True
+            self.outcome = Outcome.NOTHING
+            self.document = Document(created_at=self.document.created_at)
+        else:
+            self.start_over()
+            self.outcome = Outcome.DESTROYED
+        self.written = self.holds_mutable = False
+        self.decided.clear()
+
+    def start_over(self) -> None:
+        """Become a new, empty session under a new id."""
+        self.moved_from = None
+        self.lock = 0
+        self._begin()
 
     def roll_back(self) -> None:
         """Forget every change that has not been saved, a new id included."""
-        if not (self.written or self.lent):
+        if not (self.written or self.holds_mutable):
             return
-        self.written = self.lent = False
-        if self.retired is not None and self._origin is not None:
-            secret, self.token, self.row = self._origin
-            self.take_identity(secret)
-            self.retired = None
-        if self.row is not None and self.phase is not GONE:
-            self._hold(self.row)
+        self.written = self.holds_mutable = False
+        self.decided.clear()
+        self.identity, self.moved_from = self.contested, None
+        stored = self.identity.stored
+        if stored is not None and self.phase is not GONE:
+            self.phase, self.document = STORED, self.site.codec.decode(stored)
         else:
-            self.document, self.user = Document(), None
+            self.document = Document(created_at=self.document.created_at)
 
-    def contested(self) -> tuple[str, str]:
-        """Return the id under which other requests may have saved this session, and its secret."""
-        if self.retired is not None and self._origin is not None:
-            return self.retired.id, self._origin[0]
-        return self.id, self.secret
+    def forget_changes(self) -> None:
+        """Keep the values for this request, but save none of what has changed so far."""
+        self.written = self.holds_mutable = False
 
-    def is_unshared(self) -> bool:
-        """Tell whether no other request can reach what this one will save."""
-        return self.phase is GONE or self.retired is not None or (self.row is None and self.token is None)
+    def look_again(self) -> None:
+        """Read the session afresh at the next access; for what opens it after its response is over."""
+        identity = self.identity
+        if self.phase is not STORED or not identity.is_sent or self.moved_from is not None:
+            return
+        if identity.token is None:
+            identity.token = Token(
+                identity.secret, self.site.now() // 1000, self.document.ttl, self.document.persistent
+            )
+        identity.stored = None
+        self.phase, self.outcome = UNREAD, Outcome.NOTHING
+        self.written = self.holds_mutable = False
+
+    # What becomes of the response
+
+    def send_headers(self) -> None:
+        """Note that the response's headers are out."""
+        self.stage = STREAMING
+
+    def detach(self) -> None:
+        """Note that nothing will tell when the response is over, or that it is."""
+        self.stage = DETACHED
+
+    def note_cookie(self) -> None:
+        """Note that the response carries the cookie of this id."""
+        self.identity.is_sent = True
+
+    # What saving finds out
+
+    def hold_saved(self, row: StoredSession) -> None:
+        """Learn that the store has taken the session, as `row`."""
+        self.identity.stored, self.moved_from = row, None
+        self.outcome, self.phase = SAVED, STORED
+
+    def hold_touched(self, row: StoredSession) -> None:
+        """Learn that the store has recorded the use of the session, as `row`."""
+        self.identity.stored, self.outcome = row, TOUCHED
+
+    def drop(self) -> None:
+        """Learn that the session has ended elsewhere: changes go nowhere."""
+        if self.outcome is not Outcome.DROPPED:
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id)
+            self.outcome = Outcome.DROPPED
+        self.phase = GONE
+
+    def withhold(self) -> None:
+        """Keep this request's changes from being stored."""
+        if self.outcome is not Outcome.WITHHELD:
+            self.site.events.emit(Reason.WRITE_WITHHELD)
+            self.outcome = Outcome.WITHHELD
+
+    def lose_race(self, found: StoredSession | None) -> None:
+        """Learn at a save that the session was moved (`found` is the marker) or ended by another request.
+
+        A login goes on all the same, in a session of its own; other changes are dropped.
+        """
+        login = self.document.login
+        if not self.is_login:
+            self.drop()
+            return
+        self.contested.stored = found
+        self._begin_again(login)
+        self.document.login = login
+
+    def join(self, theirs: StoredSession) -> None:
+        """Carry this request's changes over to what is stored now. Raises SerializationError for unreadable data, and
+        SessionConflict when another request has taken the lock inside `atomic()`.
+        """
+        codec, contested = self.site.codec, self.contested
+        base = contested.stored
+        # Nothing was loaded when the first write of two raced: both started from nothing.
+        before = codec.decode(base) if base is not None else Document()
+        after = codec.decode(theirs)
+        if self.lock and before.lock == self.lock != after.lock:
+            raise SessionConflict(
+                f"Session {contested.id} was changed by another request inside atomic(), because this one stayed "
+                "there for too long; nothing was saved. Keep slow work outside atomic()"
+            )
+        contested.stored = theirs
+        if before.login.user is None or self.document.login.user in (None, before.login.user):
+            self.document = codec.merge(before, self.document, after)
+
+    def draw_another_id(self) -> None:
+        """Take another new id, because the one that this request drew is taken."""
+        self.identity = drawn_identity(self.site.now(), self.identity.instead_of)
 
     def leave_blocked_id(self) -> None:
         """Take a new id where an expired marker blocks the one of the cookie: nothing will be stored there."""
-        self.token = self.retired = None
-        self.redraw()
+        self.moved_from = None
+        self.draw_another_id()
 
-    def redraw(self) -> None:
-        """Take a new id; the session is as old as it was."""
-        self.take_identity(new_secret(self.repository.now()))
+    # Inside atomic()
 
-    def hold_saved(self, row: StoredSession) -> None:
-        """Learn that the store has taken the document, as `row`."""
-        self.row, self.retired = row, None
-        self.saved, self.destroyed, self.phase = True, False, STORED
+    def snapshot(self) -> Snapshot:
+        """Return what `restore` goes back to. Raises SerializationError for values that cannot be stored."""
+        document = self.document
+        return Snapshot(
+            self.phase,
+            replace(self.identity),
+            self.moved_from,
+            self.site.codec.encode(document),
+            document.created_at,
+            document.login,
+            frozenset(self.decided),
+        )
 
-    def drop(self) -> None:
-        """Learn that the session has ended elsewhere."""
-        self.report_dropped_write()
-        self.phase = GONE
+    def restore(self, snapshot: Snapshot) -> None:
+        """Be the session again that it was."""
+        self.identity, self.moved_from = snapshot.identity, snapshot.moved_from
+        if self.phase is not GONE:
+            self.phase = snapshot.phase
+        document = self.document = self.site.codec.read(snapshot.data)
+        document.created_at, document.login = snapshot.created_at, snapshot.login
+        self.decided = set(snapshot.decided)
 
-    def _hold(self, row: StoredSession) -> None:
-        self.document = self.repository.codec.decode(row.data)
-        self.row, self.user, self.created_at = row, row.user, row.created_at
-        self.phase = STORED
+    def lock_as(self, number: int) -> None:
+        """Note that this request is inside `atomic()` under a number; 0: outside."""
+        self.lock = number
+
+    def empty(self) -> None:
+        """Hold nothing: what the block inside `atomic()` worked on has ended."""
+        self.document = Document(created_at=self.document.created_at)
+
+    # How it does so
+
+    def _fresh_token(self) -> Token:
+        now = self.site.now() // 1000
+        return Token(self.identity.secret, now, self.document.ttl, self.document.persistent)
+
+    def _begin(self) -> None:
+        now = self.site.now()
+        self.document = Document(created_at=now)
+        self.phase, self.is_new = NEW, True
+        self.identity = drawn_identity(now)
+
+    def _is_over(self, stored: StoredSession, document: Document) -> bool:
+        began = stored.created_at if stored.superseded else document.began
+        return self.site.lifetimes.capped(stored.expires_at, began, document.max_lifetime) <= self.site.now()
 
     def _give_up_on_data(self, error: SerializationError) -> None:
-        self.repository.events.emit(Reason.UNREADABLE_DATA, self.id, str(error))
-        self._unreadable_id = self.id
+        unreadable = self.identity.id
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error))
         self.start_over()
+        self.identity.instead_of = unreadable
 
-    def take_identity(self, secret: str) -> None:
-        """Be the session that `secret` opens."""
-        self.secret = secret
-        self.id = session_id(secret)
+    def _move(self) -> None:
+        """Take a new id; a save leaves a marker where the session, or its cookie, was before."""
+        if self.moved_from is None and self.identity.is_shared and self.phase is not GONE:
+            self.moved_from = self.identity
+        self.draw_another_id()
+        if self.phase is STORED:
+            self.phase = NEW
+
+    def _drop_csrf_tokens(self) -> None:
+        for key in self.site.csrf_keys:
+            self.document.values.pop(key, None)
+
+    def _keep_only_what_was_assigned(self) -> None:
+        values = self.document.values
+        self.document.values = {key: values[key] for key in values if key in self.decided}
+        self.document.created_at = self.site.now()
+
+    def _forget_loaded_choices(self) -> None:
+        document = self.document
+        if Choice.TTL not in self.decided:
+            document.ttl = None
+        if Choice.PERSISTENT not in self.decided:
+            document.persistent = None
+        if Choice.MAX_LIFETIME not in self.decided:
+            document.max_lifetime = None
+
+    def _begin_again(self, login: Login) -> None:
+        """Begin a session for a login whose session another request has moved or ended.
+
+        Where the same user is logged in to the session that took its place (a double click, a retry), with a copy of
+        that one's data, which stays: whichever answer the browser keeps is logged in.
+        """
+        marker, mine = self.contested.stored, self.document
+        self._keep_only_what_was_assigned()
+        self.start_over()
+        self.document.values = {**self._values_of_successor(marker, login), **mine.values}
+        self.document.ttl, self.document.persistent = mine.ttl, mine.persistent
+        self.document.max_lifetime = mine.max_lifetime
+
+    def _values_of_successor(self, marker: StoredSession | None, login: Login) -> dict[str, object]:
+        for _ in range(MAX_SUCCESSORS):
+            if marker is None or marker.moved_to is None:
+                return {}
+            try:
+                following = self.site.adapter.peek(marker.moved_to)
+            except SerializationError:
+                return {}  # it takes that session's own cookie to read it
+            if following is not None and not following.superseded:
+                return self.site.codec.decode(following).values if following.user == login.user else {}
+            marker = following
+        return {}
+
+    def _end_stored(self, was_read: bool) -> None:
+        contested, adapter = self.contested, self.site.adapter
+        if self.identity.instead_of is not None:
+            adapter.end(self.identity.instead_of, may_have_moved=False)
+        if contested.is_shared:
+            adapter.end(contested.id, may_have_moved=was_read or self.phase is GONE)

@@ -1,4 +1,4 @@
-"""What a session store is: three verbs over StoredSession, and the optional verbs used when present."""
+"""Session stores: three verbs over StoredSession, and the optional verbs, which are used where a store has them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -47,9 +47,20 @@ class StoredSession:
         """The id that took this one's place, where a marker says so."""
         return self.data.hex() if self.superseded and self.data else None
 
+    def concerns(self, user: str) -> bool:
+        """Tell whether this is a session of the user, or one in which the user acts as somebody else."""
+        return user in (self.user, self.actor)
+
+
+KEPT_EXPIRED_MS = 600_000
+"""How long an expired session stays stored (ms), for a request that loaded it while it was alive.
+
+A store that forgets by itself keeps it for as long, and a sweep spares it. It does not wait for a sweep yet.
+"""
+
 
 def checked_user(user: str) -> str:
-    """Return whose sessions are to be ended. Raises TypeError for None: that would be all who are not logged in."""
+    """Return the user. Raises TypeError for None, which would mean everybody who is not logged in."""
     if not isinstance(user, str):
         raise TypeError(f"user must be text, as given to login(), not {type(user).__name__}")
     return user
@@ -65,12 +76,19 @@ class SessionSummary:
     expires_at: int
     size: int
     version: int
+    last_seen_at: int | None = None
+    authenticated_at: int | None = None
+    auth_method: str | None = None
+    actor: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
 
 
 class SessionStore(Protocol):
-    """Where sessions live. These three verbs are enough; see the other protocols for what can be added.
+    """A place where sessions are kept. These three verbs are enough; other protocols say what can be added.
 
-    An error of the store itself (unreachable, full, read-only) is raised as `StoreUnavailable`.
+    A store keeps every field of StoredSession. An error of the store itself (unreachable, full, read-only) is raised
+    as `StoreUnavailable`.
     """
 
     def load(self, session_id: str) -> StoredSession | None:
@@ -81,38 +99,46 @@ class SessionStore(Protocol):
         """Write the session by compare-and-swap; what is stored afterwards has `version + 1`.
 
         Version 0 inserts, and raises `SessionExists` when the id is taken, expired or not.
-        Any other version replaces the stored session of that id and version: `SessionConflict` when
-        another version is stored, `SessionGone` when none is (or it has expired).
+        Any other version replaces the stored session of that id and version, also one that has expired since it was
+        loaded: `SessionConflict` when another version is stored, `SessionGone` when none is.
         """
         ...
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session. Already gone is not an error."""
+        """Delete what is stored under the id, expired or not. Already gone is not an error."""
         ...
 
 
 @runtime_checkable
 class TouchingStore(Protocol):
-    """A store that can extend a session without writing its data."""
+    """A store that can record activity without writing a session's data."""
 
-    def touch(self, session_id: str, expires_at: int) -> bool:
-        """Move the expiry to `expires_at` (Unix ms), never back; False when the session is gone.
+    def touch(self, session: StoredSession) -> bool:
+        """Record the use of a session that was loaded: its expiry, `last_seen_at`, `client_address`, `user_agent`.
 
-        Neither data nor version changes, so a touch never conflicts with a save.
+        The expiry moves to `session.expires_at`, never back; the other three become what `session` says. Data and
+        version stay as they are, so a touch never conflicts with a save. Like a save, a touch counts for a session
+        that has expired since it was loaded. False, and nothing changes, when none or another version is stored (a
+        reader must not bring back a lifetime that another request has shortened), or a marker.
         """
         ...
 
 
 @runtime_checkable
 class ReplacingStore(Protocol):
-    """A store that can write two sessions in one transaction.
+    """A store that can save two sessions as one.
 
-    Its `destroy` of an id where a marker stands ends the session at `StoredSession.moved_to` too: a logout that
-    comes while the session moves would otherwise delete the marker and nothing else.
+    Its `destroy` follows a marker: what is stored at `StoredSession.moved_to` ends too, if it has the marker's
+    `user`. A logout that comes while the session moves would otherwise delete the marker and nothing else. If another
+    marker stands there, it is followed in the same way; markers that name each other end the walk.
     """
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
-        """Save `old` and `new`, or neither; each under the rules of `save`."""
+        """Save `old` and `new`, or neither; each under the rules of `save`.
+
+        A store without transactions saves `new` first and `old` second, and deletes `new` again when that fails. If
+        it dies in between, the session still opens under its old id, and no cookie names the new one.
+        """
         ...
 
 
@@ -156,15 +182,36 @@ class BacklogStore(Protocol):
 class IndexedStore(Protocol):
     """A store that can list and end the sessions of a user."""
 
-    def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> Iterable[StoredSession]:
-        """Return live sessions in the order of their ids, oldest id first.
+    def find(self, *, user: str, limit: int = 100, after: str | None = None) -> Iterable[StoredSession]:
+        """Return the live sessions of a user in the order of their ids, oldest id first.
 
-        `user` narrows to one user's; `after` continues behind the last id of the page before.
+        Those in which the user is the `actor` are among them. `after` continues behind the last id of the page
+        before. Raises TypeError for a `user` of None.
         """
         ...
 
+    def find_all(self, *, limit: int = 100, after: str | None = None) -> Iterable[StoredSession]:
+        """Return the live sessions of everybody, logged in or not, in the order of their ids; see `find`."""
+        ...
+
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user, but for `except_id`; return how many. Raises TypeError for no user."""
+        """Delete every session of the user, or in which the user is the `actor`, expired or not, but for `except_id`.
+
+        A marker of the user is deleted and followed, as by `destroy`, but never to `except_id`. Returns how many
+        sessions were deleted, without the markers. Raises TypeError for a `user` of None.
+        """
+        ...
+
+
+@runtime_checkable
+class RevokingStore(Protocol):
+    """A store that can end one session on behalf of a user, and only if it is that user's."""
+
+    def revoke(self, session_id: str, *, user: str) -> bool:
+        """Delete the session if the user is its `user` or its `actor`; tell whether that was so.
+
+        A marker of the same user is followed, as by `destroy`. Raises TypeError for a `user` of None.
+        """
         ...
 
 
@@ -174,7 +221,8 @@ AGE_LIMITS = (3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. `oldest_expired` is Unix ms: how far the sweeper lags behind.
+    """What a store holds. `expired` is how many expired sessions are stored still. `oldest_expired` is the earliest
+    expiry (Unix ms) among those that expired more than KEPT_EXPIRED_MS ago: how far the sweeper lags behind.
 
     Of the live sessions, `saved_once` were never saved again after their first save, `largest` is the size of the
     largest in bytes, and `ages` counts them by the time since they began: one number for each of AGE_LIMITS, those
@@ -193,9 +241,34 @@ class StoreStats:
 
 
 @runtime_checkable
-class CountingStore(Protocol):
+class MeasuringStore(Protocol):
     """A store that can say what it holds."""
 
     def stats(self) -> StoreStats:
-        """Count what is stored now."""
+        """Measure what is stored now; may read everything."""
+        ...
+
+
+@runtime_checkable
+class CountingStore(Protocol):
+    """A store that can count its sessions."""
+
+    def count(self, *, user: str | None = None) -> int:
+        """Return how many live sessions there are: in all, or as many as `find` lists of this user."""
+        ...
+
+    def estimate(self) -> int | None:
+        """Return about how many sessions are stored, at the same cost however many there are.
+
+        Expired sessions and markers may be counted. None where no such figure is to be had.
+        """
+        ...
+
+
+@runtime_checkable
+class CheckableStore(Protocol):
+    """A store that can say whether it works."""
+
+    def ping(self) -> None:
+        """Prove that sessions can be read and that the server takes writes; raises StoreUnavailable otherwise."""
         ...

@@ -5,21 +5,23 @@ import math
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from datetime import timedelta
 
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
+from prism_wsgi.stores.base import AGE_LIMITS, KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user
 
 
 class MemoryStore:
-    """Keeps up to `max_sessions` sessions in this process, for tests, demos and single-process servers.
+    """A store of up to `max_sessions` sessions in this process, for tests, demos and single-process servers.
 
     Each process has its own sessions: with several workers, use a store they share. When it is full, expired
-    sessions go first, then the least recently used. `ttl` (seconds or timedelta) caps how long a session is
-    kept after it was last saved or touched, whatever its own expiry says. Safe to use from many threads;
-    what goes in and out are copies, so requests never share state.
+    sessions go first, then the least recently used of visitors who are not logged in, then the least recently used of
+    users: a flood of visitors logs nobody out. `ttl` (seconds or timedelta) caps how long a session is kept after it
+    was last saved or touched, whatever its own expiry says. Safe to use from many threads; what goes in and out are
+    copies, so requests never share state.
 
     Raises ConfigError when a limit is not positive.
     """
@@ -40,9 +42,14 @@ class MemoryStore:
         self._ttl_ms = int(seconds * 1000)
         self._clock = clock
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[str, StoredSession] = OrderedDict()
+        # An exception may be raised from outside between any two lines (a worker's timeout). So a session is known to
+        # these before it is stored and until it is gone, and what they say is compared with what is stored.
+        self._order: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
+        """Ids by whether somebody is logged in, the least recently used first."""
+        self._by_user: dict[str, set[str]] = {}
         # (expires_at, id), soonest first; entries that no longer match a session are skipped when met.
         self._expiries: list[tuple[int, str]] = []
+        self._sessions: dict[str, StoredSession] = {}
         notify_after_fork(self)
 
     def __len__(self) -> int:
@@ -59,41 +66,44 @@ class MemoryStore:
             session = self._sessions.get(session_id)
             if session is None or session.is_expired(now):
                 return None
-            self._sessions.move_to_end(session_id)
+            self._mark_used(session)
             return _copy(session)
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
         now = self._now()
         with self._lock:
-            self._check_version(session, now)
+            self._check_version(session)
             self._put(session, now)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there, or where it has moved."""
-        ending: str | None = session_id
-        with self._lock:
-            while ending is not None:
-                session = self._sessions.pop(ending, None)
-                ending = None if session is None else session.moved_to
-
-    def touch(self, session_id: str, expires_at: int) -> bool:
-        """Move the expiry to `expires_at`, never back; False when the session is gone."""
-        now = self._now()
         with self._lock:
             session = self._sessions.get(session_id)
-            if session is None or session.is_expired(now) or session.superseded:
+            while session is not None:
+                self._drop(session)
+                successor = self._sessions.get(session.moved_to or "")
+                session = successor if successor is not None and successor.user == session.user else None
+
+    def touch(self, session: StoredSession) -> bool:
+        """Record activity, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        now = self._now()
+        with self._lock:
+            stored = self._sessions.get(session.id)
+            if stored is None or stored.superseded or stored.version != session.version:
                 return False
-            self._sessions.move_to_end(session_id)
-            self._set_expiry(session, max(session.expires_at, expires_at), now)
+            self._mark_used(stored)
+            stored.last_seen_at = session.last_seen_at
+            stored.client_address, stored.user_agent = session.client_address, session.user_agent
+            self._set_expiry(stored, max(stored.expires_at, session.expires_at), now)
             return True
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither."""
         now = self._now()
         with self._lock:
-            self._check_version(old, now)
-            self._check_version(new, now)
+            self._check_version(old)
+            self._check_version(new)
             self._put(old, now)
             self._put(new, now)
 
@@ -113,28 +123,55 @@ class MemoryStore:
         """Return how many sessions expired at or before `before` (Unix ms)."""
         return len(self._expired(before))
 
-    def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
-        """Return live sessions in the order of their ids; see `IndexedStore.find`."""
-        now = self._now()
-        with self._lock:
-            found = [
-                session
-                for session in self._sessions.values()
-                if not session.superseded
-                and not session.is_expired(now)
-                and (user is None or session.user == user)
-                and (after is None or session.id > after)
-            ]
-            return [_copy(session) for session in heapq.nsmallest(limit, found, key=lambda one: one.id)]
-
-    def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user but `except_id`; return how many."""
+    def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
         checked_user(user)
         with self._lock:
-            ids = [one.id for one in self._sessions.values() if one.user == user and one.id != except_id]
-            for session_id in ids:
-                del self._sessions[session_id]
-        return len(ids)
+            return self._page(self._live_of(user), limit, after)
+
+    def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of everybody in the order of their ids."""
+        with self._lock:
+            return self._page(self._live(self._sessions.values()), limit, after)
+
+    def destroy_all(self, user: str, except_id: str | None = None) -> int:
+        """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
+        checked_user(user)
+        with self._lock:
+            # A marker's successor that is the same user's is among them.
+            ending = [one for one in self._concerning(user) if one.id != except_id]
+            for session in ending:
+                self._drop(session)
+        return sum(not one.superseded for one in ending)
+
+    def revoke(self, session_id: str, *, user: str) -> bool:
+        """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
+        checked_user(user)
+        markers: list[StoredSession] = []
+        with self._lock:
+            session = self._sessions.get(session_id)
+            while session is not None and session.superseded:
+                if session.user != user or session in markers:
+                    return False
+                markers.append(session)
+                session = self._sessions.get(session.moved_to or "")
+            if session is None or not session.concerns(user):
+                return False
+            for one in (session, *markers):
+                self._drop(one)
+            return True
+
+    def count(self, *, user: str | None = None) -> int:
+        """Return how many live sessions there are, in all or of one user."""
+        with self._lock:
+            return len(self._live(self._sessions.values()) if user is None else self._live_of(user))
+
+    def estimate(self) -> int:
+        """Return how many sessions are stored, expired ones and markers included."""
+        return len(self)
+
+    def ping(self) -> None:
+        """Return: what is in this process can be read and written."""
 
     def stats(self) -> StoreStats:
         """Count what is stored now."""
@@ -143,6 +180,7 @@ class MemoryStore:
             sessions = list(self._sessions.values())
         unexpired = [one for one in sessions if not one.is_expired(now)]
         expired = [one.expires_at for one in sessions if one.is_expired(now)]
+        waiting = [expires_at for expires_at in expired if expires_at <= now - KEPT_EXPIRED_MS]
         live = [one for one in unexpired if not one.superseded]
         ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for one in live)
         return StoreStats(
@@ -151,7 +189,7 @@ class MemoryStore:
             superseded=len(unexpired) - len(live),
             logged_in=sum(one.user is not None for one in live),
             data_bytes=sum(len(one.data) for one in sessions),
-            oldest_expired=min(expired, default=None),
+            oldest_expired=min(waiting, default=None),
             saved_once=sum(one.version == 1 for one in live),
             largest=max((len(one.data) for one in live), default=0),
             ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
@@ -160,40 +198,71 @@ class MemoryStore:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _check_version(self, session: StoredSession, now: int) -> None:
-        if session.version == 0:
-            if session.id in self._sessions:
-                raise SessionExists(f"Session {session.id} is already stored")
-            return
+    def _check_version(self, session: StoredSession) -> None:
         stored = self._sessions.get(session.id)
-        if stored is None or stored.is_expired(now):
+        if session.version == 0:
+            if stored is not None:
+                raise SessionExists(f"Session {session.id} is already stored")
+        elif stored is None:
             raise SessionGone(f"Session {session.id} is not stored")
-        if stored.version != session.version:
+        elif stored.version != session.version:
             raise SessionConflict(f"Session {session.id} has been saved by another request")
 
+    # What is stored, and what is known of it besides
+
     def _put(self, session: StoredSession, now: int) -> None:
-        if session.id not in self._sessions and len(self._sessions) >= self._max_sessions:
+        stored = self._sessions.get(session.id)
+        if stored is None and len(self._sessions) >= self._max_sessions:
             self._evict(now)
         kept = _copy(session)
         kept.version += 1
-        self._sessions[kept.id] = kept
-        self._sessions.move_to_end(kept.id)
         self._set_expiry(kept, kept.expires_at, now)
+        for user in _users(kept):
+            self._by_user.setdefault(user, set()).add(kept.id)
+        self._mark_used(kept)
+        self._sessions[kept.id] = kept
+        if stored is not None:
+            self._forget(stored, _users(kept))
+
+    def _drop(self, session: StoredSession) -> None:
+        self._sessions.pop(session.id, None)
+        self._forget(session)
+
+    def _forget(self, session: StoredSession, present: Iterable[str] = ()) -> None:
+        """Take a session that is gone, or has other users now, out of the order and the index."""
+        for user in _users(session):
+            ids = self._by_user.get(user)
+            if ids is not None and user not in present:
+                ids.discard(session.id)
+                if not ids:
+                    del self._by_user[user]
+        stored = self._sessions.get(session.id)
+        if stored is None or (stored.user is None) != (session.user is None):
+            self._order[session.user is not None].pop(session.id, None)
+
+    def _mark_used(self, session: StoredSession) -> None:
+        order = self._order[session.user is not None]
+        order[session.id] = None
+        order.move_to_end(session.id)
 
     def _set_expiry(self, session: StoredSession, expires_at: int, now: int) -> None:
-        session.expires_at = min(expires_at, now + self._ttl_ms)
-        heapq.heappush(self._expiries, (session.expires_at, session.id))
         if len(self._expiries) > 2 * len(self._sessions) + 64:
             self._expiries = [(one.expires_at, one.id) for one in self._sessions.values()]
             heapq.heapify(self._expiries)
+        expires_at = min(expires_at, now + self._ttl_ms)
+        heapq.heappush(self._expiries, (expires_at, session.id))
+        session.expires_at = expires_at
 
     def _evict(self, now: int) -> None:
-        if not self._drop_expired(now):
-            self._sessions.popitem(last=False)
-
-    def _expired(self, before: int) -> list[int]:
-        with self._lock:
-            return [one.expires_at for one in self._sessions.values() if one.is_expired(before)]
+        if self._drop_expired(now):
+            return
+        for order in (self._order[False], self._order[True]):
+            while order:
+                session = self._sessions.get(next(iter(order)))
+                if session is not None:
+                    self._drop(session)
+                    return
+                order.popitem(last=False)
 
     def _drop_expired(self, before: int) -> bool:
         """Delete the session that expired first, if any did at or before `before`."""
@@ -201,9 +270,35 @@ class MemoryStore:
             expires_at, session_id = heapq.heappop(self._expiries)
             session = self._sessions.get(session_id)
             if session is not None and session.expires_at == expires_at:
-                del self._sessions[session_id]
+                self._drop(session)
                 return True
         return False
+
+    # Looking for some of them
+
+    def _expired(self, before: int) -> list[int]:
+        with self._lock:
+            return [one.expires_at for one in self._sessions.values() if one.is_expired(before)]
+
+    def _concerning(self, user: str) -> list[StoredSession]:
+        found = (self._sessions.get(session_id) for session_id in self._by_user.get(user, ()))
+        return [one for one in found if one is not None and one.concerns(user)]
+
+    def _live_of(self, user: str) -> list[StoredSession]:
+        return self._live(self._concerning(user))
+
+    def _live(self, sessions: Iterable[StoredSession]) -> list[StoredSession]:
+        now = self._now()
+        return [one for one in sessions if not one.superseded and not one.is_expired(now)]
+
+    def _page(self, sessions: Iterable[StoredSession], limit: int, after: str | None) -> list[StoredSession]:
+        behind = (one for one in sessions if after is None or one.id > after)
+        return [_copy(one) for one in heapq.nsmallest(limit, behind, key=lambda one: one.id)]
+
+
+def _users(session: StoredSession) -> set[str]:
+    """Return under whose names a session is listed."""
+    return {user for user in (session.user, session.actor) if user is not None}
 
 
 def _copy(session: StoredSession) -> StoredSession:
@@ -216,4 +311,11 @@ def _copy(session: StoredSession) -> StoredSession:
         session.expires_at,
         session.user,
         session.superseded,
+        session.last_seen_at,
+        session.authenticated_at,
+        session.auth_method,
+        session.actor,
+        session.client_address,
+        session.user_agent,
+        session.device_key,
     )

@@ -251,7 +251,7 @@ def test_a_late_save_that_fails_is_logged_and_the_page_is_complete(
     watched(site).failing = {"save"}
     page = browser.request(late(write(n=2)))
     assert (page.status, page.body) == (200, b"one two")
-    assert "store_unavailable" in caplog.text
+    assert "store_failed" in caplog.text
 
 
 def test_a_late_save_that_fails_is_raised_in_raise_mode(store: ThreeVerbStore) -> None:
@@ -280,4 +280,4 @@ def test_a_store_that_reports_conflicts_for_ever_is_a_503_in_bounded_attempts(
     assert is_refused(browser.visit(write(n=2)))
     assert len(site.calls) < 100
     reasons = [record.reason for record in caplog.records if record.levelno > logging.DEBUG]  # type: ignore[attr-defined]
-    assert reasons == ["store_unavailable"]
+    assert reasons == ["store_failed"]

@@ -1,0 +1,50 @@
+"""Site: what is configured once, and shared by all requests to an application."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from wsgiref.types import WSGIEnvironment
+
+from prism_wsgi.clock import Clock
+from prism_wsgi.events import EventLog
+from prism_wsgi.persistence.adapter import StoreAdapter
+from prism_wsgi.persistence.document import Codec
+from prism_wsgi.persistence.lifetimes import Lifetimes
+from prism_wsgi.request.cookie_policy import CookiePolicy
+
+CSRF_KEY = "_csrft_"
+"""Where a session keeps its CSRF token; Pyramid's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The settings of one SessionMiddleware, validated and ready for use; see there for what each means.
+
+    `csrf_keys` are the keys under which a session keeps CSRF tokens, which a login drops.
+    """
+
+    cookies: CookiePolicy
+    lifetimes: Lifetimes
+    codec: Codec
+    adapter: StoreAdapter
+    events: EventLog
+    clock: Clock
+    persistent: bool = True
+    offers_cookie: bool = True
+    answers_503: bool = True
+    save_on_error: bool = False
+    record_client: bool = False
+    client_address: Callable[[WSGIEnvironment], str] | None = None
+    is_passive: Callable[[WSGIEnvironment], bool] | None = None
+    user_id_key: str | None = None
+    max_sessions_per_user: int | None = None
+    csrf_keys: tuple[str, ...] = (CSRF_KEY,)
+    environ_key: str = "prism.session"
+
+    @property
+    def id_key(self) -> str:
+        """Where the session's id is in the environ."""
+        return f"{self.environ_key}_id"
+
+    def now(self) -> int:
+        """Return the current time in Unix milliseconds."""
+        return int(self.clock() * 1000)
