@@ -34,7 +34,7 @@ class SessionPlugin:
 
     def setup(self, app: Bottle) -> None:
         """Put sessions around the application; Bottle calls this in `install()`."""
-        respond, environ_key = app.wsgi, self._middleware.environ_key
+        respond, environ_key = app.wsgi, self._middleware.site.environ_key
 
         def respond_with_session(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             # Where Bottle's request looks for attributes it has not got.

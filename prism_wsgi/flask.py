@@ -28,6 +28,11 @@ class FlaskSession(Session):
     __slots__ = ()
 
     @property
+    def new(self) -> bool:
+        """Whether nothing was stored for this visitor; Flask's name for `is_new`."""
+        return self.is_new
+
+    @property
     def permanent(self) -> bool:
         """Whether the cookie outlives the browser's session; Flask's name for `persistent`."""
         return self.persistent
@@ -101,12 +106,11 @@ class PrismSessions(SessionInterface):
     def open_session(self, app: flask.Flask, request: flask.Request) -> SessionMixin:
         """Return the session that the middleware has put into the request."""
         middleware: SessionMiddleware = app.extensions[EXTENSION]
-        if middleware.environ_key not in request.environ:
+        if middleware.site.environ_key not in request.environ:
             _open_outside_a_response(middleware, request.environ)
-        opened = get_session(request, environ_key=middleware.environ_key)
-        # The same object under Flask's names, so that the middleware saves what Flask's users write.
-        opened.__class__ = FlaskSession
-        return cast(SessionMixin, opened)
+        opened = get_session(request, environ_key=middleware.site.environ_key)
+        # Over the same state, so that the middleware saves what is written by Flask's names.
+        return cast(SessionMixin, FlaskSession(opened._state))
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
         """End a session that the request has emptied, as Flask does; the middleware saves all others."""

@@ -130,7 +130,7 @@ class SessionMiddleware:
             ),
             lifetimes=lifetimes,
             codec=Codec(settings.session_serializer(serializer), settings.max_size(max_size)),
-            adapter=StoreAdapter(settings.session_store(store, limit=limit), cipher, events),
+            adapter=StoreAdapter(settings.session_store(store, clock=clock, limit=limit), cipher, events),
             events=events,
             clock=clock,
             persistent=persistent,
@@ -153,13 +153,21 @@ class SessionMiddleware:
 
 
 def serve(
-    site: Site, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
+    site: Site,
+    app: WSGIApplication,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    *,
+    found: Token | None = None,
 ) -> Iterable[bytes]:
-    """Serve one request with a session: from the cookie that came to the cookie that is sent."""
+    """Serve one request with a session: from the cookie that came to the cookie that is sent.
+
+    `found` is what another package's cookie has led to.
+    """
     around = environ.get(site.environ_key)
     if around is not None and isinstance(around, Session) and around._state.stage is OPEN:
         return app(environ, start_response)  # mounted twice: the outer one has it in hand
-    token = site.cookies.received(environ)
+    token = found or site.cookies.received(environ)
     if isinstance(token, Token):
         state = SessionState(site, token)
     else:

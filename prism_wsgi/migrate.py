@@ -26,6 +26,8 @@ from prism_wsgi.errors import ConfigError, PrismError, StoreError, StoreUnavaila
 from prism_wsgi.stores.sql.database import make_engine, parse_url, place
 from prism_wsgi.stores.sql.migration_lock import LOCK_SECONDS, one_at_a_time
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.store import SQLAlchemyStore
+from prism_wsgi.stores.urls import split_settings
 
 VERSION_TABLE = "prism_alembic_version"
 
@@ -205,12 +207,6 @@ class _Target:
 def _target(settings: Config, arguments: Mapping[str, str] | None = None) -> _Target:
     arguments = arguments or {}
     given = settings.attributes
-    table_name = (
-        given.get("table_name")
-        or arguments.get("table_name")
-        or os.environ.get("PRISM_TABLE_NAME")
-        or DEFAULT_TABLE_NAME
-    )
     bind = (
         given.get("connection")
         or given.get("engine")
@@ -224,6 +220,16 @@ def _target(settings: Config, arguments: Mapping[str, str] | None = None) -> _Ta
             "no database URL; give one by url=... in Python (--url to prism-wsgi), by `-x url=...` to "
             "alembic, by PRISM_DATABASE_URL in the environment, or by sqlalchemy.url in alembic.ini"
         )
+    own: dict[str, Any] = {}
+    if isinstance(bind, str):
+        bind, own = split_settings(bind, SQLAlchemyStore.__init__)
+    table_name = (
+        given.get("table_name")
+        or arguments.get("table_name")
+        or os.environ.get("PRISM_TABLE_NAME")
+        or own.get("table_name")
+        or DEFAULT_TABLE_NAME
+    )
     return _Target(bind if isinstance(bind, Engine | Connection) else parse_url(bind), sessions_table(table_name))
 
 

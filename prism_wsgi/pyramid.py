@@ -1,4 +1,4 @@
-"""Pyramid: `config.include("prism_wsgi.pyramid")`, and `request.session` is a Session."""
+"""Pyramid: `config.include("prism_wsgi.pyramid")`, and `request.session` is a PyramidSession."""
 
 if __name__ == "pyramid":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
@@ -21,11 +21,40 @@ from prism_wsgi.text_settings import read_settings
 
 PREFIX = "prism."
 
-classImplements(Session, ISession)
+
+class PyramidSession(Session):
+    """A Session that also has the names which Pyramid's documentation gives to `request.session`."""
+
+    __slots__ = ()
+
+    @property
+    def new(self) -> bool:
+        """Whether nothing was stored for this visitor; Pyramid's name for `is_new`."""
+        return self.is_new
+
+    @property
+    def created(self) -> int:
+        """When the session began, in Unix seconds; Pyramid's name for `created_at`."""
+        return int(self.created_at.timestamp())
+
+    def invalidate(self) -> None:
+        """End the session; Pyramid's name for `destroy()`."""
+        self.destroy()
+
+    def delete(self) -> None:
+        """End the session; pyramid_beaker's name for `destroy()`."""
+        self.destroy()
+
+    def save(self) -> None:
+        """Have the session saved with the response, as pyramid_beaker has it; every change is saved without."""
+        self.changed()
+
+
+classImplements(PyramidSession, ISession)
 
 
 def includeme(config: Any) -> None:
-    """Make `request.session` a Session, by the settings whose names begin with `prism.`.
+    """Make `request.session` a PyramidSession, by the settings whose names begin with `prism.`.
 
     With `prism.secret`, SessionMiddleware is put around the application that `config.make_wsgi_app()` returns;
     each other setting of it is `prism.` and its name, as text or as the object itself. Without any, the sessions
@@ -48,14 +77,14 @@ def includeme(config: Any) -> None:
 
 
 def _session_factory(environ_key: str) -> Any:
-    def session_of(request: Any) -> Session:
+    def session_of(request: Any) -> PyramidSession:
         if environ_key not in request.environ:
             raise ConfigError(
                 "This request has no session. If it is a subrequest: subrequest.session = request.session. In a "
-                f"script: request.session = Session(). Otherwise set {PREFIX}secret, or put SessionMiddleware around "
-                "the application"
+                f"script: request.session = PyramidSession(). Otherwise set {PREFIX}secret, or put SessionMiddleware "
+                "around the application"
             )
-        return get_session(request, environ_key=environ_key)
+        return PyramidSession(get_session(request, environ_key=environ_key)._state)
 
     return session_of
 

@@ -120,7 +120,7 @@ class Session(MutableMapping[str, Any]):
             return NotImplemented
         return {**other, **self.copy()}
 
-    def __ior__(self, other: Mapping[str, Any]) -> "Session":  # type: ignore[misc]
+    def __ior__(self, other: Mapping[str, Any]) -> "Session":
         self.update(other)
         return self
 
@@ -142,11 +142,6 @@ class Session(MutableMapping[str, Any]):
         return self._state.is_new
 
     @property
-    def new(self) -> bool:
-        """Pyramid's and Flask's name for `is_new`."""
-        return self.is_new
-
-    @property
     def accessed(self) -> bool:
         """Whether the application has looked at the session."""
         return self._state.accessed
@@ -161,12 +156,6 @@ class Session(MutableMapping[str, Any]):
         """When the session began, in UTC; `regenerate()` does not change it."""
         self._read()
         return _utc(self._state.document.created_at)
-
-    @property
-    def created(self) -> int:
-        """When the session began, in Unix seconds, as Pyramid's `ISession` has it."""
-        self._read()
-        return self._state.document.created_at // 1000
 
     @property
     def expires_at(self) -> datetime:
@@ -415,12 +404,8 @@ class Session(MutableMapping[str, Any]):
         self._state.accessed = True
         self._state.destroy()
 
-    def invalidate(self) -> None:
-        """End the session; Pyramid's name for `destroy()`."""
-        self.destroy()
-
     def changed(self) -> None:
-        """Say that something inside a value changed; see Pyramid's `ISession`.
+        """Say that something inside a value changed.
 
         That is noticed without being told, with one exception: an iterator of the application's own, other
         than a generator, that makes the body and is the first to look at the session.
@@ -451,7 +436,7 @@ class Session(MutableMapping[str, Any]):
             raise
         lock.release()
 
-    # Flash messages and CSRF tokens, as Pyramid's ISession has them
+    # Flash messages and CSRF tokens
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Add a message to a queue, to be shown by this request or the next."""

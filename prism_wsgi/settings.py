@@ -214,7 +214,7 @@ def session_clock(clock: object) -> Clock:
     return cast(Clock, clock)
 
 
-def session_store(store: object, *, limit: int | None = None) -> SessionStore:
+def session_store(store: object, *, clock: Clock | None = None, limit: int | None = None) -> SessionStore:
     """Return the store: a MemoryStore for None, and the one that a URL names.
 
     `limit`: the store has to list a user's sessions, for `max_sessions_per_user`.
@@ -223,7 +223,7 @@ def session_store(store: object, *, limit: int | None = None) -> SessionStore:
         # It must not cut short the sessions that live longer than ttl by their own wish.
         return MemoryStore(ttl=MAX_AGE_LIMIT)
     if isinstance(store, str):
-        return open_store(store)
+        return open_store(store, clock=clock)
     if isinstance(store, type):
         raise ConfigError(f"store must be an object, not the class {store.__name__}; call it: {store.__name__}()")
     missing = [verb for verb in ("load", "save", "destroy") if not callable(getattr(store, verb, None))]

@@ -1,24 +1,57 @@
 """Settings written as text, as in an ini file, read into what SessionMiddleware takes.
 
-How a text is read follows from the type of the setting, so every setting of the middleware can be written as text:
-numbers of seconds or bytes, `true` and `false`, one secret a line. Of objects, the name is written:
-`package.module:name`.
+Numbers are seconds or bytes, flags `true` and `false`; of several secrets, each stands on a line of its own. Of an
+object, the name is written: `package.module:name`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib import import_module
-from types import UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast
 
+from prism_wsgi import text_values
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.stores.urls import is_redis
+from prism_wsgi.stores import urls
 
-_FLAGS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
+
+def _store(name: str, text: str) -> object:
+    if urls.is_url(text):
+        return urls.open_store(text)
+    if ":" not in text:
+        raise ConfigError(
+            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours "
+            f"written package.module:name, not {text!r}"
+        )
+    return text_values.named(name, text)
+
+
+READERS: dict[str, Callable[[str, str], object]] = {
+    "store": _store,
+    "secret": text_values.lines,
+    "cookie_name": text_values.text,
+    "ttl": text_values.number,
+    "max_lifetime": text_values.number,
+    "touch_interval": text_values.number,
+    "path": text_values.text,
+    "domain": text_values.text,
+    "secure": text_values.flag,
+    "httponly": text_values.flag,
+    "samesite": text_values.text,
+    "partitioned": text_values.flag,
+    "persistent": text_values.flag,
+    "cookie_on": text_values.text,
+    "max_size": text_values.number,
+    "on_store_error": text_values.text,
+    "save_on_error": text_values.flag,
+    "serializer": text_values.named,
+    "encryption_key": text_values.lines,
+    "encryption": text_values.text,
+    "read_unencrypted": text_values.flag,
+    "record_client": text_values.flag,
+    "environ_key": text_values.text,
+    "clock": text_values.named,
 }
+"""How each setting of SessionMiddleware is read."""
 
 
 def read_settings(settings: Mapping[str, Any], *, prefix: str = "") -> MiddlewareOptions:
@@ -30,81 +63,9 @@ def read_settings(settings: Mapping[str, Any], *, prefix: str = "") -> Middlewar
     options: dict[str, object] = {}
     for name, value in settings.items():
         if name.startswith(prefix):
-            reader = _reader(name, name.removeprefix(prefix), prefix)
-            options[name.removeprefix(prefix)] = reader(name, value.strip()) if isinstance(value, str) else value
+            setting = name.removeprefix(prefix)
+            if setting not in READERS:
+                nearest = get_close_matches(setting, READERS, n=1, cutoff=0)[0]
+                raise ConfigError(f"{name} is not a setting; did you mean {prefix}{nearest}?")
+            options[setting] = READERS[setting](name, value.strip()) if isinstance(value, str) else value
     return cast(MiddlewareOptions, options)
-
-
-def _reader(name: str, setting: str, prefix: str) -> Callable[[str, str], object]:
-    known = get_type_hints(MiddlewareOptions)
-    if setting not in known:
-        nearest = get_close_matches(setting, known, n=1, cutoff=0)[0]
-        raise ConfigError(f"{name} is not a setting; did you mean {prefix}{nearest}?")
-    if setting == "store":
-        return _store
-    types = get_args(known[setting]) if get_origin(known[setting]) is UnionType else (known[setting],)
-    if bool in types:
-        return _flag
-    if int in types or float in types:
-        return _number
-    if any(get_origin(one) is Sequence for one in types):
-        return _lines
-    return _text if str in types else _named
-
-
-def _text(name: str, text: str) -> str:
-    return text
-
-
-def _flag(name: str, text: str) -> bool:
-    # Frameworks read any unknown word as false, which turns `secure = ture` off.
-    if text.lower() not in _FLAGS:
-        raise ConfigError(f"{name} must be true or false, not {text!r}")
-    return _FLAGS[text.lower()]
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return int(text) if text.lstrip("+-").isdecimal() else float(text)
-    except ValueError:
-        raise ConfigError(f"{name} must be a number, not {text!r}") from None
-
-
-def _lines(name: str, text: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ConfigError(f"{name} must not be empty; write one or more, each on a line of its own")
-    return lines
-
-
-def _store(name: str, text: str) -> object:
-    if text == "memory":
-        return None
-    if is_redis(text):
-        from prism_wsgi import RedisStore
-
-        return RedisStore(text)
-    if "://" in text:
-        from prism_wsgi import SQLAlchemyStore
-
-        return SQLAlchemyStore(text)
-    if ":" not in text:
-        raise ConfigError(
-            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours "
-            f"written package.module:name, not {text!r}"
-        )
-    return _named(name, text)
-
-
-def _named(name: str, text: str) -> object:
-    """Return the object that `package.module:name` names; of a class, an instance."""
-    module, _, attributes = text.partition(":")
-    try:
-        named: Any = import_module(module)
-        for attribute in attributes.split("."):
-            named = getattr(named, attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{name} must name an object as package.module:name; {text!r} names none: {error}"
-        ) from error
-    return named() if isinstance(named, type) else named

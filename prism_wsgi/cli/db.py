@@ -18,7 +18,7 @@ def db() -> None:
 @database_options
 @sql_option
 @click.argument("revision", default="head")
-def upgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
+def upgrade(url: str, table_name: str | None, sql: bool, revision: str) -> None:
     """Bring the schema to REVISION, the newest unless given.
 
     Safe to run many at once: one works, the others wait.
@@ -34,7 +34,7 @@ def upgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
 @database_options
 @sql_option
 @click.argument("revision")
-def downgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
+def downgrade(url: str, table_name: str | None, sql: bool, revision: str) -> None:
     """Take the schema back to REVISION.
 
     "base" drops the table, and with it every session. With --sql, REVISION is a range: 0003:0001.
@@ -48,7 +48,7 @@ def downgrade(url: str, table_name: str, sql: bool, revision: str) -> None:
 
 @db.command
 @database_options
-def current(url: str, table_name: str) -> None:
+def current(url: str, table_name: str | None) -> None:
     """Print the revision the database is at, or "none"."""
     from prism_wsgi import migrate
 
@@ -58,7 +58,7 @@ def current(url: str, table_name: str) -> None:
 @db.command
 @database_options
 @click.pass_context
-def check(context: click.Context, url: str, table_name: str) -> None:
+def check(context: click.Context, url: str, table_name: str | None) -> None:
     """Compare the database with the schema this version expects.
 
     Exits with 0 if they agree, with 1 if not.

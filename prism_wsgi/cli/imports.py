@@ -1,7 +1,5 @@
 """`prism-wsgi import`: sessions of other packages, into our store."""
 
-import sys
-import time
 from collections.abc import Callable
 from enum import IntEnum
 from json import dumps
@@ -10,14 +8,13 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import click
 
 from prism_wsgi.cli.options import json_option, open_store, option, refuse_missing_file, store_options
+from prism_wsgi.cli.progress import Progress
 from prism_wsgi.compat.importing.beaker import BeakerPeer
 from prism_wsgi.compat.importing.django import DjangoPeer
 from prism_wsgi.compat.importing.flask_session import FlaskSessionPeer
 from prism_wsgi.compat.importing.importing import ImportResult, import_sessions
 from prism_wsgi.compat.importing.peer import HARMLESS, Peer, Skip
 from prism_wsgi.settings import DEFAULT_MAX_SIZE
-
-SECONDS_BETWEEN_LINES = 1.0
 
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
@@ -48,7 +45,7 @@ class ImportOptions(TypedDict):
     """The options that each import has."""
 
     url: str
-    table_name: str
+    table_name: str | None
     source: str
     table: str
     user_key: str | None
@@ -154,9 +151,8 @@ def _import(peer: Peer, **given: Unpack[ImportOptions]) -> None:
     from prism_wsgi.compat.importing.tables import read_rows
     from prism_wsgi.stores.sql.database import parse_url
 
-    source, dry_run, show_progress = given["source"], given["dry_run"], given["show_progress"]
+    source, dry_run, progress = given["source"], given["dry_run"], Progress(given["show_progress"])
     refuse_missing_file(parse_url(source), "--from", "the directory, which decides what a relative path means")
-    lines = _Lines() if (sys.stderr.isatty() if show_progress is None else show_progress) else None
     with open_store(given["url"], given["table_name"]) as store:
         result = import_sessions(
             peer,
@@ -165,22 +161,11 @@ def _import(peer: Peer, **given: Unpack[ImportOptions]) -> None:
             user_key=given["user_key"],
             max_size=given["max_size"],
             dry_run=dry_run,
-            on_row=None if lines is None else lines.row,
+            on_row=lambda result: progress.show(f"{result.read} read, {result.imported} imported"),
         )
+        progress.done()
     click.echo(_as_json(result, dry_run) if given["json"] else _as_text(result, dry_run))
     click.get_current_context().exit(ImportExit.COMPLETE if result.is_complete else ImportExit.INCOMPLETE)
-
-
-class _Lines:
-    """Writes a line a second."""
-
-    def __init__(self) -> None:
-        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-
-    def row(self, result: ImportResult) -> None:
-        if time.monotonic() >= self._next_line:
-            click.echo(f"{result.read} read, {result.imported} imported", err=True)
-            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
 
 def _as_json(result: ImportResult, dry_run: bool) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from prism_wsgi.clock import Clock, system_clock
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
+from prism_wsgi.clock import Clock
+from prism_wsgi.stores import urls
+from prism_wsgi.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from sqlalchemy import URL  # noqa: TID251 - for its name only
@@ -24,13 +25,19 @@ _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 option = partial(click.option, show_envvar=True)
 
 
-def _checked_database(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
-    if is_redis(value):
+def _checked_database(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if urls.is_redis(value):
         raise click.UsageError(
             f"`{context.command_path}` is for databases. Redis has no table to migrate, and deletes expired sessions "
             "by itself: there is nothing to do",
             context,
         )
+    return _checked_store(context, parameter, value)
+
+
+def _checked_store(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
+    if urls.is_memory(value):
+        raise click.UsageError("The sessions of a MemoryStore are in the process that serves them, not here", context)
     return value
 
 
@@ -40,15 +47,14 @@ database_url_option = _url_option(
     help="The database, for example sqlite:///sessions.db or postgresql://user:password@host/database.",
 )
 store_url_option = _url_option(
+    callback=_checked_store,
     help="The database or Redis, for example sqlite:///sessions.db, postgresql://user:password@host/database or "
     "redis://host/0.",
 )
 table_name_option = option(
     "--table-name",
     envvar="PRISM_TABLE_NAME",
-    default=DEFAULT_TABLE_NAME,
-    show_default=True,
-    help="The table of the sessions.",
+    help=f"The table of the sessions.  [default: {urls.DEFAULT_TABLE_NAME}]",
 )
 json_option = option("--json", is_flag=True, help="Print JSON, one object a line.")
 
@@ -63,24 +69,22 @@ def store_options(command: _CommandT) -> _CommandT:
     return store_url_option(table_name_option(command))
 
 
-def open_store(url: str, table_name: str) -> "closing[SQLAlchemyStore] | closing[RedisStore]":
+def open_store(
+    url: str, table_name: str | None, *, clock: Clock | None = None
+) -> "closing[SQLAlchemyStore] | closing[RedisStore]":
     """Return the store, to be closed at the end of a `with`. Ends the command when it cannot be one."""
-    if not is_redis(url):
-        return open_database(url, table_name)
-    try:
-        from prism_wsgi import RedisStore
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
-    return closing(RedisStore(url, timeout=STORE_TIMEOUT))
+    store = urls.open_store(url, table_name=table_name, timeout=STORE_TIMEOUT, clock=clock)
+    assert not isinstance(store, MemoryStore)  # _checked_store has refused it
+    if urls.is_redis(url):
+        return closing(cast("RedisStore", store))
+    database = cast("SQLAlchemyStore", store)
+    refuse_missing_file(database.engine.url, "--url", "create it with `prism-wsgi db upgrade`")
+    return closing(database)
 
 
-def open_database(url: str, table_name: str, *, clock: Clock = system_clock) -> "closing[SQLAlchemyStore]":
+def open_database(url: str, table_name: str | None, *, clock: Clock | None = None) -> "closing[SQLAlchemyStore]":
     """Return the store of a database, to be closed at the end of a `with`. Ends the command when it cannot be one."""
-    from prism_wsgi import SQLAlchemyStore
-
-    store = SQLAlchemyStore(url, table_name=table_name, timeout=STORE_TIMEOUT, clock=clock)
-    refuse_missing_file(store.engine.url, "--url", "create it with `prism-wsgi db upgrade`")
-    return closing(store)
+    return cast("closing[SQLAlchemyStore]", open_store(url, table_name, clock=clock))
 
 
 def refuse_missing_file(url: "URL", parameter: str, otherwise: str) -> None:

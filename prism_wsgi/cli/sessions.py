@@ -44,7 +44,7 @@ older_than_option = option(
 @json_option
 def list_sessions(
     url: str,
-    table_name: str,
+    table_name: str | None,
     user: str | None,
     older_than: float | None,
     limit: int,
@@ -68,7 +68,7 @@ def list_sessions(
 @store_options
 @option("--id", "session_id", required=True, callback=_checked_id, help="The session's id.")
 @json_option
-def show(url: str, table_name: str, session_id: str, json: bool) -> None:
+def show(url: str, table_name: str | None, session_id: str, json: bool) -> None:
     """Show one live session."""
     with open_store(url, table_name) as store:
         session = summary_of(_live(store.load(session_id)))
@@ -93,7 +93,7 @@ def show(url: str, table_name: str, session_id: str, json: bool) -> None:
 @json_option
 def revoke(
     url: str,
-    table_name: str,
+    table_name: str | None,
     user: str | None,
     older_than: float | None,
     session_id: str | None,

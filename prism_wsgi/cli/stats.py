@@ -17,7 +17,7 @@ BAR_WIDTH = 30
 @click.command
 @store_options
 @json_option
-def stats(url: str, table_name: str, json: bool) -> None:
+def stats(url: str, table_name: str | None, json: bool) -> None:
     """Count the sessions; reads all of them.
 
     Saved once are live sessions that were never changed after their first save. The age is the time since a session

@@ -11,8 +11,8 @@ from types import FrameType
 import click
 
 from prism_wsgi.cli.options import database_options, json_option, open_database, option
-from prism_wsgi.cli.progress import count, progress
-from prism_wsgi.cli.text import explain, instant
+from prism_wsgi.cli.progress import Progress
+from prism_wsgi.cli.text import batches, explain, instant
 from prism_wsgi.clock import system_clock
 from prism_wsgi.stores.base import BacklogStore
 from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, SweepEnd, Sweeper, SweepResult
@@ -73,7 +73,7 @@ class SweepExit(IntEnum):
 def sweep(
     context: click.Context,
     url: str,
-    table_name: str,
+    table_name: str | None,
     target_ms: float | None,
     batch_size: int,
     max_seconds: float | None,
@@ -115,20 +115,23 @@ def sweep(
             max_seconds=max_seconds,
             stopping=stopping,
         )
-        shown = progress(show_progress, lambda: store.count_expired(int((system_clock() - older_than) * 1000)))
+        progress = Progress(show_progress)
+
+        def on_batch(deleted: int, number: int) -> None:
+            progress.show(f"{deleted} deleted in {batches(number)}")
 
         def report(result: SweepResult) -> None:
-            shown.done()
+            progress.done()
             if result.error is not None:
                 click.echo(f"Error: {explain(result.error)}", err=True)
             click.echo(_json_summary(result) if json else _summary(result))
 
         def work() -> SweepExit:
             if every is None:
-                result = sweeper.sweep(shown.batch)
+                result = sweeper.sweep(on_batch)
                 report(result)
                 return _exit_code(result)
-            sweeper.sweep_every(every, report, jitter=jitter or 0, on_batch=shown.batch)
+            sweeper.sweep_every(every, report, jitter=jitter or 0, on_batch=on_batch)
             return SweepExit.CLEAN
 
         code = _run_until_signal(work, stopping)
@@ -161,7 +164,7 @@ def _exit_code(result: SweepResult) -> SweepExit:
 
 def _summary(result: SweepResult) -> str:
     return (
-        f"{result.end.replace('_', ' ')}: {result.deleted} deleted in {count(result.batches)}, "
+        f"{result.end.replace('_', ' ')}: {result.deleted} deleted in {batches(result.batches)}, "
         f"{result.rows_per_second:.0f} rows/s, oldest remaining: "
         + ("not known" if result.error else _oldest(result.oldest_remaining) or "none")
     )

@@ -26,6 +26,11 @@ def size(count: int) -> str:
     return f"{amount:.1f} GiB"
 
 
+def batches(count: int) -> str:
+    """Return a number of batches."""
+    return f"{count} batch" if count == 1 else f"{count} batches"
+
+
 def one_line(text: str) -> str:
     """Return text on one line and without control characters: a terminal would obey them."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))

@@ -18,13 +18,12 @@ from prism_wsgi.errors import (
     StoreUnavailable,
 )
 from prism_wsgi.events import Reason
-from prism_wsgi.http import get_session, service_unavailable
-from prism_wsgi.middleware import SessionMiddleware
-from prism_wsgi.request.exchange import RETRY_AFTER
+from prism_wsgi.http import get_session
+from prism_wsgi.middleware import SessionMiddleware, serve
+from prism_wsgi.request.exchange import service_unavailable
 from prism_wsgi.request.headers import Headers
-from prism_wsgi.setting_types import around
 from prism_wsgi.stores.base import ReplacingStore, StoredSession
-from prism_wsgi.tokens import TIME_BYTES, session_id
+from prism_wsgi.tokens import TIME_BYTES, Token, session_id
 
 JOIN_MS = 300_000
 """How long an old cookie still leads to the session it was exchanged for: the answer with the new cookie may be lost,
@@ -54,10 +53,11 @@ class OldCookieMiddleware:
             )
         self._sessions = sessions
         self._cookie = cookie
-        self._joining = around(_read_first(sessions.app, sessions.environ_key), sessions)
+        self._site = sessions.site
+        self._joining = _read_first(sessions.app, self._site.environ_key)
         is_prefixed = cookie.name.startswith("__")  # such a cookie can be deleted by a Secure one only
         old = Cookie(cookie.name, "", path=cookie.path, domain=cookie.domain, secure=is_prefixed)
-        self._deletion = None if cookie.name == sessions.cookie.name else old.deletion().header_value
+        self._deletion = None if cookie.name == self._site.cookies.name else old.deletion().header_value
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         key = self._old_key(environ.get("HTTP_COOKIE", ""))
@@ -66,17 +66,24 @@ class OldCookieMiddleware:
         try:
             secret = self._adopt(key)
         except StoreUnavailable:
-            if not self._sessions.answers_503:
+            if not self._site.answers_503:
                 raise
-            return service_unavailable(environ, start_response, retry_after=RETRY_AFTER)
+            return service_unavailable(environ, start_response)
         if secret is None:
             return self._sessions(environ, start_response)
-        environ["HTTP_COOKIE"] = self._with_our_cookie(environ["HTTP_COOKIE"], secret)
-        return self._joining(environ, self._deleting_old_cookie(start_response))
+        # It was renewed so long ago that this request renews it: the middleware then sets it, where it may.
+        renewed = self._site.now() // 1000 - self._site.lifetimes.ttl + 1
+        return serve(
+            self._site,
+            self._joining,
+            environ,
+            self._deleting_old_cookie(start_response),
+            found=Token(secret, renewed, outdated_key=True),
+        )
 
     def _old_key(self, header: str) -> str | None:
         """Return the key in the visitor's old cookie, unless they have a session of ours or several old ones."""
-        if any(_names_stored_session(value) for value in read_cookie(header, self._sessions.cookie.name)):
+        if any(_names_stored_session(value) for value in read_cookie(header, self._site.cookies.name)):
             return None
         found = {key for value in read_cookie(header, self._cookie.name) if (key := self._cookie.key_in(value))}
         # Another site under the same domain may have planted one of its own.
@@ -84,13 +91,13 @@ class OldCookieMiddleware:
 
     def _adopt(self, key: str) -> str | None:
         """Return the secret of the session that an old key leads to, moving it there if nobody has; None without."""
-        repository = self._sessions.repository
+        adapter, events = self._site.adapter, self._site.events
         waiting = imported_id(self._cookie.origin, key)
         for attempt in range(MAX_ATTEMPTS):
             try:
-                row = repository.load(waiting)
+                row = adapter.peek(waiting)
             except SerializationError as error:
-                repository.events.emit(Reason.UNREADABLE_DATA, waiting, f"{error}; imported: set read_unencrypted")
+                events.emit(Reason.UNREADABLE_DATA, waiting, f"{error}; imported: set read_unencrypted")
                 return None
             if row is None:
                 return None
@@ -101,26 +108,26 @@ class OldCookieMiddleware:
                     return secret
                 pause(attempt)
             except StoreUnavailable as error:
-                repository.events.emit(Reason.STORE_FAILED, waiting, str(error))
+                events.emit(Reason.STORE_FAILED, waiting, str(error))
                 raise
         return None
 
     def _secret_of(self, key: str, new_id: str) -> str | None:
         """Return the secret of a session that moved to `new_id`, as long as the old key may lead there."""
         moved_at = int(new_id[: 2 * TIME_BYTES], 16)
-        if self._sessions.repository.now() >= moved_at + JOIN_MS:
+        if self._site.now() >= moved_at + JOIN_MS:
             return None
         return adopted_secret(self._cookie.origin, key, moved_at)
 
     def _move(self, row: StoredSession, key: str) -> str | None:
         """Move a session to a new id and return its secret, leaving a marker; None when another request was first."""
-        repository = self._sessions.repository
-        secret = adopted_secret(self._cookie.origin, key, repository.now())
-        expires_at = repository.expiry(row.created_at, repository.ttl)
+        site = self._site
+        secret = adopted_secret(self._cookie.origin, key, site.now())
+        expires_at = site.lifetimes.expiry(site.now(), row.created_at, site.lifetimes.ttl, None)
         new = StoredSession(session_id(secret), row.data, 0, row.created_at, expires_at, row.user)
         # It stays for as long as the session would have: to import that again must not bring it back.
         marker = replace(row, data=bytes.fromhex(new.id), user=None, superseded=True)
-        store = repository.store
+        store = site.adapter.store
         try:
             if isinstance(store, ReplacingStore):
                 store.replace(marker, new)
@@ -136,22 +143,11 @@ class OldCookieMiddleware:
             return None
         return secret
 
-    def _with_our_cookie(self, header: str, secret: str) -> str:
-        """Return a Cookie header with ours in place of any other of its name.
-
-        It was renewed so long ago that this request renews it: the middleware then sets it, where it may.
-        """
-        sessions, repository = self._sessions, self._sessions.repository
-        value = sessions.session_cookie.signer.sign(secret, repository.now() // 1000 - repository.ttl + 1)
-        name = f"{sessions.cookie.name}="
-        others = [one for one in header.split(";") if not one.strip(" \t").startswith(name)]
-        return ";".join([*others, f" {name}{value}"]).strip()
-
     def _deleting_old_cookie(self, start_response: StartResponse) -> StartResponse:
         def delete_with_answer(status: str, headers: Headers, *exc_info: Any) -> Any:
             # Both or neither: an answer without our cookie leaves the visitor nothing but the old one.
             is_exchanged = any(
-                name.lower() == "set-cookie" and value.startswith(f"{self._sessions.cookie.name}=")
+                name.lower() == "set-cookie" and value.startswith(f"{self._site.cookies.name}=")
                 for name, value in headers
             )
             if is_exchanged and self._deletion is not None:

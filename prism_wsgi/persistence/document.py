@@ -162,7 +162,7 @@ def _header(document: Document) -> bytes:
     ttl, persistent, lock, max_lifetime = document.ttl, document.persistent, document.lock, document.max_lifetime
     if max_lifetime is not None:
         named = {"ttl": ttl, "persistent": persistent, "lock": lock or None, "max_lifetime": max_lifetime}
-        header = msgpack.packb({name: value for name, value in named.items() if value is not None})
+        header: bytes = msgpack.packb({name: value for name, value in named.items() if value is not None})
         return _WITH_HEADER + _HEADER_SIZE.pack(len(header)) + header
     if ttl is None and persistent is None and not lock:
         return _PLAIN

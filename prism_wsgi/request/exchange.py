@@ -94,7 +94,7 @@ class Exchange:
         if isinstance(error, StoreUnavailable) and self._site.answers_503 and not self.is_sent:
             self.is_sent = True
             self._end_session()
-            return _service_unavailable(self._environ, self._server_start_response)
+            return service_unavailable(self._environ, self._server_start_response)
         if self._site.save_on_error and not self._is_over:
             self._save_late()
         self._end_session()
@@ -268,7 +268,7 @@ def _close(body: Iterable[bytes]) -> None:
         close()
 
 
-def _service_unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+def service_unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """Answer 503: the session store failed."""
     headers = [
         ("Content-Type", "text/plain; charset=UTF-8"),

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url
 
-from prism_wsgi import SessionMiddleware, get_session, migrate
+from prism_wsgi import Session, SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.doctor.checks import check_database
 from prism_wsgi.cli.doctor.cookie_check import check_cookie
 from prism_wsgi.cli.doctor.findings import Level
@@ -47,7 +47,7 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
     assert result.exit_code == 0
     own = ("journal",) if migrated_url.startswith("sqlite") else ("clock", "isolation")
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
-        ["ok", check] for check in ("database", *own, "schema", "indexes", "sweeper", "secret")
+        ["ok", check] for check in ("database", *own, "schema", "sweeper", "secret")
     ]
 
 
@@ -80,29 +80,6 @@ def test_table_that_was_dropped_fails_with_advice_that_works(migrated_url: str) 
         connection.exec_driver_sql("DROP TABLE prism_alembic_version")
     migrate.upgrade(migrated_url)
     assert finding("schema", migrated_url)[0] == "ok"
-
-
-def fill(url: str) -> None:
-    """Store more sessions than a database would read whole."""
-    keep_expired(url, 3000)
-    analyze = "ANALYZE TABLE" if url.startswith("mysql") else "ANALYZE"
-    with create_engine(url, poolclass=NullPool).begin() as connection:
-        connection.exec_driver_sql(f"{analyze} prism_sessions").close()
-
-
-def test_indexes_are_used(migrated_url: str) -> None:
-    fill(migrated_url)
-    assert finding("indexes", migrated_url) == ("ok", "used to load, to sweep, and to find a user's sessions")
-
-
-def test_index_that_is_not_used_is_a_warning(migrated_url: str) -> None:
-    fill(migrated_url)
-    on = " ON prism_sessions" if migrated_url.startswith("mysql") else ""
-    with create_engine(migrated_url, poolclass=NullPool).begin() as connection:
-        connection.exec_driver_sql(f"DROP INDEX ix_prism_sessions_user_id{on}")
-    level, said = finding("indexes", migrated_url)
-    assert level == "warn"
-    assert said.startswith("find does not use ix_prism_sessions_user_id; run `ANALYZE ")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +164,6 @@ def test_json_has_every_finding(url: str) -> None:
         "database",
         "journal",
         "schema",
-        "indexes",
         "sweeper",
         "secret",
     ]
@@ -195,11 +171,12 @@ def test_json_has_every_finding(url: str) -> None:
 
 
 @contextmanager
-def visited(**settings: Any) -> Iterator[str]:
-    """Serve an application with these settings; yield its address."""
+def visited(use: Callable[[Session], object] = lambda _: None, **settings: Any) -> Iterator[str]:
+    """Serve an application with these settings, which uses its session so; yield its address."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         get_session(environ)["visited"] = True
+        use(get_session(environ))
         start_response("302 Found", [("Location", "/elsewhere")])
         return []
 
@@ -231,6 +208,13 @@ def test_cookie_is_judged_by_what_a_browser_gets(settings: dict[str, Any], said:
         found = list(check_cookie(address))
     assert [(one.level, one.message) for one in found] == said
     assert all(one.fix for one in found if one.level is not Level.OK)
+
+
+@pytest.mark.parametrize(("choice", "value"), [("ttl", 3600), ("persistent", False)])
+def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: object) -> None:
+    with visited(lambda session: setattr(session, choice, value)) as address:
+        (found,) = check_cookie(address)
+    assert found.message == "prism_session is Secure, HttpOnly and SameSite=Lax"
 
 
 def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> None:

@@ -147,7 +147,7 @@ def test_changes_before_an_exception_view_are_kept_unless_it_answers_5xx(
 
 def test_changes_made_by_a_tween_after_the_view_are_saved(settings: dict[str, object], browse: Browse) -> None:
     def configure(config: Any) -> None:
-        config.add_tween("tests.frameworks.test_pyramid.counting_tween")
+        config.add_tween(f"{__name__}.counting_tween")
 
     browser = browse(make_app(configure, settings=settings, show=show))
     browser.get("/show")

@@ -75,7 +75,7 @@ pipeline = sessions site
 [filter:sessions]
 use = egg:prism_wsgi
 secret = {SECRET}
-store = test_sites:store_of_the_ini
+store = {__name__}:store_of_the_ini
 
 [app:site]
 paste.app_factory = tests.frameworks.test_sites:paste_app

@@ -9,7 +9,7 @@ from prism_wsgi import ConfigError, MemoryStore, RedisStore, SessionMiddleware, 
 from prism_wsgi.clock import system_clock
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.text_settings import read_settings
+from prism_wsgi.text_settings import READERS, read_settings
 
 named_store = MemoryStore()
 
@@ -23,6 +23,7 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
     names = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     types = get_type_hints(SessionMiddleware.__init__)
     assert get_type_hints(MiddlewareOptions) == {name: types[name] for name in names}
+    assert READERS.keys() == names
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,7 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
         ("read_unencrypted", "true", True),
         ("record_client", "true", True),
         ("environ_key", "shop.session", "shop.session"),
-        ("store", "memory", None),
-        ("store", "tests.frameworks.test_text_settings:named_store", named_store),
+        ("store", f"{__name__}:named_store", named_store),
     ],
 )
 def test_a_text_is_read_as_the_type_of_its_setting(name: str, text: str, value: object) -> None:
@@ -78,7 +78,7 @@ def test_a_function_is_named() -> None:
 
 def test_of_a_named_class_an_instance_is_made() -> None:
     assert isinstance(
-        read_settings({"serializer": "tests.frameworks.test_text_settings:ExampleSerializer"})["serializer"],
+        read_settings({"serializer": f"{__name__}:ExampleSerializer"})["serializer"],
         ExampleSerializer,
     )
     assert isinstance(read_settings({"store": "prism_wsgi:MemoryStore"})["store"], MemoryStore)
@@ -121,7 +121,7 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest_that_is(name: str
         ("prism.store", "no_such_module:store", "prism.store must name an object as package.module:name"),
         (
             "prism.store",
-            "tests.frameworks.test_text_settings:no_such_name",
+            f"{__name__}:no_such_name",
             "prism.store must name an object as package.module:name",
         ),
         ("prism.serializer", "json", "prism.serializer must name an object as package.module:name"),

@@ -316,7 +316,7 @@ def test_logout_twice_is_no_error(site: Site) -> None:
 
     def twice(session: Session) -> None:
         session.logout()
-        session.invalidate()
+        session.destroy()
 
     assert browser.visit(twice).attributes()["max-age"] == "0"
 

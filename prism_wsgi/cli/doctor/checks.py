@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
 MAX_SKEW_SECONDS = 5.0
 MAX_LAG_MS = 24 * 3600 * 1000
-FEW_ROWS = 1000
 
 _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
 
@@ -33,7 +32,7 @@ _CLOCKS = {
 }
 
 
-def check_database(url: str, table_name: str, clock: Clock = system_clock) -> Iterator[Finding]:
+def check_database(url: str, table_name: str | None, clock: Clock = system_clock) -> Iterator[Finding]:
     """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
     if is_redis(url):
         yield check_redis(url)
@@ -46,10 +45,9 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
             else:
                 yield _clock(store, clock)
                 yield _isolation(store)
-            schema = _schema(url, table_name)
+            schema = _schema(url, store.table.name)
             yield schema
             if schema.level is not Level.FAIL:
-                yield _indexes(store)
                 yield _sweeper(store, clock)
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
@@ -58,7 +56,7 @@ def check_database(url: str, table_name: str, clock: Clock = system_clock) -> It
 def check_redis(url: str) -> Finding:
     """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
     try:
-        with open_store(url, DEFAULT_TABLE_NAME) as store:
+        with open_store(url, None) as store:
             store.load("0" * ID_LENGTH)
     except (PrismError, click.ClickException) as error:
         return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
@@ -83,7 +81,7 @@ def _schema(url: str, table_name: str) -> Finding:
 
     found = migrate.check(url, table_name=table_name)
     if found.ok:
-        return Finding("schema", Level.OK, f"at {found.head}, the newest")
+        return Finding("schema", Level.OK, f"at {found.head}, the newest, table and indexes as they should be")
     if found.current != found.head:
         message = f"at {found.current or 'none'}, not at {found.head}"
         return Finding("schema", Level.FAIL, message, "run `prism-wsgi db upgrade`")
@@ -145,18 +143,6 @@ def _isolation(store: "SQLAlchemyStore") -> Finding:
         return Finding("isolation", Level.OK, level)
     worse = "sessions are seen before they are saved" if level == "read uncommitted" else "requests fail or wait"
     return Finding("isolation", Level.WARN, f"{level}, by which {worse}", fix)
-
-
-def _indexes(store: "SQLAlchemyStore") -> Finding:
-    unused = [f"{verb} does not use {index}" for verb, index in store.unused_indexes()]
-    if not unused:
-        return Finding("indexes", Level.OK, "used to load, to sweep, and to find a user's sessions")
-    table = store.table.name
-    if _ask(store, f"SELECT count(*) FROM (SELECT id FROM {table} LIMIT {FEW_ROWS}) few") < FEW_ROWS:  # noqa: S608
-        return Finding("indexes", Level.OK, f"fewer than {FEW_ROWS} sessions, which the database may well read whole")
-    analyze = "ANALYZE TABLE" if store.engine.dialect.name in ("mysql", "mariadb") else "ANALYZE"
-    fix = f"run `{analyze} {table}` in the database"
-    return Finding("indexes", Level.WARN, "; ".join(unused), f"{fix}, and see `prism-wsgi db check`")
 
 
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:

@@ -18,11 +18,11 @@ from prism_wsgi.cli.text import one_line
 @option("--visit", metavar="ADDRESS", help="An http(s) address of the application, to look at the cookie it sends.")
 @json_option
 @click.pass_context
-def doctor(context: click.Context, url: str, table_name: str, visit: str | None, json: bool) -> None:
+def doctor(context: click.Context, url: str, table_name: str | None, visit: str | None, json: bool) -> None:
     """Check a deployment and say how to mend it.
 
-    Looks at the database, its clock, isolation level (SQLite: journal) and schema, whether the statements use their
-    indexes, the lag of the sweeper, and the secret: the environment variable SESSION_SECRET, which is not shown.
+    Looks at the database, its clock, isolation level (SQLite: journal) and schema, the lag of the sweeper, and the
+    secret: the environment variable SESSION_SECRET, which is not shown.
     With --visit, also at the cookie that the application gives to a new visitor.
 
     \b

@@ -1,17 +1,14 @@
 """What `prism-wsgi doctor --visit` looks at: the session cookie that a browser is given."""
 
-import re
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
 from prism_wsgi.cli.doctor.findings import Finding, Level
 from prism_wsgi.cli.text import one_line
+from prism_wsgi.tokens import is_token_shaped
 
 SECONDS = 10
-
-# A token, as tokens.py writes it: secret, moment of renewal, signature
-_TOKEN = re.compile(r"[\w-]{43}\.\d+\.[\w-]{43}")
 
 
 def check_cookie(address: str) -> Iterator[Finding]:
@@ -26,7 +23,7 @@ def check_cookie(address: str) -> Iterator[Finding]:
             "start it, or correct --visit",
         )
         return
-    found = [cookie for cookie in map(_split, cookies) if _TOKEN.fullmatch(cookie[1])]
+    found = [cookie for cookie in map(_split, cookies) if is_token_shaped(cookie[1])]
     if not found:
         yield Finding(
             "cookie",

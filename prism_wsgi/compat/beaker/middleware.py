@@ -9,10 +9,8 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import middleware
-from prism_wsgi.compat.beaker.detached import DetachedSession
-from prism_wsgi.compat.beaker.session import BeakerSession
+from prism_wsgi.compat.beaker.session import BeakerSession, BeakerSite
 from prism_wsgi.compat.beaker.settings import read_beaker_settings
-from prism_wsgi.compat.beaker.values import BeakerSite
 from prism_wsgi.compat.old_cookies import OldCookieMiddleware
 from prism_wsgi.compat.peer_cookies import BeakerCookie
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY, get_session
@@ -54,12 +52,12 @@ class SessionMiddleware:
             "save_on_error": True,
         }
         sessions = middleware.SessionMiddleware(self._respond, **options)
-        self._site = BeakerSite(sessions.repository, sessions.cookie, settings.auto, settings.save_accessed_time)
+        self._site = BeakerSite(sessions.site.cookies.cookie, settings.auto, settings.save_accessed_time)
         cookie = BeakerCookie(
-            sessions.cookie.name,
+            sessions.site.cookies.cookie.name,
             secret=settings.options.get("secret") or (),
-            path=sessions.cookie.path,
-            domain=sessions.cookie.domain,
+            path=sessions.site.cookies.cookie.path,
+            domain=sessions.site.cookies.cookie.domain,
         )
         self._sessions = OldCookieMiddleware(sessions, cookie)
 
@@ -69,7 +67,6 @@ class SessionMiddleware:
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         session = BeakerSession(get_session(environ, environ_key=self._prism_key), self._site)
         environ[self.environ_key] = session
-        environ["beaker.get_session"] = self._get_session
         if self._webtest_name is not None and "paste.testing_variables" in environ:
             environ["paste.testing_variables"][self._webtest_name] = session
 
@@ -79,9 +76,6 @@ class SessionMiddleware:
             return start_response(status, headers, *exc_info)
 
         return self.wrap_app(environ, cast(StartResponse, persist_first))
-
-    def _get_session(self) -> DetachedSession:
-        return DetachedSession.begun(self._site)
 
 
 def filter_app(app: WSGIApplication, global_conf: Mapping[str, Any], **kwargs: Any) -> SessionMiddleware:

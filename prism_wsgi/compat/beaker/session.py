@@ -3,32 +3,83 @@
 The application works on a copy. What `persist()` writes from it into the Session is saved, and all else forgotten.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from prism_wsgi.compat.beaker.detached import DetachedSession
-from prism_wsgi.compat.beaker.values import BeakerSite, Values, to_store, with_beaker_values
+from prism_wsgi.cookies import Cookie
 from prism_wsgi.session import Session
 
+CREATED, ACCESSED, DOMAIN, PATH = "_creation_time", "_accessed_time", "_domain", "_path"
+NOT_STORED = frozenset({ACCESSED, DOMAIN, PATH})
+"""What Beaker has among the application's values and prism_wsgi knows anyway."""
 
-class BeakerSession(Values):
+
+@dataclass(frozen=True, slots=True)
+class BeakerSite:
+    """What holds for all sessions of an application; `auto` and `save_accessed_time` are Beaker's settings."""
+
+    cookie: Cookie
+    auto: bool
+    save_accessed_time: bool
+
+
+class BeakerSession(MutableMapping[str, Any]):
     """The visitor's session, as `environ["beaker.session"]`.
 
-    A mapping; `save()` has it saved when the response begins, without which changes are forgotten unless
-    `session.auto` is on. `delete()` and `invalidate()` end it at once. `id` is not secret: no cookie holds it.
+    A mapping over a copy that is made at the first access. `save()` has it saved when the response begins, without
+    which changes are forgotten unless `session.auto` is on. `delete()` and `invalidate()` end it at once. `id` is not
+    secret: no cookie holds it.
     """
 
     def __init__(self, session: Session, site: BeakerSite) -> None:
         self._session = session
         self._site = site
+        self._copy: dict[str, Any] | None = None
         self._dirty = False
         self._deleted = False
         self._first: dict[str, Any] = {}
         self._lock: AbstractContextManager[Session] | None = None
 
+    def __getitem__(self, key: str) -> Any:
+        return self._look()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._look()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._look()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
+
     def __repr__(self) -> str:
         return f"<BeakerSession {self.id}>"
+
+    def has_key(self, key: object) -> bool:
+        """Tell whether `key` is there."""
+        return key in self._look()
+
+    def copy(self) -> dict[str, Any]:
+        """Return the values as a dict."""
+        return self._look().copy()
+
+    def clear(self) -> None:
+        """Remove every value."""
+        for key in [one for one in self._look() if one not in (DOMAIN, PATH)]:
+            del self._look()[key]
+
+    @property
+    def created(self) -> float:
+        """When the session began, in Unix seconds."""
+        began: float = self._look()[CREATED]
+        return began
 
     @property
     def id(self) -> str:
@@ -136,17 +187,37 @@ class BeakerSession(Values):
             entered, self._lock = self._lock, None
             entered.__exit__(None, None, None)
 
-    def get_by_id(self, id: str) -> "DetachedSession | None":  # noqa: A002, Beaker's name
-        """Return the session of an `id`, whosoever it is, or None."""
-        return DetachedSession.found(self._site, id)
+    def get_by_id(self, id: str) -> NoReturn:  # noqa: A002, Beaker's name
+        """Raise NotImplementedError: an id from a form would open any session, because ids are not secret here."""
+        raise NotImplementedError(
+            "get_by_id() would open any visitor's session to everybody who knows its id, which is not secret in "
+            "prism_wsgi; list and end a user's sessions by the store's find(user=...) and destroy_all(user)"
+        )
+
+    def _look(self) -> dict[str, Any]:
+        if self._copy is None:
+            self._copy = self._begin()
+        return self._copy
 
     def _begin(self) -> dict[str, Any]:
-        values = with_beaker_values(self._session, self._session.created_at.timestamp(), self._site.cookie)
+        values = _with_beaker_values(self._session, self._session.created_at.timestamp(), self._site.cookie)
         self._first = dict(values)
         return values
 
     def _write(self, written: Mapping[str, Any]) -> None:
-        values = to_store(written)
+        values = _to_store(written)
         for key in [one for one in self._session if one not in values]:
             del self._session[key]
         self._session.update(values)
+
+
+def _with_beaker_values(stored: Mapping[str, Any], created: float, cookie: Cookie) -> dict[str, Any]:
+    """Return a copy of a session's values with what Beaker keeps among them."""
+    values = {key: deepcopy(value) for key, value in stored.items()}
+    return {DOMAIN: cookie.domain, PATH: cookie.path, CREATED: created, **values, ACCESSED: time.time()}
+
+
+def _to_store(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of what is stored: never nothing, so that a session once saved is there the next time."""
+    kept = {CREATED: time.time(), **values}
+    return {key: deepcopy(value) for key, value in kept.items() if key not in NOT_STORED}

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any
 
 from prism_wsgi.cookies import MAX_AGE_LIMIT
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.text_settings import read_settings
+from prism_wsgi.text_settings import READERS, read_settings
 
 PREFIXES = ("beaker.session.", "session.", "session_")  # as Beaker has them; the last is its oldest
 OTHER_PREFIXES = ("beaker.cache.", "cache.")  # of Beaker's CacheMiddleware, often in the same section
@@ -49,7 +49,7 @@ REFUSED = {
     "table": _OWN_STORE,
     "namespace_class": "pass store=..., an object of yours with load, save and destroy",
     "session_class": "wrap environ['beaker.session'] in a middleware of yours",
-    "use_cookies": "sessions without a cookie are environ['beaker.get_session']()",
+    "use_cookies": "a session is found by its visitor's cookie alone",
     "id": "ids are drawn by the server alone",
     "cookie_name": "call it session.key",
     "ttl": "call it session.timeout",
@@ -61,7 +61,7 @@ REFUSED = {
 }
 """What prism_wsgi has no use for, or has under another name, and what to do."""
 
-OURS = frozenset(get_type_hints(MiddlewareOptions)) - REFUSED.keys()
+OURS = READERS.keys() - REFUSED.keys()
 
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),

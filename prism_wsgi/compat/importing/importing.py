@@ -10,8 +10,8 @@ from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.importing.peer import HARMLESS, Peer, PeerSession, Skip, SkippedError
 from prism_wsgi.errors import SerializationError, SessionExists, SessionTooLarge
 from prism_wsgi.persistence.document import Codec, Document
+from prism_wsgi.persistence.login import checked_user
 from prism_wsgi.serializers import TypedSerializer
-from prism_wsgi.session import MAX_USER_CHARACTERS
 from prism_wsgi.stores.base import SessionStore, StoredSession
 
 UNLIMITED_MS = 30 * 24 * 3600 * 1000
@@ -86,10 +86,10 @@ def _user(value: object) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise SkippedError(Skip.BAD_USER)
-    user = str(value)
-    if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
-        raise SkippedError(Skip.BAD_USER)
-    return user
+    try:
+        return checked_user(str(value))
+    except ValueError:
+        raise SkippedError(Skip.BAD_USER) from None
 
 
 def _store(session: StoredSession, store: SessionStore, *, dry_run: bool) -> None:

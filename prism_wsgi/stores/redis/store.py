@@ -14,6 +14,7 @@ from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, Sessi
 from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.redis import scripts
 from prism_wsgi.stores.redis.scripts import FIELDS
+from prism_wsgi.stores.urls import takes_settings_in_url
 
 try:
     import redis
@@ -44,6 +45,7 @@ class RedisStore:
     Nothing is connected before the first use. Raises ConfigError for a URL, client or setting that cannot work.
     """
 
+    @takes_settings_in_url
     def __init__(
         self,
         url_or_client: "str | redis.Redis",

@@ -34,6 +34,7 @@ from prism_wsgi.stores.sql.maintenance import Upkeep
 from prism_wsgi.stores.sql.rows import key_of, stored_session
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.sql.statements import Statements
+from prism_wsgi.stores.urls import takes_settings_in_url
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
@@ -57,6 +58,7 @@ class SQLAlchemyStore:
     Nothing is connected before the first use. Raises ConfigError for a URL, driver or setting that cannot work.
     """
 
+    @takes_settings_in_url
     def __init__(
         self,
         url_or_engine: str | URL | Engine,

@@ -104,18 +104,6 @@ def my_id(session: Any, given: dict[str, str]) -> object:
     return session.id
 
 
-def by_id(session: Any, given: dict[str, str]) -> object:
-    found = session.get_by_id(given["id"])
-    return None if found is None else found.get("user")
-
-
-def rename_by_id(session: Any, given: dict[str, str]) -> object:
-    found = session.get_by_id(given["id"])
-    found["user"] = given["user"]
-    found.save()
-    return found["user"]
-
-
 def describe(session: Any, given: dict[str, str]) -> object:
     return {
         "own_keys": sorted(key for key in session if key in OWN_KEYS),
@@ -155,8 +143,6 @@ VIEWS: dict[str, Callable[[Any, dict[str, str]], object]] = {
         logout_and_put,
         start_over,
         my_id,
-        by_id,
-        rename_by_id,
         describe,
         fail_after_save,
     )

@@ -150,16 +150,6 @@ def test_invalidate_starts_over(site: str, written: dict[str, str]) -> None:
     assert visitor.values() == written
 
 
-def test_a_session_is_found_by_its_id(site: str) -> None:
-    visitor, other = Visitor(site), Visitor(site)
-    visitor.ask("login", user="ada")
-    found = visitor.ask("my_id")
-    assert other.ask("by_id", id=found) == "ada"
-    assert other.ask("by_id", id="0" * 32) is None
-    assert other.ask("rename_by_id", id=found, user="grace") == "grace"
-    assert visitor.values() == {"user": "grace"}
-
-
 def test_beakers_own_keys_and_attributes_are_there(site: str) -> None:
     visitor = Visitor(site)
     visitor.ask("login", user="ada")

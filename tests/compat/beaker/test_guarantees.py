@@ -121,28 +121,9 @@ def test_a_lock_that_was_forgotten_ends_with_the_response(visitor: Visitor) -> N
     assert visitor.values() == {"colour": "blue"}
 
 
-def test_another_session_that_is_saved_by_its_id_is_merged(visitor: Visitor) -> None:
-    def put_by_id(session: BeakerSession) -> None:
-        found = session.get_by_id(session.id)
-        assert found is not None
-        visitor.do(put("size", "small"))
-        found["shape"] = "round"
-        found.save()
-
-    visitor.do(put_by_id)
-    assert visitor.values() == {"colour": "blue", "size": "small", "shape": "round"}
-
-
-def test_another_session_that_has_ended_stays_so(visitor: Visitor) -> None:
-    def save_after_the_end(session: BeakerSession) -> None:
-        found = session.get_by_id(session.id)
-        assert found is not None
-        visitor.do(BeakerSession.delete)
-        found["shape"] = "round"
-        found.save()
-        assert session.get_by_id(found.id) is None
-
-    visitor.do(save_after_the_end)
+def test_a_session_is_not_opened_by_its_id(visitor: Visitor) -> None:
+    with pytest.raises(NotImplementedError, match="destroy_all"):
+        visitor.do(lambda session: session.get_by_id(session.id))
 
 
 def test_a_value_that_cannot_be_stored_is_told_where_it_is_saved(visitor: Visitor) -> None:
@@ -152,5 +133,5 @@ def test_a_value_that_cannot_be_stored_is_told_where_it_is_saved(visitor: Visito
 
 
 def test_nothing_that_is_printed_shows_what_is_in_a_session(visitor: Visitor) -> None:
-    printed = visitor.do(lambda session: f"{session!r} {session} {session.get_by_id(session.id)!r}")
+    printed = visitor.do(lambda session: f"{session!r} {session}")
     assert "blue" not in printed

@@ -221,22 +221,3 @@ def test_the_session_is_also_ours_under_its_own_name() -> None:
     visitor.visit()
     app.wrap_app = who
     assert visitor.visit() == "ada"
-
-
-def test_a_session_without_a_cookie_is_found_by_its_id() -> None:
-    found: list[Any] = []
-
-    def begin(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        session = environ["beaker.get_session"]()
-        session["job"] = "started"
-        assert environ["beaker.session"].get_by_id(session.id) is None
-        session.save()
-        found.append(environ["beaker.session"].get_by_id(session.id))
-        session.delete()
-        found.append(environ["beaker.session"].get_by_id(session.id))
-        start_response("200 OK", [])
-        return [b""]
-
-    Visitor(SessionMiddleware(begin, secret=SECRET)).visit()
-    assert found[0]["job"] == "started"
-    assert found[1] is None

@@ -170,7 +170,7 @@ def test_the_result_is_readable(package: str, sqlite_url: str, tmp_path: Path) -
 
 
 def test_progress_is_told_line_by_line(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("prism_wsgi.cli.imports"), "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(import_module("prism_wsgi.cli.progress"), "SECONDS_BETWEEN_LINES", 0)
     migrate.upgrade(sqlite_url)
     written("django", sqlite_url, tmp_path)
     shown = run("django", "--from", sqlite_url, "--url", sqlite_url, *OPTIONS["django"], "--progress")
