@@ -24,7 +24,7 @@ from prism_wsgi import (
     StoredSession,
 )
 from prism_wsgi.clock import pause
-from prism_wsgi.request import atomic as lease
+from prism_wsgi.request import atomic
 from prism_wsgi.testing import ManualClock
 from tests.support.databases import REDIS
 from tests.support.plain_store import PlainStore
@@ -84,13 +84,13 @@ def copy_of(browser: Browser, site: SessionMiddleware) -> Browser:
 
 
 def stored(site: SessionMiddleware, session_id: str) -> StoredSession | None:
-    return site.repository.load(session_id)
+    return site.site.adapter.peek(session_id)
 
 
 def lease_of(site: SessionMiddleware, session_id: str) -> int:
     row = stored(site, session_id)
     assert row is not None
-    return site.repository.codec.decode(row.data).lease
+    return site.site.codec.decode(row).lock
 
 
 def id_of(session: Session) -> str:
@@ -420,7 +420,7 @@ def test_id_that_is_not_stored_any_more_is_not_written_under(
 ) -> None:
     browser.do(put("x", 1))
     old_id = browser.do(id_of)
-    site.repository.destroy(old_id)
+    site.site.adapter.end(old_id)
     before = copy_of(browser, site)
     assert before.do(lambda session: (write(session), session.id)[1]) != old_id
     assert stored(site, old_id) is None
@@ -509,7 +509,7 @@ def test_nobody_enters_atomic_while_another_is_inside(
         assert inside.wait(20)
         entered.append(copy_of(browser, site).do(count))
 
-    monkeypatch.setattr(lease, "pause", pause_and_tell)
+    monkeypatch.setattr(atomic, "pause", pause_and_tell)
     run_at_once([lambda: browser.do(hold), follow])
     assert entered == [2]
     assert browser.read() == {"n": 2}
@@ -615,7 +615,7 @@ def test_write_after_a_block_that_raised_and_would_have_moved_the_session_is_kep
 
 
 def test_whoever_waits_too_long_for_atomic_is_told_so(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(atomic, "WAIT_SECONDS", 0.05)
     browser.do(put("n", 1))
     held = browser.do(die_inside_atomic)
     assert browser.visit(count).status.startswith("503")
@@ -746,7 +746,7 @@ def die_inside_atomic(session: Session) -> AbstractContextManager[Session]:
 
 
 def test_place_of_a_dead_holder_is_taken(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.05)
     browser.do(put("n", 1))
     held = browser.do(die_inside_atomic)
     assert browser.do(count) == 2
@@ -756,7 +756,7 @@ def test_place_of_a_dead_holder_is_taken(browser: Browser, monkeypatch: pytest.M
 def test_everyone_who_waits_for_a_dead_holder_gets_in_once(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)  # on a busy machine, a moment is no sign of death
+    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.5)  # on a busy machine, a moment is no sign of death
     browser.do(put("n", 0))
     held = browser.do(die_inside_atomic)
     visits = browser.at_once([count] * 8)
@@ -767,8 +767,8 @@ def test_everyone_who_waits_for_a_dead_holder_gets_in_once(
 def test_place_of_a_dead_holder_is_taken_although_others_keep_writing(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
-    monkeypatch.setattr(lease, "LOCK_SECONDS", 3.0)
+    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.3)
+    monkeypatch.setattr(atomic, "WAIT_SECONDS", 3.0)
     browser.do(put("n", 1))
     held = browser.do(die_inside_atomic)
     counted = threading.Event()
@@ -793,7 +793,7 @@ def test_place_of_a_dead_holder_is_taken_although_others_keep_writing(
 def test_late_holder_that_regenerates_takes_nobodys_count_away(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.05)
     browser.do(put("n", 1))
     other = copy_of(browser, site)
 
@@ -808,7 +808,7 @@ def test_late_holder_that_regenerates_takes_nobodys_count_away(
 def test_late_holder_learns_that_nothing_of_its_block_was_saved(
     browser: Browser, site: SessionMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.05)
     browser.do(put("n", 1))
     other = copy_of(browser, site)
 

@@ -90,7 +90,7 @@ def write(state: SessionState, data: bytes | None = None) -> None:
 def _row(state: SessionState, data: bytes) -> StoredSession:
     document, stored, visit = state.document, state.identity.stored, state.visit
     is_passive = visit.is_passive and stored is not None
-    row = StoredSession(
+    return StoredSession(
         state.identity.id,
         data,
         0 if stored is None else stored.version,
@@ -106,9 +106,6 @@ def _row(state: SessionState, data: bytes) -> StoredSession:
         visit.user_agent,
         document.login.device_key,
     )
-    if visit.address is None and stored is not None:
-        row.client_address, row.user_agent = stored.client_address, stored.user_agent
-    return row
 
 
 def _record_use(state: SessionState) -> None:
@@ -120,9 +117,13 @@ def _record_use(state: SessionState) -> None:
     if expires_at is None:
         state.hold_touched(stored)  # another request has recorded it, and this browser's cookie is to be renewed
         return
-    row = replace(stored, expires_at=expires_at, last_seen_at=site.now())
-    if visit.address is not None:
-        row.client_address, row.user_agent = visit.address, visit.user_agent
+    row = replace(
+        stored,
+        expires_at=expires_at,
+        last_seen_at=site.now(),
+        client_address=visit.address,
+        user_agent=visit.user_agent,
+    )
     try:
         if site.adapter.touch(state.identity, row):
             state.hold_touched(row)

@@ -104,5 +104,5 @@ class TestPasteDeploy(SiteContract):
         ini.write_text(f"[DEFAULT]\ndebug = true\n[filter:main]\n{section}")
         middleware = loadfilter(f"config:{ini}")(webob_site.make_app(MemoryStore(), SECRET))
         assert isinstance(middleware, SessionMiddleware)
-        assert middleware.repository.ttl == 60
-        assert middleware.cookie.samesite == "Strict"
+        assert middleware.site.lifetimes.ttl == 60
+        assert middleware.site.cookies.cookie.samesite == "Strict"

@@ -226,11 +226,11 @@ class Client(threading.Thread):
 
         number = self._log.begin(kind=kind, cookie=cookie[:SECRET_CHARACTERS], new_user=new_user)
         try:
-            browser = self._request({self._site.cookie.name: cookie} if cookie else {}, act)
+            browser = self._request({self._site.site.cookies.name: cookie} if cookie else {}, act)
         except StoreUnavailable:
             self._log.end(number, outcome="maybe")
             return
-        kept = browser.cookies.get(self._site.cookie.name, "")
+        kept = browser.cookies.get(self._site.site.cookies.name, "")
         new_cookie = "" if kept == cookie else kept[:SECRET_CHARACTERS]
         self._log.end(number, outcome="ok", user=users[-1], new_cookie=new_cookie)
         if kept != cookie:

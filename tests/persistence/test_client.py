@@ -1,12 +1,13 @@
 """The device that uses a session: recorded where that is asked for, and nowhere else."""
 
-from datetime import UTC, datetime, timedelta
+import struct
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from prism_wsgi import Client, Session, StoredSession
-from prism_wsgi.persistence.client import pack_client, unpack_client
+from prism_wsgi.persistence.client import unpack_client
 from tests.support.browsing import Browser, Clock, Site, ThreeVerbStore, read, write
 
 pytest_plugins = ["tests.support.site_fixtures"]
@@ -129,7 +130,7 @@ def test_recording_brings_no_ended_session_back(site: Site) -> None:
 
     page = browser.visit(end_meanwhile, **LAPTOP)
     assert page.cookies == {}
-    assert site.middleware.repository.load(row.id) is None
+    assert site.middleware.site.adapter.peek(row.id) is None
 
 
 def test_what_was_recorded_goes_with_the_next_write_when_the_setting_is_off(
@@ -141,7 +142,7 @@ def test_what_was_recorded_goes_with_the_next_write_when_the_setting_is_off(
     assert recorded(browser) is not None
     browser.visit(write(n=2), **LAPTOP)
     assert recorded(browser) is None
-    assert b"Phone" not in row_of(browser).data
+    assert row_of(browser).user_agent is None
 
 
 def test_recording_makes_no_session_too_large(store: ThreeVerbStore, clock: Clock) -> None:
@@ -176,11 +177,15 @@ def test_only_what_the_server_says_is_recorded_and_never_control_characters(
         assert client.user_agent == user_agent
 
 
-@pytest.mark.parametrize("settings", [{}, {"encryption_key": ENCRYPTION_KEY}], ids=["plain", "encrypted"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"record_client": True}, {"record_client": "readable", "encryption_key": ENCRYPTION_KEY}],
+    ids=["plain", "encrypted"],
+)
 def test_a_user_sees_the_devices_of_all_own_sessions(
     store: ThreeVerbStore, clock: Clock, settings: dict[str, Any]
 ) -> None:
-    site = Site(store, clock, record_client=True, **settings)
+    site = Site(store, clock, **settings)
     phone, laptop = site.browser(), site.browser()
     for browser, environ in ((phone, PHONE), (laptop, LAPTOP)):
         browser.visit(lambda session: session.login("ann"), **environ)
@@ -189,23 +194,45 @@ def test_a_user_sees_the_devices_of_all_own_sessions(
     assert [client.address for client in clients] == ["192.0.2.7", "2001:db8::1"]
 
 
-def test_the_device_of_another_session_is_not_known_when_that_is_encrypted_with_its_cookie(
+def test_the_device_of_another_session_is_known_though_that_is_encrypted_with_its_cookie(
     store: ThreeVerbStore, clock: Clock
 ) -> None:
-    site = Site(store, clock, record_client=True, encryption_key=ENCRYPTION_KEY, encryption="cookie")
+    site = Site(store, clock, record_client="readable", encryption_key=ENCRYPTION_KEY, encryption="cookie")
     phone, laptop = site.browser(), site.browser()
     phone.visit(write(n=1), **PHONE)
     laptop.visit(write(n=1), **LAPTOP)
     row = row_of(laptop)
-    assert phone.visit(lambda session: session.client_of(row)).result is None
+    assert phone.visit(lambda session: session.client_of(row)).result.address == "2001:db8::1"
     assert recorded(laptop) == Client("2001:db8::1", "Laptop/2.0", now(clock))
 
 
-def test_a_record_is_read_as_it_was_written_and_never_when_cut() -> None:
-    client = Client("192.0.2.7", "Ünïcödé", datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC))
-    data = pack_client(client)
-    assert unpack_client(data + b"rest") == (client, b"rest")
-    assert unpack_client(pack_client(Client("", "", client.last_seen_at + timedelta(days=1))))[1] == b""
+def packed(address: str, user_agent: str, last_seen: int) -> bytes:
+    """A client as earlier releases wrote it into a session's data."""
+    parts = address.encode(), user_agent.encode()
+    return struct.pack(">QHH", last_seen, *map(len, parts)) + b"".join(parts)
+
+
+def test_a_client_in_the_data_of_an_earlier_release_is_read_and_never_when_cut() -> None:
+    data = packed("192.0.2.7", "Ünïcödé", 1_893_553_445_678)
+    assert unpack_client(data + b"rest") == (1_893_553_445_678, "192.0.2.7", "Ünïcödé", b"rest")
+    assert unpack_client(packed("", "", 1))[3] == b""
     for length in range(len(data)):
         with pytest.raises(ValueError, match=r"client|decode"):
             unpack_client(data[:length])
+
+
+def test_a_session_of_an_earlier_release_keeps_its_client_and_is_not_saved_for_being_read(
+    store: ThreeVerbStore, clock: Clock
+) -> None:
+    site = Site(store, clock)
+    browser = site.browser()
+    browser.visit(write(cart=["apple"]))
+    row = row_of(browser)
+    row.data = b"\x03" + bytes(13) + packed("192.0.2.7", "Phone/1.0", int(clock.now * 1000)) + row.data[1:]
+    store.store.save(row)
+    site.calls.clear()
+    assert browser.visit(lambda session: (session["cart"], session.client)).result == (
+        ["apple"],
+        Client("192.0.2.7", "Phone/1.0", now(clock)),
+    )
+    assert site.calls == ["load"]

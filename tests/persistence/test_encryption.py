@@ -262,9 +262,9 @@ def test_neither_the_store_nor_the_key_nor_both_read_a_session_encrypted_with_it
     cipher = Cipher([KEY.encode()], with_cookie=True, reads_unencrypted=True)
     for secret in (None, stored.id, "A" * 43):
         with pytest.raises(ValueError, match="encrypted"):
-            cipher.open(stored.data, stored.id, None, secret)
+            cipher.open(stored, secret)
     cookie = next(iter(browser.cookies.values()))
-    assert b"x" in cipher.open(stored.data, stored.id, None, cookie.split(".")[0])
+    assert b"x" in cipher.open(stored, cookie.split(".")[0])
 
 
 # Replacing keys, and changing over
@@ -373,9 +373,10 @@ print("cryptography" in sys.modules)
 
 def test_data_encrypted_with_its_cookie_says_what_is_missing_to_read_it() -> None:
     cipher = Cipher([KEY.encode()], with_cookie=True, reads_unencrypted=False)
-    sealed = cipher.seal(b"data", "0" * 64, None, "the cookie's secret")
+    row = StoredSession("0" * 64, b"data", 0, 0, 0)
+    row.data = cipher.seal(row, "the cookie's secret")
     with pytest.raises(SerializationError, match="brings the cookie"):
-        cipher.open(sealed, "0" * 64, None, None)
+        cipher.open(row, None)
 
 
 def test_repr_shows_no_key() -> None:

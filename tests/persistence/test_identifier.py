@@ -136,7 +136,7 @@ def test_an_id_that_is_no_longer_held_is_not_adopted(site: Site, end: str, step:
 
 def test_a_signed_cookie_for_an_id_that_never_was_is_not_adopted(site: Site) -> None:
     secret = new_secret(int(site.clock() * 1000))
-    token = site.middleware.session_cookie.signer.sign(secret, int(site.clock()))
+    token = site.middleware.site.cookies.signer.sign(secret, int(site.clock()))
     page = site.browser().visit(write(n=1), HTTP_COOKIE=f"prism_session={token}")
     assert page.cookies["prism_session"][:43] != secret
     assert site.store.load(session_id(secret)) is None

@@ -220,7 +220,7 @@ def test_an_expired_duplicate_does_not_count(site: Site) -> None:
 def test_at_most_four_candidates_are_verified(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = tokens(site)
     verified = []
-    signer = site.middleware.session_cookie.signer
+    signer = site.middleware.site.cookies.signer
     monkeypatch.setattr(type(signer), "verify", lambda self, value: verified.append(value))
     forged = "; ".join(f"{NAME}={number:043}{ours[43:]}" for number in range(300))
     site.browser().visit(HTTP_COOKIE=forged)

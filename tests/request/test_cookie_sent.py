@@ -72,7 +72,7 @@ def test_after_logout_the_browser_has_no_cookie(settings: dict[str, Any]) -> Non
     assert browser.jar.cookies
     page = browser.visit(Session.logout, path="/shop/cart")
     assert not browser.jar.cookies
-    assert page.attributes(browser.site.middleware.cookie.name)["expires"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert page.attributes(browser.site.middleware.site.cookies.name)["expires"] == "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 def test_a_visitor_without_a_cookie_is_told_to_delete_none(site: Site) -> None:

@@ -49,7 +49,7 @@ class Scene:
         return browser.read()
 
     def live_sessions(self) -> list[str]:
-        return [session.id for session in self.store.find()]
+        return [session.id for session in self.store.find_all()]
 
 
 def nothing_is_lost_when_ended(scene: Scene, used: set[str]) -> None:

@@ -125,7 +125,7 @@ def test_regenerate_of_a_session_that_was_emptied_retires_its_id(site: Site) -> 
     before = browser.visit(session_id).result
     browser.visit(regenerate)
     assert browser.visit(session_id).result != before
-    marker = site.middleware.repository.load(before)
+    marker = site.middleware.site.adapter.peek(before)
     assert marker is not None
     assert marker.superseded
 
@@ -298,17 +298,16 @@ def test_logout_ends_what_the_same_request_has_stored_under_a_new_id(site: Site,
         return stored_id
 
     stored_id = browser.visit(login_and_leave).result
-    assert site.middleware.repository.load(stored_id) is None
+    assert site.middleware.site.adapter.peek(stored_id) is None
 
 
 def test_logout_deletes_what_cannot_be_read(site: Site) -> None:
     browser = visitor(site)
-    repository = site.middleware.repository
-    row = repository.load(browser.visit(session_id).result)
+    row = site.store.load(browser.visit(session_id).result)
     assert row is not None
-    repository.save(replace(row, data=b"of another version"))
+    site.store.save(replace(row, data=b"of another version"))
     browser.visit(logout)
-    assert repository.load(row.id) is None
+    assert site.store.load(row.id) is None
 
 
 def test_logout_twice_is_no_error(site: Site) -> None:
@@ -567,7 +566,7 @@ def test_activity_is_recorded_in_whole_seconds(site: Site) -> None:
     browser = visitor(site)
     site.clock.advance(1000.456)
     assert browser.visit(read("n")).cookies
-    row = site.middleware.repository.load(browser.visit(session_id).result)
+    row = site.middleware.site.adapter.peek(browser.visit(session_id).result)
     assert row is not None
     assert row.expires_at % 1000 == 0
 
@@ -662,10 +661,10 @@ def test_nothing_moves_the_end_past_the_absolute_lifetime(steps: list[tuple[str,
             rows.append(new)
             super().replace(old, new)
 
-        def touch(self, session_id: str, expires_at: int) -> bool:
-            kept = self.load(session_id)
-            assert kept is None or expires_at <= kept.created_at + 8_000_000
-            return super().touch(session_id, expires_at)
+        def touch(self, session: StoredSession) -> bool:
+            kept = self.load(session.id)
+            assert kept is None or session.expires_at <= kept.created_at + 8_000_000
+            return super().touch(session)
 
     inner = Recording(clock=clock, ttl=10**8)
     store = ThreeVerbStore(inner) if three_verbs else WatchedStore(inner)

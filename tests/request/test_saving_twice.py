@@ -8,8 +8,7 @@ import pytest
 
 from prism_wsgi import MemoryStore, Session, StoredSession, tokens
 from prism_wsgi.errors import SessionConflict
-from prism_wsgi.request import atomic as lease
-from prism_wsgi.request import state
+from prism_wsgi.request import atomic, state
 from tests.support.browsing import Clock, Site, ThreeVerbStore, WatchedStore, read, write
 
 pytest_plugins = ["tests.support.site_fixtures"]
@@ -92,19 +91,19 @@ def test_a_new_id_given_up_for_a_rivals_save_leaves_nothing_stored(clock: Clock)
 
     browser.visit(be_overtaken)
     assert browser.visit(dict).result == {"n": 1, "theirs": 1}
-    assert [row.user for row in memory.find()] == ["ann"]
+    assert [row.user for row in memory.find_all()] == ["ann"]
 
 
 def test_a_save_under_an_id_that_atomic_has_stored_is_merged_as_any_other(site: Site) -> None:
-    browser, repository = site.browser(), site.middleware.repository
+    browser = site.browser()
     browser.visit(write(n=1))
 
     def move_and_write(session: Session) -> None:
         with session.atomic():
             session.regenerate()
-        row = repository.load(session.id)
+        row = site.store.load(session.id)
         assert row is not None
-        repository.save(row)
+        site.store.save(row)
         session["late"] = 1
 
     assert browser.visit(move_and_write).status == 200
@@ -135,7 +134,7 @@ def test_atomic_waits_for_nobody_where_nobody_else_can_be(site: Site) -> None:
 def test_a_login_while_another_request_is_inside_atomic_leaves_no_lock_on_the_new_id(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(atomic, "WAIT_SECONDS", 0.0)
     browser = site.browser()
     browser.visit(write(n=1))
     header = browser.cookie_header

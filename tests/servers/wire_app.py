@@ -11,7 +11,7 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.request import atomic
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
-atomic.LEASE_SECONDS = 0.5
+atomic.HOLD_SECONDS = 0.5
 
 
 class SentByTheKernel:

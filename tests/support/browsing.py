@@ -65,8 +65,8 @@ class ThreeVerbStore:
 class WatchedStore(ThreeVerbStore):
     """The same with the optional verbs that a request may use."""
 
-    def touch(self, session_id: str, expires_at: int) -> bool:
-        return bool(self._call("touch", session_id, expires_at))
+    def touch(self, session: StoredSession) -> bool:
+        return bool(self._call("touch", session))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         self._call("replace", old, new)
@@ -150,7 +150,7 @@ class Browser:
     @property
     def token(self) -> str:
         """The value of the session cookie."""
-        name = self.site.middleware.cookie.name
+        name = self.site.middleware.site.cookies.cookie.name
         return next(cookie.value for cookie in self.jar.cookies.values() if cookie.name == name)
 
     def visit(
@@ -166,7 +166,7 @@ class Browser:
         results: list[object] = []
 
         def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            results.append(handler(environ[self.site.middleware.environ_key]))
+            results.append(handler(environ[self.site.middleware.site.environ_key]))
             start_response(status, [("Content-Type", "text/plain"), *headers])
             return [b"hello"]
 

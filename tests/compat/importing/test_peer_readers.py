@@ -101,5 +101,5 @@ def test_a_user_is_text_or_a_number(user: object, imported_as: str | None) -> No
     if imported_as is Skip.BAD_USER:
         assert result.skipped == {Skip.BAD_USER: 1}
     else:
-        (stored,) = store.find()
+        (stored,) = store.find_all()
         assert stored.user == imported_as
