@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from dataclasses import astuple, fields, replace
 from typing import Any
 from wsgiref.simple_server import make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -23,14 +24,14 @@ from prism_wsgi import (
 # With a secret drawn here, the sessions in the file outlive this process and their cookies do not.
 SECRET = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 
+FIELDS = [field.name for field in fields(StoredSession)]
+CHANGING = [name for name in FIELDS if name not in ("id", "version", "created_at")]
+
 
 class SQLiteStore:
     def __init__(self, path: str) -> None:
         self._path = path
-        self._execute(
-            "CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, data BLOB, version INTEGER,"
-            " created_at INTEGER, expires_at INTEGER, user TEXT, superseded BOOLEAN)"
-        )
+        self._execute(f"CREATE TABLE IF NOT EXISTS sessions ({', '.join(FIELDS)}, PRIMARY KEY (id))")
 
     def load(self, session_id: str) -> StoredSession | None:
         rows, _ = self._execute("SELECT * FROM sessions WHERE id = ? AND expires_at > ?", session_id, now())
@@ -40,22 +41,24 @@ class SQLiteStore:
         if session.version == 0:
             self._insert(session)
             return
+        changes = ", ".join(f"{name} = ?" for name in CHANGING)
         _, updated = self._execute(
-            "UPDATE sessions SET data = ?, version = version + 1, expires_at = ?, user = ?, superseded = ?"
-            " WHERE id = ? AND version = ? AND expires_at > ?",  # compare and swap, in one statement
-            *(session.data, session.expires_at, session.user, session.superseded),
-            *(session.id, session.version, now()),
+            f"UPDATE sessions SET {changes}, version = version + 1"  # noqa: S608  # names of fields
+            " WHERE id = ? AND version = ?",  # compare and swap, in one statement
+            *(getattr(session, name) for name in CHANGING),
+            *(session.id, session.version),
         )
         if not updated:
-            raise SessionGone(session.id) if self.load(session.id) is None else SessionConflict(session.id)
+            rows, _ = self._execute("SELECT version FROM sessions WHERE id = ?", session.id)
+            raise SessionConflict(session.id) if rows else SessionGone(session.id)
 
     def destroy(self, session_id: str) -> None:
         self._execute("DELETE FROM sessions WHERE id = ?", session_id)
 
     def _insert(self, session: StoredSession) -> None:
-        columns = (session.created_at, session.expires_at, session.user, session.superseded)
+        values = astuple(replace(session, version=1))
         try:
-            self._execute("INSERT INTO sessions VALUES (?, ?, 1, ?, ?, ?, ?)", session.id, session.data, *columns)
+            self._execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(values))})", *values)  # noqa: S608
         except sqlite3.IntegrityError:
             raise SessionExists(session.id) from None
 

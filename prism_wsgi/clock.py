@@ -1,6 +1,5 @@
-"""Time: the application server's clock, in UTC and injectable, and the pause between attempts."""
+"""Time: the application server's clock, in UTC and injectable."""
 
-import secrets
 import time
 from collections.abc import Callable
 
@@ -13,7 +12,6 @@ def system_clock() -> float:
     return time.time()
 
 
-def pause(attempt: int) -> None:
-    """Sleep before the next attempt: up to 1 ms at first, up to 50 ms later, at random so that rivals part."""
-    longest = min(50, 2**attempt)
-    time.sleep(secrets.randbelow(1000 * longest) / 1_000_000)
+def milliseconds(clock: Clock) -> int:
+    """Return what a clock says, in whole Unix milliseconds, as stores keep times."""
+    return int(clock() * 1000)

@@ -23,8 +23,8 @@ from prism_wsgi import (
     SQLAlchemyStore,
     StoredSession,
 )
-from prism_wsgi.clock import pause
 from prism_wsgi.request import atomic
+from prism_wsgi.retry import pause
 from prism_wsgi.testing import ManualClock
 from tests.support.databases import REDIS
 from tests.support.plain_store import PlainStore

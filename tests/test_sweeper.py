@@ -3,8 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import create_engine, event
@@ -19,7 +18,6 @@ from prism_wsgi import (
     migrate,
 )
 from prism_wsgi.stores.base import SweepPace
-from prism_wsgi.stores.sql import sweeping as expiry
 from prism_wsgi.sweeper import (
     RETRY_DELAYS,
     SMALLEST_BATCH_SIZE,
@@ -141,104 +139,17 @@ def test_sweeps_at_once_delete_each_session_once(empty_url: str) -> None:
     filling.close()
 
 
-@contextmanager
-def sweeping_elsewhere(url: str) -> Iterator[None]:
-    """Hold what a batch of another sweep holds on PostgreSQL or SQLite."""
-    other = create_engine(url, isolation_level="AUTOCOMMIT")
-    with other.connect() as connection:
-        if other.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql("BEGIN")
-            connection.exec_driver_sql(
-                "SELECT pg_advisory_xact_lock(1886546291, 'prism_sessions'::regclass::oid::int)"
-            )
-        yield
-        connection.exec_driver_sql("COMMIT")
-    other.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def turns_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a database on which one sweep deletes at a time."""
-    url: str = request.getfixturevalue(f"empty_{request.param}_url")
-    return url
-
-
-def test_sweep_waits_for_its_turn(turns_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expiry, "_PATIENCE_SECONDS", 60)
-    looked = threading.Event()
-    store = SQLAlchemyStore(turns_url, clock=clock)
-    keep(store, 5, expires_in=-60)
-
-    @event.listens_for(store.engine, "after_cursor_execute")
-    @event.listens_for(store.engine, "handle_error")
-    def note(*_: object) -> None:
-        looked.set()
-
-    results: list[SweepResult] = []
-    sweeping = threading.Thread(target=lambda: results.append(Sweeper(store, clock=clock).sweep()))
-    with sweeping_elsewhere(turns_url):
-        sweeping.start()
-        for _ in range(3):
-            looked.clear()
-            assert looked.wait(30)
-        assert results == []
-        assert store.count_expired(int(NOW * 1000)) == 5
-    sweeping.join()
-    assert (results[0].end, results[0].deleted) == (SweepEnd.COMPLETE, 5)
-    store.close()
-
-
-def test_sweep_goes_on_without_its_turn_when_that_does_not_come(
-    empty_postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "_PATIENCE_SECONDS", 0.1)
-    store = SQLAlchemyStore(empty_postgresql_url, clock=clock)
-    keep(store, 5, expires_in=-60)
-    with sweeping_elsewhere(empty_postgresql_url):
-        assert Sweeper(store, clock=clock).sweep().deleted == 5
-    store.close()
-
-
-def test_sweep_of_a_database_that_somebody_holds_waits_as_long_as_the_store_does(
-    empty_sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "_PATIENCE_SECONDS", 0.1)
+def test_sweep_of_a_database_that_is_being_written_to_waits_as_long_as_the_store_does(empty_sqlite_url: str) -> None:
     store = SQLAlchemyStore(empty_sqlite_url, clock=clock, timeout=0.2)
     keep(store, 5, expires_in=-60)
-    with sweeping_elsewhere(empty_sqlite_url), pytest.raises(StoreUnavailable, match="database is locked"):
-        store.sweep(int(NOW * 1000), 10)
+    other = create_engine(empty_sqlite_url, isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="database is locked"):
+            store.sweep(int(NOW * 1000), 10)
+        connection.exec_driver_sql("COMMIT")
+    other.dispose()
     assert store.sweep(int(NOW * 1000), 10) == 5
-    store.close()
-
-
-def test_sweep_leaves_the_connection_as_patient_as_it_was(empty_sqlite_url: str) -> None:
-    engine = create_engine(empty_sqlite_url, connect_args={"timeout": 7}, pool_size=1, max_overflow=0)
-    store = SQLAlchemyStore(engine, clock=clock)
-    keep(store, 5, expires_in=-60)
-    assert store.sweep(int(NOW * 1000), 10) == 5
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 7000
-    engine.dispose()
-
-
-def test_sweeps_of_different_tables_do_not_wait_for_each_other(
-    empty_postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "_PATIENCE_SECONDS", 60)
-    migrate.upgrade(empty_postgresql_url, table_name="other_sessions")
-    store = SQLAlchemyStore(empty_postgresql_url, table_name="other_sessions", clock=clock, timeout=1)
-    keep(store, 5, expires_in=-60)
-    statements: list[str] = []
-
-    @event.listens_for(store.engine, "before_cursor_execute")
-    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    with sweeping_elsewhere(empty_postgresql_url):
-        assert store.sweep(int(NOW * 1000), 10) == 5
-    assert len(statements) == 1
     store.close()
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prism_wsgi.clock import pause
 from prism_wsgi.compat.importing.ids import adopted_secret, imported_id
 from prism_wsgi.compat.peer_cookies import PeerCookie
 from prism_wsgi.cookies import Cookie, read_cookie
@@ -22,6 +21,7 @@ from prism_wsgi.http import get_session
 from prism_wsgi.middleware import SessionMiddleware, serve
 from prism_wsgi.request.exchange import service_unavailable
 from prism_wsgi.request.headers import Headers
+from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import ReplacingStore, StoredSession
 from prism_wsgi.tokens import TIME_BYTES, Token, session_id
 

@@ -4,10 +4,10 @@ import secrets
 import time
 from contextlib import suppress
 
-from prism_wsgi.clock import pause
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, SessionTooLarge, StoreError
 from prism_wsgi.request.saving import save, save_changes, write
 from prism_wsgi.request.state import GONE, SessionState
+from prism_wsgi.retry import pause
 
 HOLD_SECONDS = 5.0
 """How long one request may stay inside `atomic()` before another takes it for dead."""

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from prism_wsgi.clock import pause
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
 from prism_wsgi.events import Reason
 from prism_wsgi.request.state import GONE, SAVED, STORED, TOUCHED, UNREAD, SessionState
+from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import StoredSession
 
 MAX_ATTEMPTS = 40

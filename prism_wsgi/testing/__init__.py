@@ -15,22 +15,18 @@
 in every order there is, and `faults.FlakyStore` fails when it is told to.
 
 `pip install "prism_wsgi[testing]"` installs pytest and Hypothesis. A line in your `conftest.py` makes failures show
-their values: `pytest.register_assert_rewrite("prism_wsgi.testing")`.
+their values: `pytest.register_assert_rewrite("prism_wsgi.testing")`. What is not a test needs neither.
 """
 
-from prism_wsgi.testing.contract import (
-    ManualClock,
-    StoreContract,
-    having,
-    increment,
-    loaded,
-    marker_of,
-    moment,
-    new_session,
-    race,
-)
+from typing import TYPE_CHECKING, Any
+
+from prism_wsgi.testing.clock import ManualClock
 from prism_wsgi.testing.faults import FlakyStore, When
 from prism_wsgi.testing.interleavings import Steps, every_interleaving
+from prism_wsgi.testing.sessions import increment, loaded, marker_of, moment, new_session, race
+
+if TYPE_CHECKING:
+    from prism_wsgi.testing.contract import StoreContract, having
 
 __all__ = [
     "FlakyStore",
@@ -47,3 +43,14 @@ __all__ = [
     "new_session",
     "race",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A test suite that uses the clock alone may be one of unittest.
+    if name in ("StoreContract", "having"):
+        try:
+            from prism_wsgi.testing import contract
+        except ModuleNotFoundError as error:
+            raise ImportError(f'{name} needs pytest; install it: pip install "prism_wsgi[testing]"') from error
+        return getattr(contract, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,7 @@
 """The contract of session stores, as a class of tests."""
 
 import secrets
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
@@ -12,31 +9,28 @@ from typing import Any
 
 import pytest
 
-from prism_wsgi.errors import SessionConflict, SessionExists, SessionGone, StoreError
-from prism_wsgi.stores.base import SessionStore, StoredSession
+from prism_wsgi.errors import SessionConflict, SessionExists, SessionGone
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS, SessionStore, StoredSession
+from prism_wsgi.testing.clock import ManualClock
+from prism_wsgi.testing.sessions import MINUTE, increment, loaded, marker_of, moment, new_session, race
 
 THREADS = 16
 ROUNDS = 5
-MINUTE = 60_000  # ms
 
-
-class ManualClock:
-    """A clock that stands still until it is moved: call it for Unix seconds, as `time.time`."""
-
-    def __init__(self) -> None:
-        # From the real time, because a server of its own may compare with that.
-        self.seconds = float(int(time.time()))
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock by this many seconds."""
-        self.seconds += seconds
+FACTS: dict[str, Any] = {
+    "last_seen_at": 1_800_000_000_123,
+    "authenticated_at": 1_800_000_000_122,
+    "auth_method": "pwd otp " + "x" * 56,
+    "actor": "Ünïcödé \U0001f600 " + "x" * 245,
+    "client_address": "2001:db8::ff00:42:8329%eth0.with-a-name-of-the-longest-there-is",
+    "user_agent": "Mozilla/5.0 (X11; Ünïcödé) " + "x" * 229,
+    "device_key": bytes(range(256))[-72:],
+}
+"""Every field that is None by default, with a value as long as it may be."""
 
 
 class StoreContract:
-    """What every session store does; see `SessionStore` and the protocols beside it.
+    """A test for each rule that a session store keeps; see `SessionStore` and the protocols beside it.
 
     Override the fixture `store` with one that returns an empty store. Where the store takes a clock, override
     `clock` too, with a ManualClock that the store was given; without it, sessions are only ever tested as
@@ -46,7 +40,7 @@ class StoreContract:
     @pytest.fixture
     def store(self) -> SessionStore:
         """Return the store to be tested, empty."""
-        raise NotImplementedError("Override the fixture `store` with one that returns an empty store of yours")
+        raise NotImplementedError("Override the fixture `store` with one that returns an empty store")
 
     @pytest.fixture
     def clock(self) -> ManualClock | None:
@@ -66,9 +60,22 @@ class StoreContract:
     def test_marker_loads_as_a_marker(self, store: SessionStore) -> None:
         session = new_session(user="alice")
         store.save(session)
-        marker = replace(session, data=b"", version=1, user=None, superseded=True)
+        marker = marker_of(session, new_session())
         store.save(marker)
         assert store.load(session.id) == replace(marker, version=2)
+
+    @pytest.mark.parametrize("name", FACTS)
+    def test_every_field_comes_back_as_given_and_can_be_changed(self, store: SessionStore, name: str) -> None:
+        session, fact = new_session(user="alice"), FACTS[name]
+        for version, value in enumerate((None, fact, fact[:-1] if isinstance(fact, str | bytes) else 1, None)):
+            saved = replace(session, version=version, **{name: value})
+            store.save(saved)
+            assert store.load(session.id) == replace(saved, version=version + 1)
+
+    def test_a_new_session_is_saved_with_every_field(self, store: SessionStore) -> None:
+        session = replace(new_session(user="alice"), **FACTS)
+        store.save(session)
+        assert store.load(session.id) == replace(session, version=1)
 
     @pytest.mark.parametrize(
         "data",
@@ -249,81 +256,148 @@ class StoreContract:
         store.save(session)
         assert store.load(session.id) is None
 
-    def test_save_of_an_expired_session_does_not_bring_it_back(
-        self, store: SessionStore, clock: ManualClock | None
-    ) -> None:
-        session = new_session(expires_at=moment(clock) - 1)
-        store.save(session)
-        with pytest.raises(SessionGone):
-            store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
-        assert store.load(session.id) is None
-
     def test_session_expires_at_its_very_millisecond(self, store: SessionStore, clock: ManualClock | None) -> None:
-        if clock is None:
-            pytest.skip("needs the fixture `clock`")
+        clock = standing(clock)
         session = new_session(expires_at=moment(clock) + 2000)
         store.save(session)
         clock.advance(1)
         assert store.load(session.id) is not None
         clock.advance(1)
         assert store.load(session.id) is None
+
+    def test_session_that_has_expired_since_it_was_loaded_is_saved(
+        self, store: SessionStore, clock: ManualClock | None
+    ) -> None:
+        session = new_session(expires_at=moment(clock) - 1)
+        store.save(session)
+        late = replace(session, version=1, data=b"late", expires_at=moment(clock) + MINUTE)
+        store.save(late)
+        assert store.load(session.id) == replace(late, version=2)
+
+    def test_expired_session_is_kept_ten_minutes_for_a_request_under_way(
+        self, store: SessionStore, clock: ManualClock | None
+    ) -> None:
+        clock = standing(clock)
+        session = new_session(expires_at=moment(clock) + MINUTE)
+        store.save(session)
+        clock.advance((MINUTE + KEPT_EXPIRED_MS - 1000) / 1000)
+        assert store.load(session.id) is None
+        store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
+        assert loaded(store, session).version == 2
+
+    def test_save_over_another_version_of_an_expired_session_conflicts(
+        self, store: SessionStore, clock: ManualClock | None
+    ) -> None:
+        session = new_session(expires_at=moment(clock) - 1)
+        store.save(session)
+        store.save(replace(session, version=1))
+        with pytest.raises(SessionConflict):
+            store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
+        assert store.load(session.id) is None
+
+    def test_id_of_an_expired_session_stays_taken(self, store: SessionStore, clock: ManualClock | None) -> None:
+        session = new_session(expires_at=moment(clock) - 1)
+        store.save(session)
+        with pytest.raises(SessionExists):
+            store.save(replace(session, expires_at=moment(clock) + MINUTE))
+        assert store.load(session.id) is None
+
+    def test_destroy_ends_an_expired_session_for_good(self, store: SessionStore, clock: ManualClock | None) -> None:
+        session = new_session(expires_at=moment(clock) - 1)
+        store.save(session)
+        store.destroy(session.id)
         with pytest.raises(SessionGone):
             store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
 
     # touch
 
-    def test_touch_moves_the_expiry_and_nothing_else(self, store: SessionStore) -> None:
-        session = new_session(data=b"data", user="alice")
+    def test_touch_records_a_use_and_changes_nothing_else(self, store: SessionStore) -> None:
+        touching, session = having(store, "touch"), replace(new_session(data=b"data", user="alice"), **FACTS)
         store.save(session)
-        later = session.expires_at + MINUTE
-        assert having(store, "touch").touch(session.id, later) is True
-        assert store.load(session.id) == replace(session, version=1, expires_at=later)
+        use: dict[str, Any] = {
+            "last_seen_at": session.created_at + 5,
+            "client_address": "192.0.2.7",
+            "user_agent": None,
+        }
+        touched = replace(session, version=1, expires_at=session.expires_at + MINUTE, **use)
+        other: dict[str, Any] = {
+            "data": b"",
+            "user": "mallory",
+            "actor": None,
+            "authenticated_at": 1,
+            "created_at": 1,
+        }
+        given = replace(touched, **other)
+        before = replace(given)
+        assert touching.touch(given) is True
+        assert store.load(session.id) == touched
+        assert given == before
 
     def test_touch_never_moves_the_expiry_back(self, store: SessionStore) -> None:
-        session = new_session()
+        touching, session = having(store, "touch"), new_session()
         store.save(session)
-        for expires_at in (session.expires_at - 1, session.expires_at, 1):
-            assert having(store, "touch").touch(session.id, expires_at) is True
-            assert loaded(store, session).expires_at == session.expires_at
+        for seconds, expires_at in enumerate((session.expires_at - 1, session.expires_at, 1)):
+            seen_at = session.created_at + seconds
+            touched = replace(session, version=1, expires_at=expires_at, last_seen_at=seen_at)
+            assert touching.touch(touched) is True
+            assert store.load(session.id) == replace(touched, expires_at=session.expires_at)
 
     def test_of_many_touches_the_furthest_stands(self, store: SessionStore) -> None:
         touching, session = having(store, "touch"), new_session()
         store.save(session)
         moments = [session.expires_at + number * 1000 for number in range(THREADS)]
-        assert set(race([partial(touching.touch, session.id, at) for at in moments])) == {True}
+        touches = [partial(touching.touch, replace(session, version=1, expires_at=at)) for at in moments]
+        assert set(race(touches)) == {True}
         assert store.load(session.id) == replace(session, version=1, expires_at=max(moments))
 
     def test_touch_does_not_get_in_the_way_of_a_save(self, store: SessionStore) -> None:
         session = new_session()
         store.save(session)
-        having(store, "touch").touch(session.id, session.expires_at + MINUTE)
+        having(store, "touch").touch(replace(session, version=1, expires_at=session.expires_at + MINUTE))
         store.save(replace(session, version=1, data=b"saved"))
         assert loaded(store, session).data == b"saved"
 
-    def test_touch_of_an_absent_session_is_false_and_makes_nothing(
-        self, store: SessionStore, clock: ManualClock | None
-    ) -> None:
-        touching, later = having(store, "touch"), moment(clock) + MINUTE
-        unknown, destroyed, expired = new_session(), new_session(), new_session(expires_at=moment(clock) - 1)
+    @pytest.mark.parametrize("version", [1, 3], ids=["older", "newer"])
+    def test_touch_of_another_version_is_false_and_changes_nothing(self, store: SessionStore, version: int) -> None:
+        session = new_session()
+        store.save(session)
+        shortened = replace(session, version=1, expires_at=session.expires_at - MINUTE)
+        store.save(shortened)
+        touched = replace(session, version=version, expires_at=session.expires_at + MINUTE, last_seen_at=1)
+        assert having(store, "touch").touch(touched) is False
+        assert store.load(session.id) == replace(shortened, version=2)
+
+    def test_touch_of_an_absent_session_is_false_and_makes_nothing(self, store: SessionStore) -> None:
+        touching, unknown, destroyed = having(store, "touch"), new_session(), new_session()
         store.save(destroyed)
         store.destroy(destroyed.id)
-        store.save(expired)
-        for session in (unknown, destroyed, expired):
-            assert touching.touch(session.id, later) is False
+        for session in (unknown, destroyed):
+            assert touching.touch(replace(session, version=1)) is False
             assert store.load(session.id) is None
+
+    def test_session_that_has_expired_since_it_was_loaded_is_touched(
+        self, store: SessionStore, clock: ManualClock | None
+    ) -> None:
+        session = new_session(expires_at=moment(clock) - 1)
+        store.save(session)
+        touched = replace(session, version=1, expires_at=moment(clock) + MINUTE)
+        assert having(store, "touch").touch(touched) is True
+        assert store.load(session.id) == touched
 
     def test_touch_does_not_prolong_a_marker(self, store: SessionStore) -> None:
         marker = new_session(superseded=True)
         store.save(marker)
-        assert having(store, "touch").touch(marker.id, marker.expires_at + MINUTE) is False
-        assert loaded(store, marker).expires_at == marker.expires_at
+        touched = replace(marker, version=1, expires_at=marker.expires_at + MINUTE, last_seen_at=1)
+        assert having(store, "touch").touch(touched) is False
+        assert store.load(marker.id) == replace(marker, version=1)
 
     # replace
 
     def test_replace_saves_both(self, store: SessionStore) -> None:
         session = new_session(user="alice")
         store.save(session)
-        marker, new = marker_of(session), new_session(data=b"new", user="alice")
+        new = new_session(data=b"new", user="alice")
+        marker = marker_of(session, new)
         having(store, "replace").replace(marker, new)
         assert store.load(session.id) == replace(marker, version=2)
         assert store.load(new.id) == replace(new, version=1)
@@ -370,13 +444,15 @@ class StoreContract:
             stored = [store.load(new.id) is not None for new in rivals]
             assert stored == [outcome is None for outcome in outcomes]
 
-    def test_destroy_ends_a_session_where_it_has_moved(self, store: SessionStore) -> None:
-        replacing, session = having(store, "replace"), new_session(user="alice")
-        moves = [session, new_session(user="alice"), new_session(user="alice")]
-        store.save(session)
+    # Following a session that has moved
+
+    @pytest.mark.parametrize("user", ["alice", None])
+    def test_destroy_ends_a_session_where_it_has_moved(self, store: SessionStore, user: str | None) -> None:
+        replacing, moves = having(store, "replace"), [new_session(user=user) for _ in range(3)]
+        store.save(moves[0])
         for old, new in pairwise(moves):
             replacing.replace(marker_of(old, new), new)
-        store.destroy(session.id)
+        store.destroy(moves[0].id)
         assert [store.load(one.id) for one in moves] == [None, None, None]
 
     def test_destroy_of_a_marker_that_names_no_other_session_ends_none(self, store: SessionStore) -> None:
@@ -387,12 +463,113 @@ class StoreContract:
         assert store.load(session.id) is None
         assert store.load(new.id) == replace(new, version=1)
 
+    @pytest.mark.parametrize(("before", "now"), [(None, "alice"), ("alice", "bob"), ("alice", None)])
+    def test_destroy_does_not_follow_a_session_to_another_user(
+        self, store: SessionStore, before: str | None, now: str | None
+    ) -> None:
+        """A visitor's cookie may have been planted before a login, and must not end what the login began."""
+        replacing, session, new = having(store, "replace"), new_session(user=before), new_session(user=now)
+        store.save(session)
+        replacing.replace(marker_of(session, new), new)
+        store.destroy(session.id)
+        assert store.load(session.id) is None
+        assert store.load(new.id) == replace(new, version=1)
+
+    def test_destroy_ends_where_markers_name_each_other(self, store: SessionStore) -> None:
+        having(store, "replace")
+        alone, first, second = (new_session(user="alice") for _ in range(3))
+        markers = [marker_of(alone, alone), marker_of(first, second), marker_of(second, first)]
+        for marker in markers:
+            store.save(replace(marker, version=0))
+        store.destroy(alone.id)
+        store.destroy(first.id)
+        assert [store.load(marker.id) for marker in markers] == [None, None, None]
+
     def test_destroy_wins_over_a_replacement_under_way(self, store: SessionStore) -> None:
         replacing = having(store, "replace")
         for _ in range(ROUNDS):
             session, new = new_session(user="alice"), new_session(user="alice")
             store.save(session)
             race([partial(store.destroy, session.id), partial(replacing.replace, marker_of(session, new), new)])
+            assert [store.load(session.id), store.load(new.id)] == [None, None]
+
+    # revoke
+
+    def test_revoke_ends_the_users_session(self, store: SessionStore) -> None:
+        revoking, session, other = having(store, "revoke"), new_session(user="alice"), new_session(user="alice")
+        store.save(session)
+        store.save(other)
+        assert revoking.revoke(session.id, user="alice") is True
+        assert revoking.revoke(session.id, user="alice") is False
+        assert store.load(session.id) is None
+        with pytest.raises(SessionGone):
+            store.save(replace(session, version=1))
+        assert store.load(other.id) is not None
+
+    @pytest.mark.parametrize("user", ["bob", "Alice", "alice ", None])
+    def test_revoke_spares_what_is_another_users(self, store: SessionStore, user: str | None) -> None:
+        revoking, session = having(store, "revoke"), new_session(user=user)
+        store.save(session)
+        assert revoking.revoke(session.id, user="alice") is False
+        assert store.load(session.id) == replace(session, version=1)
+
+    def test_revoke_for_nobody_is_refused(self, store: SessionStore) -> None:
+        revoking, session = having(store, "revoke"), new_session(user=None)
+        store.save(session)
+        with pytest.raises(TypeError):
+            revoking.revoke(session.id, user=None)
+        assert store.load(session.id) is not None
+
+    @pytest.mark.parametrize("user", ["alice", "administrator"])
+    def test_revoke_ends_an_impersonation_for_either_user(self, store: SessionStore, user: str) -> None:
+        revoking, session = having(store, "revoke"), new_session(user="alice", actor="administrator")
+        store.save(session)
+        assert revoking.revoke(session.id, user="mallory") is False
+        assert revoking.revoke(session.id, user=user) is True
+        assert store.load(session.id) is None
+
+    def test_revoke_ends_an_expired_session_for_good(self, store: SessionStore, clock: ManualClock | None) -> None:
+        session = new_session(user="alice", expires_at=moment(clock) - 1)
+        store.save(session)
+        having(store, "revoke").revoke(session.id, user="alice")
+        with pytest.raises(SessionGone):
+            store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
+
+    def test_revoke_ends_a_session_where_it_has_moved(self, store: SessionStore) -> None:
+        moving, moves = having(store, "replace", "revoke"), [new_session(user="alice") for _ in range(3)]
+        store.save(moves[0])
+        for old, new in pairwise(moves):
+            moving.replace(marker_of(old, new), new)
+        assert moving.revoke(moves[0].id, user="mallory") is False
+        assert loaded(store, moves[2]).version == 1
+        assert moving.revoke(moves[0].id, user="alice") is True
+        assert store.load(moves[2].id) is None
+
+    @pytest.mark.parametrize(("before", "now"), [(None, "alice"), ("bob", "alice"), ("alice", "bob")])
+    def test_revoke_does_not_follow_a_session_to_another_user(
+        self, store: SessionStore, before: str | None, now: str
+    ) -> None:
+        moving, session, new = having(store, "replace", "revoke"), new_session(user=before), new_session(user=now)
+        store.save(session)
+        moving.replace(marker_of(session, new), new)
+        assert moving.revoke(session.id, user="alice") is False
+        assert store.load(new.id) == replace(new, version=1)
+
+    def test_revoke_ends_where_markers_name_each_other(self, store: SessionStore) -> None:
+        revoking, first, second = having(store, "revoke"), new_session(user="alice"), new_session(user="alice")
+        for marker in (marker_of(first, second), marker_of(second, first)):
+            store.save(replace(marker, version=0))
+        assert revoking.revoke(first.id, user="alice") is False
+
+    def test_revoke_wins_over_saves_and_a_move_under_way(self, store: SessionStore) -> None:
+        moving = having(store, "replace", "revoke")
+        for _ in range(ROUNDS):
+            session, new = new_session(user="alice"), new_session(user="alice")
+            store.save(session)
+            revoke = partial(moving.revoke, session.id, user="alice")
+            save = partial(store.save, replace(session, version=1))
+            outcomes = race([revoke, partial(moving.replace, marker_of(session, new), new), save])
+            assert outcomes[0] is True
             assert [store.load(session.id), store.load(new.id)] == [None, None]
 
     # sweep
@@ -442,7 +619,7 @@ class StoreContract:
             store.save(session)
 
         def extend_all() -> list[bool]:
-            return [touching.touch(session.id, before + MINUTE) for session in sessions]
+            return [touching.touch(replace(one, version=1, expires_at=before + MINUTE)) for one in sessions]
 
         def sweep_all() -> list[bool]:
             while sweeping.sweep(before, 5):
@@ -452,15 +629,28 @@ class StoreContract:
         extended, *_ = race([extend_all, sweep_all, sweep_all])
         assert [store.load(session.id) is not None for session in sessions] == extended
 
-    # find, destroy_all, stats
+    # find, find_all, count
 
-    def test_find_lists_live_sessions_by_id(self, store: SessionStore, clock: ManualClock | None) -> None:
-        indexed = having(store, "find")
+    def test_find_all_lists_live_sessions_by_id(self, store: SessionStore, clock: ManualClock | None) -> None:
+        indexed = having(store, "find_all")
         live = [new_session(user=user, data=b"data") for user in ("alice", "bob", None)]
         for session in (*live, new_session(superseded=True), new_session(expires_at=moment(clock) - 1)):
             store.save(session)
-        expected = [replace(session, version=1) for session in sorted(live, key=lambda one: one.id)]
-        assert list(indexed.find()) == expected
+        assert list(indexed.find_all()) == as_stored(live)
+
+    def test_find_lists_a_users_live_sessions_by_id(self, store: SessionStore, clock: ManualClock | None) -> None:
+        indexed, expired = having(store, "find"), new_session(user="alice", expires_at=moment(clock) - 1)
+        live = [new_session(user="alice", data=b"data") for _ in range(3)]
+        for session in (*live, new_session(user="bob"), new_session(user="alice", superseded=True), expired):
+            store.save(session)
+        assert list(indexed.find(user="alice")) == as_stored(live)
+
+    def test_find_for_nobody_is_refused(self, store: SessionStore) -> None:
+        """`find(user=session.user)` of a visitor who is not logged in must not list everybody."""
+        indexed = having(store, "find")
+        store.save(new_session(user="alice"))
+        with pytest.raises(TypeError):
+            list(indexed.find(user=None))
 
     def test_find_narrows_to_one_user_exactly(self, store: SessionStore) -> None:
         indexed = having(store, "find")
@@ -471,17 +661,59 @@ class StoreContract:
             assert [found.id for found in indexed.find(user=user)] == [session.id]
         assert list(indexed.find(user="nobody")) == []
 
-    def test_find_continues_behind_the_page_before(self, store: SessionStore) -> None:
-        indexed, sessions = having(store, "find"), [new_session(user="alice") for _ in range(7)]
+    def test_find_lists_an_impersonation_for_either_user(self, store: SessionStore) -> None:
+        indexed, own = having(store, "find"), new_session(user="administrator")
+        session = new_session(user="alice", actor="administrator")
+        store.save(own)
+        store.save(session)
+        assert list(indexed.find(user="alice")) == as_stored([session])
+        assert list(indexed.find(user="administrator")) == as_stored([session, own])
+
+    def test_a_session_is_found_under_its_present_user(self, store: SessionStore) -> None:
+        indexed, session = having(store, "find"), new_session(user=None)
+        store.save(session)
+        for version, (user, actor) in enumerate([("alice", None), ("bob", "alice"), ("bob", None), (None, None)]):
+            store.save(replace(session, version=version + 1, user=user, actor=actor))
+            found = {name: len(list(indexed.find(user=name))) for name in ("alice", "bob")}
+            assert found == {name: int(name in (user, actor)) for name in ("alice", "bob")}
+
+    @pytest.mark.parametrize("whose", [{"user": "alice"}, {}], ids=["a user's", "everybody's"])
+    def test_a_listing_continues_behind_the_page_before(self, store: SessionStore, whose: dict[str, str]) -> None:
+        indexed, sessions = having(store, "find", "find_all"), [new_session(user="alice") for _ in range(7)]
         for session in sessions:
             store.save(session)
         pages: list[list[str]] = []
         after = None
-        while page := [session.id for session in indexed.find(user="alice", limit=3, after=after)]:
+        listing = indexed.find if whose else indexed.find_all
+        while page := [session.id for session in listing(limit=3, after=after, **whose)]:
             pages.append(page)
             after = page[-1]
         assert [len(page) for page in pages] == [3, 3, 1]
         assert list(chain(*pages)) == sorted(session.id for session in sessions)
+
+    def test_a_listing_is_a_hundred_sessions_long_unless_told_otherwise(self, store: SessionStore) -> None:
+        indexed = having(store, "find", "find_all")
+        for _ in range(101):
+            store.save(new_session(user="alice"))
+        assert (len(list(indexed.find(user="alice"))), len(list(indexed.find_all()))) == (100, 100)
+
+    def test_count_is_of_live_sessions(self, store: SessionStore, clock: ManualClock | None) -> None:
+        counting, expired = having(store, "count"), new_session(user="alice", expires_at=moment(clock) - 1)
+        assert counting.count() == 0
+        impersonation = new_session(user="bob", actor="alice")
+        live = [new_session(user="alice"), new_session(user="alice"), impersonation, new_session()]
+        for session in (*live, new_session(user="alice", superseded=True), expired):
+            store.save(session)
+        assert (counting.count(), counting.count(user="alice"), counting.count(user="bob")) == (4, 3, 1)
+        assert counting.count(user="nobody") == 0
+
+    def test_estimate_is_a_number_or_none(self, store: SessionStore) -> None:
+        counting = having(store, "estimate")
+        store.save(new_session())
+        estimate = counting.estimate()
+        assert estimate is None or (type(estimate) is int and estimate >= 0)
+
+    # destroy_all
 
     def test_destroy_all_ends_one_users_sessions(self, store: SessionStore) -> None:
         indexed = having(store, "destroy_all")
@@ -509,6 +741,47 @@ class StoreContract:
         assert indexed.destroy_all("alice", except_id=mine[1].id) == 2
         assert [store.load(session.id) is not None for session in mine] == [False, True, False]
 
+    @pytest.mark.parametrize("user", ["alice", "administrator"])
+    def test_destroy_all_ends_impersonations_by_and_of_the_user(self, store: SessionStore, user: str) -> None:
+        indexed, session = having(store, "destroy_all"), new_session(user="alice", actor="administrator")
+        store.save(session)
+        assert indexed.destroy_all("bob") == 0
+        assert indexed.destroy_all(user) == 1
+        assert store.load(session.id) is None
+
+    def test_destroy_all_ends_expired_sessions_for_good(self, store: SessionStore, clock: ManualClock | None) -> None:
+        session = new_session(user="alice", expires_at=moment(clock) - 1)
+        store.save(session)
+        having(store, "destroy_all").destroy_all("alice")
+        with pytest.raises(SessionGone):
+            store.save(replace(session, version=1, expires_at=moment(clock) + MINUTE))
+
+    def test_destroy_all_counts_no_markers_and_follows_none_to_another_user(self, store: SessionStore) -> None:
+        moving, sessions = having(store, "replace", "destroy_all"), [new_session(user="alice") for _ in range(2)]
+        news = [new_session(user="alice"), new_session(user="bob")]
+        for session, new in zip(sessions, news, strict=True):
+            store.save(session)
+            moving.replace(marker_of(session, new), new)
+        assert moving.destroy_all("alice") == 1
+        assert [store.load(one.id) is not None for one in (*sessions, *news)] == [False, False, False, True]
+
+    def test_destroy_all_spares_the_session_that_asks_where_a_marker_leads_to_it(self, store: SessionStore) -> None:
+        moving, session, new = having(store, "replace", "destroy_all"), new_session(user="a"), new_session(user="a")
+        store.save(session)
+        moving.replace(marker_of(session, new), new)
+        assert moving.destroy_all("a", except_id=new.id) == 0
+        assert store.load(new.id) == replace(new, version=1)
+
+    def test_destroy_all_wins_over_a_move_under_way(self, store: SessionStore) -> None:
+        moving = having(store, "replace", "destroy_all")
+        for _ in range(ROUNDS):
+            session, new = new_session(user="alice"), new_session(user="alice")
+            store.save(session)
+            race([partial(moving.destroy_all, "alice"), partial(moving.replace, marker_of(session, new), new)])
+            assert [store.load(session.id), store.load(new.id)] == [None, None]
+
+    # stats, ping
+
     def test_stats_count_what_is_stored(self, store: SessionStore, clock: ManualClock | None) -> None:
         counting, now = having(store, "stats"), moment(clock)
         empty = counting.stats()
@@ -524,34 +797,22 @@ class StoreContract:
             store.save(session)
         stats = counting.stats()
         assert (stats.live, stats.expired, stats.superseded, stats.logged_in) == (2, 2, 1, 1)
-        assert (stats.data_bytes, stats.oldest_expired) == (10, now - 20)
+        assert stats.data_bytes == 10
 
+    def test_what_expired_in_the_last_ten_minutes_does_not_wait_for_a_sweep(
+        self, store: SessionStore, clock: ManualClock | None
+    ) -> None:
+        counting, now = having(store, "stats", "sweep"), moment(clock)
+        store.save(new_session(expires_at=now - KEPT_EXPIRED_MS + 5000))
+        assert counting.stats().oldest_expired is None
+        for seconds in (5, 6):
+            store.save(new_session(expires_at=now - KEPT_EXPIRED_MS - seconds * 1000))
+        assert counting.stats().oldest_expired == now - KEPT_EXPIRED_MS - 6000
 
-def new_session(
-    *,
-    data: bytes = b"data",
-    version: int = 0,
-    expires_at: int | None = None,
-    user: str | None = None,
-    superseded: bool = False,
-) -> StoredSession:
-    """Return a session under an id of its own; it lives for ten more minutes unless `expires_at` is given."""
-    now = int(time.time() * 1000)
-    expires_at = now + 10 * MINUTE if expires_at is None else expires_at
-    return StoredSession(secrets.token_hex(32), data, version, now, expires_at, user, superseded)
-
-
-def marker_of(session: StoredSession, new: StoredSession | None = None) -> StoredSession:
-    """Return what `regenerate()` puts in the place of a session that was saved once, naming the `new` one."""
-    moved_to = b"" if new is None else bytes.fromhex(new.id)
-    return replace(session, data=moved_to, version=1, user=None, superseded=True)
-
-
-def loaded(store: SessionStore, session: StoredSession) -> StoredSession:
-    """Return what is stored under the id of `session`, which must be something."""
-    stored = store.load(session.id)
-    assert stored is not None, f"session {session.id} is not stored"
-    return stored
+    def test_a_ping_leaves_nothing_behind(self, store: SessionStore) -> None:
+        pinged = having(store, "ping", "count")
+        pinged.ping()
+        assert pinged.count() == 0
 
 
 def having(store: SessionStore, *verbs: str) -> Any:
@@ -562,36 +823,13 @@ def having(store: SessionStore, *verbs: str) -> Any:
     return store
 
 
-def moment(clock: ManualClock | None) -> int:
-    """Return the store's present in Unix ms."""
-    return int((time.time() if clock is None else clock()) * 1000)
+def standing(clock: ManualClock | None) -> ManualClock:
+    """Return the clock; skip the test where there is none."""
+    if clock is None:
+        pytest.skip("needs the fixture `clock`")
+    return clock
 
 
-def increment(store: SessionStore, session_id: str) -> None:
-    """Add one to the decimal number that a session holds, trying until no other save comes in between."""
-    while True:
-        stored = store.load(session_id)
-        assert stored is not None
-        try:
-            store.save(replace(stored, data=b"%d" % (int(stored.data) + 1)))
-        except SessionConflict:
-            continue
-        return
-
-
-def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make each call in a thread of its own, all at the same moment.
-
-    Returns what each returned, or the StoreError it raised; any other exception is raised on.
-    """
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(timeout=30)
-        try:
-            return call()
-        except StoreError as error:
-            return error
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(run, calls))
+def as_stored(sessions: Iterable[StoredSession]) -> list[StoredSession]:
+    """Return sessions as they are listed once they have been saved."""
+    return [replace(session, version=1) for session in sorted(sessions, key=lambda one: one.id)]

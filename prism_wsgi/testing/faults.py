@@ -10,7 +10,12 @@ from typing import Any
 from prism_wsgi.errors import StoreUnavailable
 from prism_wsgi.stores.base import SessionStore, StoredSession
 
-VERBS = ("load", "save", "destroy", "touch", "replace", "sweep", "find", "destroy_all", "stats")
+VERBS = (
+    *("load", "save", "destroy", "touch", "replace", "revoke"),
+    *("find", "find_all", "destroy_all", "count", "estimate", "stats", "ping"),
+    *("sweep", "oldest_expired", "count_expired"),
+)
+"""All that a store may be asked."""
 
 
 class When(Enum):

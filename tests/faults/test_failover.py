@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.engine import Failure, classify
+from prism_wsgi.stores.sql.failures import Failure, classify
 from tests.support.own_pairs import Pair, own_mariadb_pair, own_postgresql_pair
 from tests.support.proxy import Proxy
 from tests.support.visitors import Browser, application, put

@@ -24,7 +24,7 @@ from prism_wsgi import (
     migrate,
 )
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.engine import Failure, classify
+from prism_wsgi.stores.sql.failures import Failure, classify
 from prism_wsgi.testing import StoreContract, loaded, new_session
 from tests.losses.soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
 from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, StoreUnavailable, migrate
-from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import loaded, new_session
 from tests.support.own_servers import OwnServer, own_mariadb, own_postgresql
 from tests.support.visitors import Browser, application, put
@@ -153,7 +152,7 @@ def test_what_was_acknowledged_outlives_a_killed_server(
     assert browser.cookies == cookies
     assert browser.read() == {"kept": 1}
     assert browser.do(lambda session: session.user) == "alice"
-    assert store._connections._permits.qsize() == MAX_CONNECTIONS  # type: ignore[attr-defined]
+    assert store._connections.in_use == 0  # type: ignore[attr-defined]
 
 
 READ_ONLY = {
@@ -191,7 +190,7 @@ def test_server_that_turns_read_only_is_reported_and_used_again_when_it_does_not
     while browser.visit(put("later", 1)).status != "200 OK":
         assert time.monotonic() - back < RECOVERY_SECONDS
     assert browser.read() == {"kept": 1, "later": 1}
-    assert store._connections._permits.qsize() == MAX_CONNECTIONS  # type: ignore[attr-defined]
+    assert store._connections.in_use == 0  # type: ignore[attr-defined]
 
 
 class MeetingStore(SQLAlchemyStore):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, migrate
-from prism_wsgi.stores.sql.connections import KeptConnections
+from prism_wsgi.stores.kept import KeptConnections
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
 from tests.support.proxy import CUTS, LATENCY, Fault, Proxy
@@ -33,10 +33,10 @@ class Rig:
     store: SQLAlchemyStore
     direct: SQLAlchemyStore
 
-    def idle_permits(self) -> int:
+    def in_use(self) -> int:
         connections = self.store._connections
         assert isinstance(connections, KeptConnections)
-        return connections._permits.qsize()
+        return connections.in_use
 
 
 @pytest.fixture(scope="module", params=["postgresql", "mariadb", "mysqlclient"])
@@ -159,7 +159,7 @@ def test_connection_cut_once_is_survived_with_one_effect(rig: Rig, fault: Fault,
     assert not isinstance(outcome, StoreError), outcome
     check(attempt, outcome)
     assert seconds < TIMEOUT
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("statement", [b"BEGIN", b"UPDATE", b"INSERT"])
@@ -174,7 +174,7 @@ def test_connection_cut_inside_a_transaction_is_survived_with_one_effect(
     assert rig.proxy.faults == 1
     assert outcome is None
     check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("verb", MARKERS)
@@ -188,7 +188,7 @@ def test_server_out_of_reach_is_reported_and_used_again_at_once(rig: Rig, fault:
     assert isinstance(outcome, StoreError)
     assert seconds < BOUND
     check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     outcome, seconds = outcome_of(attempt, rig.store)
     assert not isinstance(outcome, StoreError), outcome
     check(attempt, outcome)
@@ -205,7 +205,7 @@ def test_slow_network_only_takes_time(rig: Rig, fault: Fault) -> None:
         check(attempt, outcome)
         # Connecting and BEGIN, two statements and COMMIT are the most that has to be said.
         assert seconds < 12 * LATENCY + TIMEOUT, attempt.verb
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("state", ["warm", "cold"])
@@ -221,15 +221,15 @@ def test_server_that_says_nothing_is_given_up_in_bounded_time(rig: Rig, state: s
     for attempt, (outcome, _) in zip(attempts, outcomes, strict=True):
         assert isinstance(outcome, StoreError), attempt.verb
         check(attempt, outcome)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     assert rig.store.load(attempts[0].session.id) is not None
 
 
 def warm_up(rig: Rig) -> None:
     """Open as many connections as the store keeps."""
-    acquire, release = rig.store._connections.acquire, rig.store._connections.release
-    for connection in [acquire() for _ in range(MAX_CONNECTIONS)]:
-        release(connection)
+    for lease in [rig.store._connections.acquire() for _ in range(MAX_CONNECTIONS)]:
+        with lease:
+            pass
     rig.store.stats()
 
 
@@ -294,7 +294,7 @@ def test_request_is_answered_fully_or_with_a_503_that_leaves_the_cookies_alone(
     with rig.proxy.armed(fault, marker):
         visit = visitor.browser.visit(action)
     assert time.monotonic() - began < BOUND
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
     if fault in LASTING:
         assert visit.status.startswith("503")
         assert not visit.set_cookies
@@ -331,7 +331,7 @@ def test_requests_to_a_server_that_says_nothing_are_refused_in_bounded_time(rig:
     assert [visit.set_cookies for visit in visits] == [[]] * len(visits)
     assert [visitor.browser.cookies for visitor in visitors] == before
     assert [visitor.browser.do(read) for visitor in visitors] == [1] * len(visitors)
-    assert rig.idle_permits() == MAX_CONNECTIONS
+    assert rig.in_use() == 0
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.REFUSE], ids=lambda one: one.name.lower())

@@ -38,13 +38,13 @@ def store(url: str, setting: str) -> Iterator[SQLAlchemyStore]:
 
 
 def levels_of(store: SQLAlchemyStore, count: int = 3) -> list[int]:
-    """Return what is in effect on so many connections in use at once, and on those of the upkeep."""
-    connections = [store._connections.acquire() for _ in range(count)]
+    """Return what is in effect on so many connections in use at once, and on those of maintenance."""
+    leases = [store._connections.acquire() for _ in range(count)]
     levels = []
-    for connection in connections:
-        connection.cursor.execute("PRAGMA synchronous")
-        levels.append(connection.cursor.fetchall()[0][0])
-        store._connections.release(connection)
+    for lease in leases:
+        with lease:
+            lease.connection.cursor.execute("PRAGMA synchronous")
+            levels.append(lease.connection.cursor.fetchall()[0][0])
     return [*levels, store._execute(lambda connection: connection.exec_driver_sql("PRAGMA synchronous").scalar_one())]
 
 

@@ -257,8 +257,8 @@ def main(plan: Plan) -> None:
     for client in clients:
         client.join()
     assert all(client.is_done for client in clients), "what a thread raised is above"
-    idle = store._connections._permits.qsize()  # type: ignore[attr-defined]
-    assert idle == store._connections._limit, f"{idle} permits came back"  # type: ignore[attr-defined]
+    in_use = store._connections.in_use  # type: ignore[attr-defined]
+    assert in_use == 0, f"{in_use} connections did not come back"
     store.close()
 
 

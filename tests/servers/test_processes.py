@@ -122,11 +122,12 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
     with ThreadPoolExecutor(1) as threads:
         holder = threads.submit(browser.do, count_slowly)
         assert inside.wait(30)
-        connection = store._connections.acquire()  # and one that a thread of the parent has in use
+        lease = store._connections.acquire()  # and one that a thread of the parent has in use
         children = children_of_a_fork(site, browser)
         forked.set()
         holder.result()
-        store._connections.release(connection)
+        with lease:
+            pass
         for child in children:
             child.join(60)
     assert [child.exitcode for child in children] == [0] * 4

@@ -1,13 +1,15 @@
-"""A store of the three verbs and nothing more, as a reader of the README would write it."""
+"""A store of the three verbs and nothing more, as a reader of the documentation would write it."""
 
 import sqlite3
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 from prism_wsgi import SessionConflict, SessionExists, SessionGone, StoredSession
 from prism_wsgi.clock import Clock, system_clock
 
-COLUMNS = "id, data, version, created_at, expires_at, user, superseded"
+COLUMNS = [field.name for field in fields(StoredSession)]
+WRITTEN = [name for name in COLUMNS if name not in ("id", "version", "created_at")]
 
 
 class PlainStore:
@@ -18,37 +20,31 @@ class PlainStore:
         self._clock = clock
         with closing(self._connect()) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, data BLOB, version INTEGER, "
-                "created_at INTEGER, expires_at INTEGER, user TEXT, superseded INTEGER)"
-            )
+            connection.execute(f"CREATE TABLE IF NOT EXISTS sessions ({', '.join(COLUMNS)}, PRIMARY KEY (id))")
 
     def load(self, session_id: str) -> StoredSession | None:
         with closing(self._connect()) as connection:
-            query = f"SELECT {COLUMNS} FROM sessions WHERE id = ? AND expires_at > ?"
+            query = f"SELECT {', '.join(COLUMNS)} FROM sessions WHERE id = ? AND expires_at > ?"
             row = connection.execute(query, (session_id, self._now())).fetchone()
         return None if row is None else StoredSession(*row)
 
     def save(self, session: StoredSession) -> None:
-        values = (session.data, session.expires_at, session.user, session.superseded)
         with closing(self._connect()) as connection:
             if session.version == 0:
+                values = [getattr(session, name) if name != "version" else 1 for name in COLUMNS]
                 try:
-                    connection.execute(
-                        "INSERT INTO sessions (data, expires_at, user, superseded, id, created_at, version) "
-                        "VALUES (?, ?, ?, ?, ?, ?, 1)",
-                        (*values, session.id, session.created_at),
-                    )
+                    connection.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(values))})", values)
                 except sqlite3.IntegrityError as error:
                     raise SessionExists(session.id) from error
                 return
             updated = connection.execute(
-                "UPDATE sessions SET data = ?, expires_at = ?, user = ?, superseded = ?, version = version + 1 "
-                "WHERE id = ? AND version = ? AND expires_at > ?",
-                (*values, session.id, session.version, self._now()),
+                f"UPDATE sessions SET version = version + 1, {', '.join(f'{name} = ?' for name in WRITTEN)} "
+                "WHERE id = ? AND version = ?",
+                (*(getattr(session, name) for name in WRITTEN), session.id, session.version),
             )
-        if updated.rowcount == 0:
-            raise SessionGone(session.id) if self.load(session.id) is None else SessionConflict(session.id)
+            if updated.rowcount == 0:
+                there = connection.execute("SELECT 1 FROM sessions WHERE id = ?", (session.id,)).fetchone()
+                raise SessionConflict(session.id) if there else SessionGone(session.id)
 
     def destroy(self, session_id: str) -> None:
         with closing(self._connect()) as connection:

@@ -80,7 +80,27 @@ WRONG = {
         "test_what_is_stored_does_not_change_with_the_object_that_was_loaded",
     },
     "TestStoreThatTouchesBack": {"test_touch_never_moves_the_expiry_back"},
-    "TestStoreThatTouchesByCopy": {"test_touch_moves_the_expiry_and_nothing_else"},
+    "TestStoreThatTouchesByCopy": {"test_touch_records_a_use_and_changes_nothing_else"},
+    "TestStoreThatTouchesAnyVersion": {
+        "test_touch_of_another_version_is_false_and_changes_nothing[older]",
+        "test_touch_of_another_version_is_false_and_changes_nothing[newer]",
+    },
+    "TestStoreThatTouchesTheExpiryAlone": {"test_touch_records_a_use_and_changes_nothing_else"},
+    "TestStoreThatProlongsMarkers": {"test_touch_does_not_prolong_a_marker"},
+    "TestStoreThatTouchesOnlyTheLiving": {"test_session_that_has_expired_since_it_was_loaded_is_touched"},
+    "TestStoreThatRefusesLateSaves": {
+        "test_session_that_has_expired_since_it_was_loaded_is_saved",
+        "test_expired_session_is_kept_ten_minutes_for_a_request_under_way",
+    },
+    "TestStoreThatForgetsWhatExpired": {"test_expired_session_is_kept_ten_minutes_for_a_request_under_way"},
+    "TestStoreThatGivesAwayExpiredIds": {"test_id_of_an_expired_session_stays_taken"},
+    "TestStoreThatOverwritesExpiredSessions": {"test_save_over_another_version_of_an_expired_session_conflicts"},
+    "TestStoreOfFewFields": {
+        "test_a_new_session_is_saved_with_every_field",
+        "test_every_field_comes_back_as_given_and_can_be_changed[actor]",
+        "test_every_field_comes_back_as_given_and_can_be_changed[device_key]",
+    },
+    "TestStoreThatSetsFieldsOnce": {"test_every_field_comes_back_as_given_and_can_be_changed[actor]"},
     "TestStoreOfText": {"test_data_comes_back_byte_for_byte[every byte]"},
     "TestHalfReplacingStore": {
         "test_replace_of_a_gone_session_saves_neither",
@@ -101,11 +121,63 @@ WRONG = {
         "test_of_many_replacements_one_wins",
     },
     "TestStoreWhoseReadsRewrite": {"test_loads_never_take_a_save_back"},
-    "TestStoreThatWritesExpiredSessions": {
-        "test_expired_session_loads_as_none",
-        "test_save_of_an_expired_session_does_not_bring_it_back",
-    },
     "TestStoreThatFoldsUsers": {"test_find_narrows_to_one_user_exactly", "test_destroy_all_ends_one_users_sessions"},
+    "TestStoreThatListsEverybodyForNobody": {"test_find_for_nobody_is_refused"},
+    "TestStoreThatEndsEverybodyForNobody": {
+        "test_destroy_all_of_nobody_is_refused",
+        "test_revoke_for_nobody_is_refused",
+    },
+    "TestStoreThatListsMarkers": {
+        "test_find_all_lists_live_sessions_by_id",
+        "test_find_lists_a_users_live_sessions_by_id",
+        "test_count_is_of_live_sessions",
+    },
+    "TestStoreThatListsWhatExpired": {
+        "test_find_all_lists_live_sessions_by_id",
+        "test_find_lists_a_users_live_sessions_by_id",
+        "test_count_is_of_live_sessions",
+    },
+    "TestStoreThatListsInAnyOrder": {"test_a_listing_continues_behind_the_page_before[everybody's]"},
+    "TestStoreThatKnowsNoActors": {
+        "test_find_lists_an_impersonation_for_either_user",
+        "test_revoke_ends_an_impersonation_for_either_user[administrator]",
+        "test_destroy_all_ends_impersonations_by_and_of_the_user[administrator]",
+    },
+    "TestStoreThatListsUnderEarlierUsers": {"test_a_session_is_found_under_its_present_user"},
+    "TestStoreThatCountsMarkersAsEnded": {
+        "test_destroy_all_counts_no_markers_and_follows_none_to_another_user",
+    },
+    "TestStoreThatSparesExpiredSessions": {
+        "test_destroy_all_ends_expired_sessions_for_good",
+        "test_revoke_ends_an_expired_session_for_good",
+    },
+    "TestStoreThatEndsTheSessionThatAsks": {
+        "test_destroy_all_spares_the_session_that_asks",
+        "test_destroy_all_spares_the_session_that_asks_where_a_marker_leads_to_it",
+    },
+    "TestStoreThatRevokesForAnybody": {
+        "test_revoke_spares_what_is_another_users[bob]",
+        "test_revoke_spares_what_is_another_users[None]",
+        "test_revoke_does_not_follow_a_session_to_another_user[bob-alice]",
+    },
+    "TestStoreThatFollowsNoMarker": {
+        "test_destroy_ends_a_session_where_it_has_moved[alice]",
+        "test_destroy_ends_a_session_where_it_has_moved[None]",
+        "test_revoke_ends_a_session_where_it_has_moved",
+    },
+    "TestStoreThatFollowsMarkersToAnybody": {
+        "test_destroy_does_not_follow_a_session_to_another_user[None-alice]",
+        "test_destroy_does_not_follow_a_session_to_another_user[alice-bob]",
+    },
+    "TestStoreThatRevokesWhereverMarkersLead": {
+        "test_revoke_does_not_follow_a_session_to_another_user[None-alice]",
+        "test_revoke_does_not_follow_a_session_to_another_user[bob-alice]",
+    },
+    "TestStoreThatFollowsMarkersInCircles": {"test_destroy_ends_where_markers_name_each_other"},
+    "TestStoreThatCountsWhatIsStored": {"test_count_is_of_live_sessions"},
+    "TestStoreThatTakesWhatIsKeptForBacklog": {
+        "test_what_expired_in_the_last_ten_minutes_does_not_wait_for_a_sweep",
+    },
 }
 
 

@@ -80,5 +80,5 @@ WRONG_IN_TURN = [
 
 @pytest.mark.parametrize("store", WRONG_IN_TURN, ids=lambda store: store.__qualname__.partition(".")[0])
 def test_wrong_store_differs_from_the_model(store: type[MemoryStore]) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, RecursionError)):
         run_state_machine_as_test(machine_of(lambda clock: store(ttl=10**6, clock=clock)), settings=HUNT)

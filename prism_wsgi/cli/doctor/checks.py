@@ -9,7 +9,7 @@ import click
 from prism_wsgi.cli.doctor.findings import Finding, Level
 from prism_wsgi.cli.options import open_database, open_store
 from prism_wsgi.cli.text import instant, span
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
 from prism_wsgi.settings import secret_weakness
 from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
@@ -146,7 +146,7 @@ def _isolation(store: "SQLAlchemyStore") -> Finding:
 
 
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
-    oldest = store.oldest_expired(int(clock() * 1000))
+    oldest = store.oldest_expired(milliseconds(clock))
     if oldest is None:
         return Finding("sweeper", Level.OK, "nothing waits for a sweep")
     lag = clock() * 1000 - oldest

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.importing.peer import HARMLESS, Peer, PeerSession, Skip, SkippedError
 from prism_wsgi.errors import SerializationError, SessionExists, SessionTooLarge
@@ -52,7 +52,7 @@ def import_sessions(
     result = ImportResult()
     for row in rows:
         result.read += 1
-        now = int(clock() * 1000)
+        now = milliseconds(clock)
         try:
             session = _to_store(peer.read(row, now), peer.origin, codec, user_key, now)
             _store(session, store, dry_run=dry_run)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from prism_wsgi.clock import Clock, pause, system_clock
+from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone, StoreUnavailable
+from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.redis import scripts
 from prism_wsgi.stores.redis.scripts import FIELDS

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine, NullPool, event
 from sqlalchemy.engine import Dialect
 
 from prism_wsgi.stores.sql.database import make_engine, parse_url
@@ -15,7 +14,7 @@ from prism_wsgi.stores.sql.database import make_engine, parse_url
 def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: str) -> Engine:
     """Return an engine for the database at `url`; nothing is connected yet.
 
-    `timeout` (seconds) bounds each of connecting, waiting for a pooled connection, a lock, and an answer.
+    `timeout` (seconds) bounds each of connecting, waiting for a lock, and for an answer.
     Raises ConfigError when the URL cannot be read or its driver is not installed.
     """
     parsed = parse_url(url)
@@ -27,7 +26,7 @@ def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: s
         skip_autocommit_rollback=True,
         pool_reset_on_return=None,
         connect_args=_connect_arguments(parsed, timeout),
-        **({} if is_sqlite else {"pool_timeout": timeout, "pool_use_lifo": True}),
+        poolclass=NullPool,  # the store keeps its connections itself
     )
     if is_sqlite:
         _set_pragmas_on_connect(engine, sqlite_synchronous)
@@ -92,74 +91,3 @@ def _set_pragmas_on_connect(engine: Engine, synchronous: str) -> None:
         cursor.close()
 
     event.listen(engine, "connect", set_pragmas)
-
-
-class Failure(Enum):
-    """What a driver's error means for the statement, and for the connection."""
-
-    DUPLICATE = auto()
-    """The primary key is taken."""
-    BUSY = auto()
-    """A deadlock, a serialisation failure or a lock held too long: rolled back, worth another attempt."""
-    LOST = auto()
-    """The connection broke; whether the statement took effect is unknown."""
-    READ_ONLY = auto()
-    """The server was demoted or lost its quorum; a new connection may reach its successor."""
-    NO_TABLE = auto()
-    """The sessions table does not exist."""
-    OTHER = auto()
-
-
-# SQLSTATEs of PostgreSQL, appendix A of its manual
-_SQLSTATES = {
-    "23505": Failure.DUPLICATE,
-    "40001": Failure.BUSY,
-    "40P01": Failure.BUSY,
-    "55P03": Failure.BUSY,
-    "25006": Failure.READ_ONLY,
-    "57P01": Failure.LOST,
-    "57P02": Failure.LOST,
-    "57P03": Failure.LOST,
-    "42P01": Failure.NO_TABLE,
-}
-# Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
-# refuses what is new with 1047, and answers 1180 to a commit of which it cannot know whether the others have it.
-_MYSQL_NUMBERS = {
-    1062: Failure.DUPLICATE,
-    1213: Failure.BUSY,
-    1205: Failure.BUSY,
-    1180: Failure.LOST,
-    1047: Failure.READ_ONLY,
-    1290: Failure.READ_ONLY,
-    1792: Failure.READ_ONLY,
-    1836: Failure.READ_ONLY,
-    1146: Failure.NO_TABLE,
-}
-# Primary result codes of SQLite: BUSY, LOCKED
-_SQLITE_BUSY = (5, 6)
-
-
-def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
-    """Say what a driver's error means."""
-    failure = Failure.OTHER
-    if dialect.name == "postgresql":
-        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg 3, psycopg2
-        failure = _SQLSTATES.get(code or "", Failure.OTHER)
-    elif dialect.name in ("mysql", "mariadb"):
-        failure = _MYSQL_NUMBERS.get(error.args[0] if error.args else 0, Failure.OTHER)
-    elif dialect.name == "sqlite":
-        failure = _classify_sqlite(error)
-    elif isinstance(error, dialect.loaded_dbapi.IntegrityError):
-        failure = Failure.DUPLICATE
-    if failure is Failure.OTHER and dialect.is_disconnect(error, connection, None):  # type: ignore[arg-type]
-        return Failure.LOST
-    return failure
-
-
-def _classify_sqlite(error: Exception) -> Failure:
-    code = getattr(error, "sqlite_errorcode", 0) or 0
-    if code & 0xFF in _SQLITE_BUSY:
-        return Failure.BUSY
-    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_CONSTRAINT_PRIMARYKEY"):
-        return Failure.DUPLICATE
-    return Failure.NO_TABLE if "no such table" in str(error) else Failure.OTHER

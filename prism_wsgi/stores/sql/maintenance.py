@@ -1,6 +1,5 @@
-"""The SQL store's upkeep: what sweeps, lists, counts and ends sessions, away from the path of a request."""
+"""The SQL store's maintenance: what sweeps, lists, counts and ends sessions, away from the path of a request."""
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,28 +15,26 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
 from prism_wsgi.stores.sql.rows import loaded_columns, required_key, stored_session
-from prism_wsgi.stores.sql.sweeping import Expiry
+from prism_wsgi.stores.sql.sweeping import BatchDeletion
 
 
-class Upkeep:
-    """The statements of upkeep on one table, each run on a connection that is given.
+class Maintenance:
+    """The statements of maintenance on one table, each run on a connection that is given.
 
     `now` and `before` are Unix ms.
     """
 
     def __init__(self, table: Table, dialect: str) -> None:
         self._table = table
-        self._dialect = dialect
-        self._expiry = Expiry(table, dialect)
-        self.sweep_pace = self._expiry.pace
+        self._sweeping = BatchDeletion(table, dialect)
+        self.sweep_pace = self._sweeping.pace
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before`; return how many."""
-        return self._expiry.delete_batch(connection, before, limit)
+        return self._sweeping.delete_batch(connection, before, limit)
 
     def oldest_expired(self, connection: Connection, before: int) -> int | None:
         """Return the earliest expiry at or before `before`; reads the lowest bucket only."""
@@ -49,7 +46,7 @@ class Upkeep:
 
     def count_expired(self, connection: Connection, before: int) -> int:
         """Count the sessions that expired at or before `before`."""
-        statement = select(func.count()).select_from(self._table).where(self._expiry.is_due(before))
+        statement = select(func.count()).select_from(self._table).where(self._sweeping.is_due(before))
         return int(connection.execute(statement).scalar_one())
 
     def find(
@@ -138,22 +135,6 @@ class Upkeep:
         ages = tuple(more - fewer for fewer, more in pairwise([0, *younger, live]))
         return StoreStats(live, expired, superseded, logged_in, data_bytes, oldest, saved_once, largest, ages)
 
-    def unused_indexes(self, connection: Connection) -> list[tuple[str, str]]:
-        """Return what the database would do without its index, by EXPLAIN: pairs of a verb and an index."""
-        if self._dialect not in ("postgresql", "sqlite", "mysql", "mariadb"):
-            return []
-        table, name = self._table, self._table.name
-        primary_keys = {"postgresql": f"{name}_pkey", "sqlite": f"sqlite_autoindex_{name}_1"}
-        oldest = select(table.c.id).where(self._expiry.is_due(0)).order_by(table.c.sweep_bucket).limit(100)
-        statements: list[tuple[str, str, Select[Any]]] = [
-            ("load", primary_keys.get(self._dialect, "PRIMARY"), select(table.c.data).where(table.c.id == bytes(32))),
-            ("sweep", f"ix_{name}_sweep_bucket", oldest),
-        ]
-        user = connection.execute(select(func.max(table.c.user_id))).scalar_one()
-        if user is not None:  # without users, reading all is as good
-            statements.append(("find", f"ix_{name}_user_id", select(table.c.id).where(self._belongs_to(user))))
-        return [(verb, index) for verb, index, statement in statements if index not in _used(connection, statement)]
-
     def _page(self, statement: Select[Any], user: str | None, limit: int, after: str | None) -> Select[Any]:
         column = self._table.c.id
         if user is not None:
@@ -166,18 +147,3 @@ class Upkeep:
         # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
         column = self._table.c.user_id
         return and_(column == user, column + "." == user + ".")
-
-
-def _used(connection: Connection, statement: Select[Any]) -> set[str]:
-    """Return the indexes that the plan of a statement uses."""
-    compiled = statement.compile(dialect=connection.dialect)
-    assert isinstance(compiled, SQLCompiler)
-    order = compiled.positiontup
-    values: Any = compiled.params if order is None else tuple(compiled.params[name] for name in order)
-    explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
-    rows = connection.exec_driver_sql(f"{explain} {compiled}", values)
-    if connection.dialect.name in ("mysql", "mariadb"):
-        # An id that is not there is looked up while planning, and the plan then has no index.
-        return {"PRIMARY" if "const tables" in (row.Extra or "") else row.key for row in rows}
-    plan = " ".join(str(row) for row in rows)
-    return set(re.findall(r"(?:INDEX|Index Scan using|Index Only Scan using|Bitmap Index Scan on) (\w+)", plan))

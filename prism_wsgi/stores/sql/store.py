@@ -4,18 +4,15 @@ The five hot verbs are single statements, compiled once and run on a driver's cu
 the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
 """
 
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from sqlalchemy import URL, Engine
 from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from prism_wsgi.clock import Clock, pause, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import (
     ConfigError,
     SchemaMissing,
@@ -26,11 +23,13 @@ from prism_wsgi.errors import (
     StoreUnavailable,
 )
 from prism_wsgi.fork import notify_after_fork
+from prism_wsgi.retry import attempts
 from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user
-from prism_wsgi.stores.sql.connections import Connection, Connections, KeptConnections, PooledConnections
+from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import place
-from prism_wsgi.stores.sql.engine import Failure, classify, create_store_engine
-from prism_wsgi.stores.sql.maintenance import Upkeep
+from prism_wsgi.stores.sql.engine import create_store_engine
+from prism_wsgi.stores.sql.failures import BREAKING, Failure, classify
+from prism_wsgi.stores.sql.maintenance import Maintenance
 from prism_wsgi.stores.sql.rows import key_of, stored_session
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.sql.statements import Statements
@@ -39,6 +38,7 @@ from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
 MAX_CONNECTIONS = 15
+MAX_IDLE = 60.0
 
 _ResultT = TypeVar("_ResultT")
 
@@ -46,12 +46,14 @@ _ResultT = TypeVar("_ResultT")
 class SQLAlchemyStore:
     """Keeps sessions in a table of a SQL database, made by `alembic upgrade head` or `prism-wsgi db upgrade`.
 
-    `url_or_engine` is a database URL, or an Engine of yours; with a URL the store makes an engine of its own,
-    tuned for one short statement at a time, and closes it in `close()`. Either way it works in short
-    transactions of its own, never in yours.
+    `url_or_engine` is a database URL, or your own Engine. With a URL the store makes an engine that is tuned for one
+    short statement at a time, and closes its connections in `close()`. Either way the store works in short
+    transactions that are never those of the application.
 
     `timeout` (seconds) bounds connecting (two seconds at least to PostgreSQL), waiting for a connection or a lock,
-    and waiting for an answer; a call meets each of them at most twice. An engine of yours keeps its own bounds.
+    and waiting for an answer; a call meets each of them at most twice. `max_connections` is how many connections a
+    process opens at most; where the server gives fewer, requests wait for one of these. `max_idle` (seconds): a
+    connection that has idled for longer is closed and not used again. Your own engine keeps its own bounds.
     `sqlite_synchronous` is "NORMAL", which survives a killed process and may lose the last moments in a power
     cut, or "FULL", which does not and makes each write wait for the disk.
 
@@ -65,20 +67,28 @@ class SQLAlchemyStore:
         *,
         table_name: str = DEFAULT_TABLE_NAME,
         timeout: float = 5.0,
+        max_connections: int = MAX_CONNECTIONS,
+        max_idle: float = MAX_IDLE,
         sqlite_synchronous: str = "NORMAL",
         clock: Clock = system_clock,
     ) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-            raise ConfigError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        for name, seconds in (("timeout", timeout), ("max_idle", max_idle)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        if type(max_connections) is not int or max_connections < 1:
+            raise ConfigError(f"max_connections must be a positive whole number, not {max_connections!r}")
         if sqlite_synchronous not in ("NORMAL", "FULL"):
             raise ConfigError(f'sqlite_synchronous must be "NORMAL" or "FULL", not {sqlite_synchronous!r}')
         if not isinstance(table_name, str) or not table_name.isidentifier():
             raise ConfigError(f"table_name must be a plain name such as prism_sessions, not {table_name!r}")
         if isinstance(url_or_engine, Engine) and sqlite_synchronous != "NORMAL":
             raise ConfigError(
-                "sqlite_synchronous goes with a URL; on an engine of yours, set PRAGMA synchronous=FULL at connect"
+                "sqlite_synchronous goes with a URL; on your own engine, set PRAGMA synchronous=FULL at connect"
             )
-        self._owns_engine = not isinstance(url_or_engine, Engine)
+        if isinstance(url_or_engine, Engine) and (max_connections, max_idle) != (MAX_CONNECTIONS, MAX_IDLE):
+            raise ConfigError(
+                "max_connections and max_idle go with a URL; on your own engine, set pool_size and pool_recycle"
+            )
         self.engine = (
             url_or_engine
             if isinstance(url_or_engine, Engine)
@@ -89,29 +99,28 @@ class SQLAlchemyStore:
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
         self._statements = Statements(self.table, self.engine)
-        self._upkeep = Upkeep(self.table, self.engine.dialect.name)
-        self.sweep_pace = self._upkeep.sweep_pace
-        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._maintenance = Maintenance(self.table, self.engine.dialect.name)
+        self.sweep_pace = self._maintenance.sweep_pace
+        self._errors: tuple[type[Exception], ...] = (self.engine.dialect.loaded_dbapi.Error, sa_exc.DBAPIError)
+        self._errors_of_connecting = (*self._errors, sa_exc.SQLAlchemyError, TimeoutError)
+        self._errors_to_roll_back = (*self._errors, StoreError)
         self._connections: Connections = (
-            KeptConnections(self.engine, limit=MAX_CONNECTIONS, timeout=timeout)
-            if self._owns_engine
-            else PooledConnections(self.engine)
+            PooledConnections(self.engine)
+            if isinstance(url_or_engine, Engine)
+            else keep_connections(self.engine, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
         )
-        self._process = os.getpid()
-        self._abandoning = threading.Lock()
         notify_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<SQLAlchemyStore {self._url}>"
 
     def close(self) -> None:
-        """Close the connections of the store's own engine; an engine of yours stays as it is."""
+        """Close the connections of the store; your own engine stays as it is."""
         self._connections.close()
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
         self._connections.abandon()
-        self._process = os.getpid()
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
@@ -143,23 +152,23 @@ class SQLAlchemyStore:
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither, in one transaction."""
-        self._run(self._save_both, old, new, in_transaction=True, is_done=self._are_saved)
+        self._repeat(self._in_transaction, self._save_both, old, new, is_done=self._are_saved)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
-        return self._execute(lambda connection: self._upkeep.sweep(connection, before, limit))
+        return self._execute(lambda connection: self._maintenance.sweep(connection, before, limit))
 
     def oldest_expired(self, before: int) -> int | None:
         """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
-        return self._execute(lambda connection: self._upkeep.oldest_expired(connection, before))
+        return self._execute(lambda connection: self._maintenance.oldest_expired(connection, before))
 
     def count_expired(self, before: int) -> int:
         """Return how many sessions expired at or before `before` (Unix ms)."""
-        return self._execute(lambda connection: self._upkeep.count_expired(connection, before))
+        return self._execute(lambda connection: self._maintenance.count_expired(connection, before))
 
     def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return live sessions in the order of their ids; see `IndexedStore.find`."""
-        return self._execute(lambda connection: self._upkeep.find(connection, self._now(), user, limit, after))
+        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), user, limit, after))
 
     def summaries(
         self,
@@ -171,30 +180,26 @@ class SQLAlchemyStore:
     ) -> list[SessionSummary]:
         """Return what `find` does, without the data; `created_before` (Unix ms) leaves out younger sessions."""
         return self._execute(
-            lambda connection: self._upkeep.summaries(
+            lambda connection: self._maintenance.summaries(
                 connection, self._now(), user=user, created_before=created_before, limit=limit, after=after
             )
         )
 
     def destroy_many(self, ids: Sequence[str]) -> int:
         """Delete the sessions of these ids, or where they have moved; return how many there were."""
-        return self._execute(lambda connection: self._upkeep.destroy_many(connection, ids))
+        return self._execute(lambda connection: self._maintenance.destroy_many(connection, ids))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user but `except_id`; return how many."""
         checked_user(user)
-        # PostgreSQL's DELETE waits for a session that is moving, finds it retired, and does not see where it has
-        # gone; from a snapshot it fails instead (40001), and the next attempt finds it.
-        level = "REPEATABLE READ" if self.engine.dialect.name == "postgresql" else None
-        return self._execute(lambda connection: self._upkeep.destroy_all(connection, user, except_id), level)
+        ended = self._repeat(
+            self._in_snapshot, lambda connection: self._maintenance.destroy_all(connection, user, except_id)
+        )
+        return cast(int, ended)
 
     def stats(self) -> StoreStats:
         """Count what is stored now; reads the whole table."""
-        return self._execute(lambda connection: self._upkeep.stats(connection, self._now()))
-
-    def unused_indexes(self) -> list[tuple[str, str]]:
-        """Return what the database would do without its index, by EXPLAIN: pairs of a verb and an index."""
-        return self._execute(self._upkeep.unused_indexes)
+        return self._execute(lambda connection: self._maintenance.stats(connection, self._now()))
 
     # The statements of the hot verbs, on the driver's cursor
 
@@ -265,103 +270,85 @@ class SQLAlchemyStore:
     # Running them
 
     def _run(
-        self,
-        work: Callable[..., _ResultT],
-        *arguments: Any,
-        in_transaction: bool = False,
-        is_done: Callable[..., bool] | None = None,
+        self, work: Callable[..., _ResultT], *arguments: Any, is_done: Callable[..., bool] | None = None
     ) -> _ResultT | None:
-        """Do `work` on a cursor with these arguments, again after failures that allow it.
+        """Do `work` on a driver's cursor with these arguments, again after failures that allow it.
 
         `is_done` tells, after the connection broke, whether the work took effect all the same; without it the
-        work can be repeated without harm.
+        work can be repeated without harm. Where it did, the result is None.
         """
-        deadline = time.monotonic() + self._timeout
-        for attempt in range(MAX_ATTEMPTS):
-            connection = self._connect()
-            try:
-                if connection.is_autocommit and not in_transaction:
-                    return work(connection.cursor, *arguments)
-                return self._in_transaction(connection, work, *arguments)
-            except self._driver_error as error:
-                failure = classify(self.engine.dialect, error, connection.pooled.dbapi_connection)
-                if failure in (Failure.LOST, Failure.READ_ONLY):
-                    connection.is_broken = True
-                    self._connections.drop_idle()
-                elif failure is not Failure.BUSY:
-                    connection.is_broken = failure is Failure.OTHER  # who knows in what state it is
-                    self._give_up(failure, error)
-                last_error = error
-            except StoreError:
-                raise
-            except BaseException:
-                connection.is_broken = True  # a worker's timeout came in the middle of an answer
-                raise
-            finally:
-                self._connections.release(connection)
+        return self._repeat(self._on_cursor, work, *arguments, is_done=is_done)
+
+    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+        result = self._repeat(self._in_core, work)
+        return cast(_ResultT, result)  # without `is_done` there is one
+
+    def _repeat(
+        self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
+    ) -> _ResultT | None:
+        last_error: Exception = TimeoutError()
+        for _ in attempts(MAX_ATTEMPTS, seconds=self._timeout):
+            with self._lease() as lease:
+                try:
+                    return use(lease, work, *arguments)
+                except self._errors as error:
+                    failure = classify(self.engine.dialect, error, lease.connection.pooled.dbapi_connection)
+                    lease.is_broken = failure in BREAKING
+                    last_error = getattr(error, "orig", None) or error
+            if failure in (Failure.LOST, Failure.READ_ONLY):
+                self._connections.drop_idle()
+            elif failure is not Failure.BUSY:
+                self._give_up(failure, last_error)
             if failure is Failure.LOST and is_done is not None and is_done(*arguments):
                 return None
-            if time.monotonic() > deadline:
-                break
-            pause(attempt)
         raise self._unavailable(last_error) from last_error
 
-    def _connect(self) -> Connection:
-        self._notice_fork()
+    def _lease(self) -> ConnectionLease:
         try:
             return self._connections.acquire()
-        except (sa_exc.SQLAlchemyError, self._driver_error, TimeoutError) as error:
+        except self._errors_of_connecting as error:
             raise self._unavailable(getattr(error, "orig", None) or error) from error
 
-    def _notice_fork(self) -> None:
-        """Part from the parent where nobody told us of the fork: uWSGI tells Python with py-call-osafterfork only."""
-        if os.getpid() != self._process:
-            with self._abandoning:
-                if os.getpid() != self._process:
-                    self.after_fork()
+    def _on_cursor(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+        connection = lease.connection
+        if connection.is_autocommit:
+            return work(connection.cursor, *arguments)
+        return self._in_transaction(lease, work, *arguments)
 
-    def _in_transaction(self, connection: Connection, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+    def _in_transaction(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+        connection = lease.connection
         try:
             if connection.is_autocommit:
                 connection.cursor.execute(self._begin)
             result = work(connection.cursor, *arguments)
             connection.pooled.commit()
-        except BaseException:
+        except self._errors_to_roll_back:
             try:
                 connection.pooled.rollback()
-            except self._driver_error:
-                connection.is_broken = True  # Galera without quorum refuses even this
+            except self._errors:
+                lease.is_broken = True  # Galera without quorum refuses even this
             raise
         return result
 
-    def _execute(
-        self, work: Callable[[SQLAlchemyConnection], _ResultT], isolation_level: str | None = None
-    ) -> _ResultT:
-        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
-        self._notice_fork()
-        options = {} if isolation_level is None else {"isolation_level": isolation_level}
-        deadline = time.monotonic() + self._timeout
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                with self.engine.execution_options(**options).begin() as connection:
-                    return work(connection)
-            except sa_exc.DBAPIError as error:
-                assert isinstance(error.orig, Exception)
-                # SQLAlchemy has emptied the pool of a lost connection, but does not take "read-only" for one.
-                failure = (
-                    Failure.LOST if error.connection_invalidated else classify(self.engine.dialect, error.orig, None)
-                )
-                if failure is Failure.READ_ONLY:
-                    self.engine.dispose()
-                elif failure not in (Failure.BUSY, Failure.LOST):
-                    self._give_up(failure, error.orig)
-                last_error = error.orig
-            except sa_exc.SQLAlchemyError as error:
-                raise self._unavailable(error) from error
-            if time.monotonic() > deadline:
-                break
-            pause(attempt)
-        raise self._unavailable(last_error) from last_error
+    def _in_core(self, lease: ConnectionLease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        # Not closed: the connection goes back to where it came from with the lease.
+        connection = SQLAlchemyConnection(self.engine, connection=lease.connection.pooled)
+        with connection.begin():
+            return work(connection)
+
+    def _in_snapshot(self, lease: ConnectionLease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        """Do `work` so that it fails, to be repeated, where rows change that it wants to delete."""
+        if self.engine.dialect.name != "postgresql":
+            return self._in_core(lease, work)
+
+        def delete(cursor: DBAPICursor) -> _ResultT:
+            # A DELETE that waits for a session which is moving finds it retired, and does not see where it has gone.
+            # From a snapshot it fails instead (40001), and the next attempt finds it.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            return self._in_core(lease, work)
+
+        return self._in_transaction(lease, delete)
 
     def _give_up(self, failure: Failure, error: Exception) -> NoReturn:
         if failure is Failure.DUPLICATE:
@@ -383,4 +370,4 @@ class SQLAlchemyStore:
         return place(self.engine.url)
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)

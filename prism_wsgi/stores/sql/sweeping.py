@@ -4,35 +4,25 @@ Every DELETE repeats the condition on expires_at: one that relies on what a SELE
 extended in between.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
-from secrets import SystemRandom
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, Table, and_, bindparam, delete, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from prism_wsgi.stores.base import SweepPace
-from prism_wsgi.stores.sql.engine import Failure, classify
 from prism_wsgi.stores.sql.schema import sweep_bucket
 
 # By the rows' places: a place whose row has moved or gone fails the condition and is left alone. With
 # synchronous_commit off it is a tenth faster, but then whoever saves next has to see the batch to the disk.
-_BY_PLACE = """DELETE FROM {table} WHERE {when} AND ctid = ANY(ARRAY(
+_POSTGRESQL = """DELETE FROM {table} WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM {table} WHERE sweep_bucket BETWEEN :first_bucket AND :last_bucket AND expires_at <= :before
-    ORDER BY sweep_bucket LIMIT :limit {locks}
+    ORDER BY sweep_bucket LIMIT :limit FOR UPDATE SKIP LOCKED
 )) AND expires_at <= :before"""
-# The keys of advisory locks that consist of two numbers are apart from those of one; the first is ours ("pris").
-_OUR_TURN = "pg_try_advisory_xact_lock(1886546291, '{table}'::regclass::oid::integer)"
-_SOON = "(SELECT set_config('lock_timeout', '1', true)) IS NOT NULL"  # milliseconds
-_ASKING = """WITH turn AS MATERIALIZED (SELECT :is_impatient OR {turn} AS is_ours), deleted AS (
-    {delete} RETURNING sweep_bucket
-) SELECT (SELECT is_ours FROM turn), count(*), max(sweep_bucket) FROM deleted"""
-_POSTGRESQL = _BY_PLACE.replace("{when}", f"(SELECT {_OUR_TURN}) AND {_SOON}").replace("{locks}", "")
-_UNLOCKED = _BY_PLACE.replace("{when}", "(SELECT is_ours FROM turn)").replace("{locks}", "FOR UPDATE SKIP LOCKED")
-_POSTGRESQL_ASKING = _ASKING.replace("{turn}", _OUR_TURN).replace("{delete}", _UNLOCKED)
+_ASKING = "WITH deleted AS ({delete} RETURNING sweep_bucket) SELECT count(*), max(sweep_bucket) FROM deleted"
+_POSTGRESQL_ASKING = _ASKING.replace("{delete}", _POSTGRESQL)
 _SQLITE = """DELETE FROM {table} WHERE rowid IN (
     SELECT rowid FROM {table} WHERE sweep_bucket <= :last_bucket AND expires_at <= :before
     ORDER BY sweep_bucket LIMIT :limit
@@ -65,25 +55,18 @@ _PACES = {
 }
 
 _BATCHES_UNASKED = 8
-_PATIENCE_SECONDS = 1.0
-_POSTGRESQL_POLL = 0.02
-_SQLITE_POLL = 0.1
-"""Seconds. Who looks more often whether it is free keeps those away who save."""
 
 
-class Expiry:
+class BatchDeletion:
     """Deletes expired rows of one table in the order of their buckets; `before` is Unix ms.
 
     Each batch begins at the bucket where the ones before ended. PostgreSQL and MariaDB keep deleted entries in the
     index until vacuum or purge, and that waits for the oldest transaction: from the lowest bucket, every batch would
     pass over all that the ones before it deleted (PostgreSQL: 630 rows/s instead of 92,000 with a backup running).
 
-    Rows that somebody has locked are passed over. To look for locks takes PostgreSQL a sixth longer and MariaDB half
-    as long again, so that is done only after a batch that did not has failed; the store repeats it. To ask PostgreSQL
-    where a batch ended takes as much, and is done now and then.
-
-    Of the sweeps of one table on PostgreSQL or SQLite, one deletes at a time, so that their loads do not add up.
-    The others look every now and then whether it is their turn.
+    Rows that another transaction has locked are passed over. To look for locks takes MariaDB half as long again, so
+    that is done only after a batch that did not has failed; the store repeats it. To ask PostgreSQL where a batch
+    ended takes a sixth longer, and is done now and then.
     """
 
     def __init__(self, table: Table, dialect: str) -> None:
@@ -123,34 +106,17 @@ class Expiry:
 
     def _by_place(self, connection: Connection, before: int, limit: int) -> int:
         self._batches += 1
-        if self._batches % _BATCHES_UNASKED and not self._looks_for_locks:
+        if self._batches % _BATCHES_UNASKED:
             deleted = int(self._run(connection, _POSTGRESQL, before, limit).rowcount)
             if deleted:
                 return deleted
-
-        def ask(is_impatient: bool) -> int | None:
-            result = self._run(connection, _POSTGRESQL_ASKING, before, limit, is_impatient=is_impatient)
-            row: Any = result.one()
-            is_ours, deleted, last_bucket = row
-            if not is_ours:
-                return None
-            self._first_bucket = last_bucket or self._first_bucket
-            return int(deleted)
-
-        return _in_turn(ask, poll=_POSTGRESQL_POLL)
+        row: Any = self._run(connection, _POSTGRESQL_ASKING, before, limit).one()
+        deleted, last_bucket = row
+        self._first_bucket = last_bucket or self._first_bucket
+        return int(deleted)
 
     def _by_rowid(self, connection: Connection, before: int, limit: int) -> int:
-        def delete_batch(is_impatient: bool) -> int | None:
-            with nullcontext() if is_impatient else _without_standing_in_line(connection):
-                try:
-                    return int(self._run(connection, _SQLITE, before, limit).rowcount)
-                except DBAPIError as error:
-                    assert isinstance(error.orig, Exception)
-                    if is_impatient or classify(connection.dialect, error.orig, None) is not Failure.BUSY:
-                        raise
-                    return None
-
-        return _in_turn(delete_batch, poll=_SQLITE_POLL)
+        return int(self._run(connection, _SQLITE, before, limit).rowcount)
 
     def _by_bucket(self, connection: Connection, before: int, limit: int) -> int:
         bucket = self._table.c.sweep_bucket
@@ -183,36 +149,15 @@ class Expiry:
             statement = self._prepared(_MYSQL_BY_ID).bindparams(bindparam("ids", expanding=True))
             return int(connection.execute(statement, {"ids": ids, "before": before}).rowcount)
 
-    def _run(
-        self, connection: Connection, statement: str, before: int, limit: int, **more: object
-    ) -> CursorResult[Any]:
+    def _run(self, connection: Connection, statement: str, before: int, limit: int) -> CursorResult[Any]:
         buckets = {"first_bucket": self._first_bucket, "last_bucket": sweep_bucket(before)}
-        return connection.execute(self._prepared(statement), buckets | {"before": before, "limit": limit} | more)
+        return connection.execute(self._prepared(statement), buckets | {"before": before, "limit": limit})
 
     def _by_subquery(self, connection: Connection, before: int, limit: int) -> int:
         columns = self._table.c
         oldest = select(columns.id).where(self.is_due(before)).order_by(columns.sweep_bucket).limit(limit)
         statement = delete(self._table).where(columns.id.in_(oldest), columns.expires_at <= before)
         return int(connection.execute(statement).rowcount)
-
-
-def _in_turn(delete_batch: Callable[[bool], int | None], *, poll: float) -> int:
-    """Call it every `poll` seconds or so, until it was our turn: not None. It is told when to do without a turn."""
-    patient_until = time.monotonic() + _PATIENCE_SECONDS
-    while (deleted := delete_batch(time.monotonic() > patient_until)) is None:
-        time.sleep(poll * SystemRandom().uniform(0.5, 1.5))
-    return deleted
-
-
-@contextmanager
-def _without_standing_in_line(connection: Connection) -> Iterator[None]:
-    """Have SQLite say that somebody else writes, after a look again in a millisecond: most are done by then."""
-    milliseconds = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
-    connection.exec_driver_sql("PRAGMA busy_timeout = 1")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
 
 
 @contextmanager

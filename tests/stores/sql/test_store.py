@@ -27,9 +27,10 @@ from prism_wsgi import (
     StoredSession,
     StoreUnavailable,
     migrate,
+    retry,
 )
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.connections import Connection
+from prism_wsgi.stores.sql.connections import ConnectionLease
 from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
 
@@ -60,6 +61,12 @@ def on_server(server_url: str) -> Iterator[SQLAlchemyStore]:
 
 def dialect_of(store: SQLAlchemyStore) -> str:
     return store.engine.dialect.name.replace("mariadb", "mysql")
+
+
+def give_back(*leases: ConnectionLease) -> None:
+    for lease in leases:
+        with lease:
+            pass
 
 
 # What is wrong when the store is made, or before the migrations have run
@@ -212,11 +219,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[SQLAlchemyStore], Wire]:
     def start(store: SQLAlchemyStore) -> Wire:
         wire, acquire = Wire(), store._connections.acquire
 
-        def watched() -> Connection:
-            connection = acquire()
-            if not isinstance(connection.cursor, WatchedCursor):
-                connection.cursor = WatchedCursor(connection.cursor, wire)
-            return connection
+        def watched() -> ConnectionLease:
+            lease = acquire()
+            if not isinstance(lease.connection.cursor, WatchedCursor):
+                lease.connection.cursor = WatchedCursor(lease.connection.cursor, wire)
+            return lease
 
         monkeypatch.setattr(store._connections, "acquire", watched)
         return wire
@@ -271,10 +278,10 @@ def test_two_statements_of_sqlite_take_the_write_lock_at_once(sqlite_url: str) -
     migrate.upgrade(sqlite_url)
     store, session, traced = SQLAlchemyStore(sqlite_url), new_session(), list[str]()
     store.save(session)
-    connection = store._connections.acquire()
-    driver: Any = connection.pooled.dbapi_connection
+    lease = store._connections.acquire()
+    driver: Any = lease.connection.pooled.dbapi_connection
     driver.set_trace_callback(lambda statement: traced.append(statement.split("_")[0].split("\n")[0]))
-    store._connections.release(connection)
+    give_back(lease)
     store.replace(marker_of(session), new_session())
     assert [statement.split(" prism")[0] for statement in traced] == [
         "BEGIN IMMEDIATE",
@@ -382,9 +389,7 @@ def test_every_connection_is_back_after_each_use(store: SQLAlchemyStore) -> None
     with pytest.raises(SessionGone):
         store.replace(marker_of(new_session()), new_session())
     held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
-    for connection in held:
-        store._connections.release(connection)
-    assert store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    give_back(*held)
 
 
 def test_wait_for_a_connection_is_bounded(sqlite_url: str) -> None:
@@ -395,8 +400,7 @@ def test_wait_for_a_connection_is_bounded(sqlite_url: str) -> None:
     with pytest.raises(StoreUnavailable):
         store.load("0" * 64)
     assert time.monotonic() - began < 3
-    for connection in held:
-        store._connections.release(connection)
+    give_back(*held)
     assert store.load("0" * 64) is None
     store.close()
 
@@ -471,9 +475,8 @@ def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLA
     acquire = on_server._connections.acquire
 
     def open_one() -> None:
-        connection = acquire()
-        begun.wait(30)
-        on_server._connections.release(connection)
+        with acquire():
+            begun.wait(30)
 
     race([open_one] * sql.MAX_CONNECTIONS)
     assert kill_idle_connections(on_server) >= sql.MAX_CONNECTIONS > sql.MAX_ATTEMPTS
@@ -571,9 +574,9 @@ class LosingCommit:
 def test_commit_whose_answer_is_lost_is_found_to_have_happened(on_server: SQLAlchemyStore) -> None:
     session, new = new_session(), new_session()
     on_server.save(session)
-    connection, commits = on_server._connections.acquire(), list[str]()
-    connection.pooled = LosingCommit(connection.pooled, commits)  # type: ignore[assignment]
-    on_server._connections.release(connection)
+    lease, commits = on_server._connections.acquire(), list[str]()
+    lease.connection.pooled = LosingCommit(lease.connection.pooled, commits)  # type: ignore[assignment]
+    give_back(lease)
     on_server.replace(marker_of(session), new)
     assert commits == ["commit"]
     assert loaded(on_server, session).version == 2
@@ -630,14 +633,14 @@ def test_deadlocks_without_end_are_given_up(on_server: SQLAlchemyStore, watch: W
 def test_connection_that_failed_as_nobody_expected_is_not_used_again(
     on_server: SQLAlchemyStore, watch: Watch
 ) -> None:
-    failed = on_server._connections.acquire()
-    on_server._connections.release(failed)
+    lease = on_server._connections.acquire()
+    failed = lease.connection
+    give_back(lease)
     watch(on_server).fail("before", "INSERT", raising(on_server, "XX000", 1105))
     with pytest.raises(StoreUnavailable):
         on_server.save(new_session())
-    other = on_server._connections.acquire()
-    on_server._connections.release(other)
-    assert other is not failed
+    with on_server._connections.acquire() as lease:
+        assert lease.connection is not failed
 
 
 def test_connection_that_cannot_even_roll_back_is_not_used_again(
@@ -645,14 +648,14 @@ def test_connection_that_cannot_even_roll_back_is_not_used_again(
 ) -> None:
     session, refuse = new_session(), raising(on_server, "XX000", 1105)
     on_server.save(session)
-    failed = on_server._connections.acquire()
-    on_server._connections.release(failed)
+    lease = on_server._connections.acquire()
+    failed = lease.connection
+    give_back(lease)
     monkeypatch.setattr(failed.pooled, "rollback", lambda: refuse(None))
     with pytest.raises(SessionConflict):
         on_server.replace(replace(marker_of(session), version=9), new_session())
-    other = on_server._connections.acquire()
-    on_server._connections.release(other)
-    assert other is not failed
+    with on_server._connections.acquire() as lease:
+        assert lease.connection is not failed
 
 
 def test_attempts_that_take_long_are_given_up_at_the_timeout(
@@ -665,7 +668,7 @@ def test_attempts_that_take_long_are_given_up_at_the_timeout(
         seconds[0] += 2
         deadlock(cursor)
 
-    monkeypatch.setattr(sql, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: seconds[0], sleep=lambda _: None))
     wire.fail("before", "INSERT", fail_slowly, times=1000)
     with pytest.raises(StoreUnavailable):
         on_server.save(new_session())
@@ -676,7 +679,7 @@ def test_pauses_between_attempts_grow(
     on_server: SQLAlchemyStore, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[int] = []
-    monkeypatch.setattr(sql, "pause", pauses.append)
+    monkeypatch.setattr(retry, "pause", lambda number, **_: pauses.append(number))
     watch(on_server).fail("before", "INSERT", raising(on_server, "40P01", 1213), times=3)
     on_server.save(new_session())
     assert pauses == [0, 1, 2]
@@ -691,11 +694,10 @@ def test_server_that_became_read_only_is_left_for_its_successor(server_url: str,
     command = "SET SESSION TRANSACTION READ ONLY"
     if dialect_of(store) == "postgresql":
         command = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
-    connection = store._connections.acquire()
-    connection.cursor.execute(command)
-    if not connection.is_autocommit:
-        connection.pooled.commit()
-    store._connections.release(connection)
+    with store._connections.acquire() as lease:
+        lease.connection.cursor.execute(command)
+        if not lease.connection.is_autocommit:
+            lease.connection.pooled.commit()
     VERBS[verb](store, session)
     store.close()
     store.engine.dispose()
@@ -791,13 +793,10 @@ def use_in_child(store: SQLAlchemyStore, number: int) -> None:
 
 def connection_name(store: SQLAlchemyStore) -> object:
     """What the server calls the connection that the store uses next."""
-    connection = store._connections.acquire()
-    try:
-        function = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()", "sqlite": "1"}[dialect_of(store)]
-        connection.cursor.execute(f"SELECT {function}")
-        return connection.cursor.fetchall()[0]
-    finally:
-        store._connections.release(connection)
+    function = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()", "sqlite": "1"}[dialect_of(store)]
+    with store._connections.acquire() as lease:
+        lease.connection.cursor.execute(f"SELECT {function}")
+        return lease.connection.cursor.fetchall()[0]
 
 
 @pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
@@ -844,8 +843,7 @@ def test_fork_while_every_connection_is_lent_leaves_the_child_able_to_work(migra
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
-    for connection in held:
-        store._connections.release(connection)
+    give_back(*held)
     assert loaded(store, session).data == session.data
     store.close()
 

@@ -1,0 +1,100 @@
+"""What the errors of each database's drivers mean for the statement, and for the connection."""
+
+import re
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
+
+
+class Failure(Enum):
+    """What a driver's error means for the statement, and for the connection."""
+
+    DUPLICATE = auto()
+    """The primary key is taken."""
+    BUSY = auto()
+    """A deadlock, a serialisation failure or a lock held too long: rolled back, worth another attempt."""
+    LOST = auto()
+    """The connection broke; whether the statement took effect is unknown."""
+    READ_ONLY = auto()
+    """The server was demoted or lost its quorum; a new connection may reach its successor."""
+    NO_TABLE = auto()
+    """The sessions table does not exist."""
+    OTHER = auto()
+
+
+BREAKING = frozenset({Failure.LOST, Failure.READ_ONLY, Failure.OTHER})
+"""After these a connection is not used again: it is gone, leads to the wrong server, or is in no known state."""
+
+# SQLSTATEs of PostgreSQL, appendix A of its manual
+_SQLSTATES = {
+    "23505": Failure.DUPLICATE,
+    "40001": Failure.BUSY,
+    "40P01": Failure.BUSY,
+    "55P03": Failure.BUSY,
+    "25006": Failure.READ_ONLY,
+    "57P01": Failure.LOST,
+    "57P02": Failure.LOST,
+    "57P03": Failure.LOST,
+    "42P01": Failure.NO_TABLE,
+}
+# Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
+# refuses what is new with 1047, and answers 1180 to a commit of which it cannot know whether the others have it.
+_MYSQL_NUMBERS = {
+    1062: Failure.DUPLICATE,
+    1213: Failure.BUSY,
+    1205: Failure.BUSY,
+    1180: Failure.LOST,
+    1047: Failure.READ_ONLY,
+    1290: Failure.READ_ONLY,
+    1792: Failure.READ_ONLY,
+    1836: Failure.READ_ONLY,
+    1146: Failure.NO_TABLE,
+}
+# The server, or this user of it, has as many connections as may be. PostgreSQL sends 53300 with it, but psycopg does
+# not pass on the code of an error at connecting.
+_MYSQL_REFUSALS = (1040, 1203, 1226)
+_REFUSED = re.compile(
+    r"too many connections|too many clients|connection slots are reserved|no more connections", re.I
+)
+# Primary result codes of SQLite: BUSY, LOCKED
+_SQLITE_BUSY = (5, 6)
+
+
+def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
+    """Say what a driver's error means; `error` may be one of SQLAlchemy's that has the driver's in it."""
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return Failure.LOST
+        error = error.orig if isinstance(error.orig, Exception) else error
+    failure = Failure.OTHER
+    if dialect.name == "postgresql":
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg 3, psycopg2
+        failure = _SQLSTATES.get(code or "", Failure.OTHER)
+    elif dialect.name in ("mysql", "mariadb"):
+        failure = _MYSQL_NUMBERS.get(error.args[0] if error.args else 0, Failure.OTHER)
+    elif dialect.name == "sqlite":
+        failure = _classify_sqlite(error)
+    elif isinstance(error, dialect.loaded_dbapi.IntegrityError):
+        failure = Failure.DUPLICATE
+    if failure is Failure.OTHER and dialect.is_disconnect(error, connection, None):  # type: ignore[arg-type]
+        return Failure.LOST
+    return failure
+
+
+def is_refusal(dialect: Dialect, error: Exception) -> bool:
+    """Tell whether an error at connecting says that the server gives no more connections."""
+    found = error.orig if isinstance(error, DBAPIError) else error
+    if dialect.name in ("mysql", "mariadb"):
+        return found is not None and found.args[:1] != () and found.args[0] in _MYSQL_REFUSALS
+    return dialect.name == "postgresql" and _REFUSED.search(str(found)) is not None
+
+
+def _classify_sqlite(error: Exception) -> Failure:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF in _SQLITE_BUSY:
+        return Failure.BUSY
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_CONSTRAINT_PRIMARYKEY"):
+        return Failure.DUPLICATE
+    return Failure.NO_TABLE if "no such table" in str(error) else Failure.OTHER
