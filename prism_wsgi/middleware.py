@@ -14,8 +14,9 @@ from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
 from prism_wsgi.request.exchange import Exchange, note_client
+from prism_wsgi.request.phases import OPEN, Visit
 from prism_wsgi.request.site import Site
-from prism_wsgi.request.state import OPEN, SessionState, Visit
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret

@@ -27,7 +27,7 @@ from prism_wsgi.stores.sql.database import make_engine, parse_url, place
 from prism_wsgi.stores.sql.migration_lock import LOCK_SECONDS, one_at_a_time
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
 from prism_wsgi.stores.sql.store import SQLAlchemyStore
-from prism_wsgi.stores.urls import split_settings
+from prism_wsgi.stores.url_settings import split_settings
 
 VERSION_TABLE = "prism_alembic_version"
 

@@ -21,9 +21,10 @@ from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
 from prism_wsgi.request.atomic import Lock
 from prism_wsgi.request.cookie_policy import CookiePolicy
+from prism_wsgi.request.phases import DETACHED, GONE, NEW, OPEN, UNREAD, Choice
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import CSRF_KEY, Site
-from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, Choice, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore

@@ -10,9 +10,10 @@ from prism_wsgi.errors import StoreUnavailable
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.client import clean_address, clean_user_agent
 from prism_wsgi.request.headers import Headers, is_public, make_private, set_cookies, vary_on_cookie
+from prism_wsgi.request.phases import GONE, LOAD_FAILED, NEW, Outcome
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import Site
-from prism_wsgi.request.state import GONE, LOAD_FAILED, NEW, Outcome, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.tokens import Token
 
 RETRY_AFTER = 5  # seconds

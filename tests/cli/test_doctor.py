@@ -17,7 +17,7 @@ from prism_wsgi import Session, SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.doctor.checks import check_database
 from prism_wsgi.cli.doctor.cookie_check import check_cookie
 from prism_wsgi.cli.doctor.findings import Level
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from tests.support.command_line import keep_expired, run
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"

@@ -33,7 +33,7 @@ from prism_wsgi.stores.sql.maintenance import Maintenance
 from prism_wsgi.stores.sql.rows import key_of, stored_session
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
 from prism_wsgi.stores.sql.statements import Statements
-from prism_wsgi.stores.urls import takes_settings_in_url
+from prism_wsgi.stores.url_settings import takes_settings_in_url
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
