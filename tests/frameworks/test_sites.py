@@ -59,7 +59,7 @@ class TestPyramidWithItsOwnSettingsInsideTheMiddleware(SiteContract):
         app = pyramid_site.make_app(
             store, {"prism.secret": SECRET, "prism.store": store, "prism.cookie_name": "inner"}
         )
-        return SessionMiddleware(app, secret=SECRET)
+        return SessionMiddleware(app, secret=SECRET, cookie_on="write")
 
 
 store_of_the_ini: MemoryStore

@@ -58,7 +58,6 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
         ("encryption_key", "new key\nold key", ["new key", "old key"]),
         ("encryption", "cookie", "cookie"),
         ("read_unencrypted", "true", True),
-        ("record_client", "true", True),
         ("environ_key", "shop.session", "shop.session"),
         ("store", f"{__name__}:named_store", named_store),
     ],
