@@ -320,6 +320,13 @@ class SessionState:
         """Keep the values for this request, but save none of what has changed so far."""
         self.written = self.holds_mutable = False
 
+    def ignore(self) -> None:
+        """Save nothing of this request, and send no cookie; what has been ended stays so."""
+        self.forget_changes()
+        self.visit.is_passive = True
+        if self.outcome is Outcome.NOTHING:
+            self.outcome = Outcome.WITHHELD
+
     def look_again(self) -> None:
         """Read the session afresh at the next access; for what opens it after its response is over."""
         identity = self.identity
