@@ -18,8 +18,9 @@ from prism_wsgi.errors import ConfigError
 from prism_wsgi.http import get_session
 from prism_wsgi.middleware import SessionMiddleware, serve
 from prism_wsgi.persistence.login import Login, named_user
+from prism_wsgi.request.phases import STORED, UNREAD
 from prism_wsgi.request.site import CSRF_KEY, Site
-from prism_wsgi.request.state import STORED, UNREAD, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.session import Session
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
 from prism_wsgi.settings import Secret, choice

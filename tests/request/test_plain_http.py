@@ -1,10 +1,15 @@
 """A Secure cookie that is sent over plain HTTP, which browsers drop: said once."""
 
 import logging
+from typing import Any
 
 import pytest
 
 from tests.support.browsing import Site, write
+
+
+def visit(site: Site, **environ: Any) -> None:
+    site.browser().visit(write(n=1), **{"wsgi.url_scheme": "http", **environ})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> int:
@@ -14,7 +19,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 def test_a_secure_cookie_over_plain_http_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     for _ in range(3):
-        site.browser().visit(write(n=1), **{"wsgi.url_scheme": "http", "HTTP_HOST": "shop.example"})
+        visit(site, HTTP_HOST="shop.example")
     assert warnings(caplog) == 1
 
 
@@ -31,13 +36,12 @@ def test_a_secure_cookie_over_plain_http_is_warned_of_once(caplog: pytest.LogCap
     ids=str,
 )
 def test_a_cookie_that_browsers_keep_is_not_warned_of(
-    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+    environ: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    Site().browser().visit(write(n=1), **{"wsgi.url_scheme": "http", **environ})
+    visit(Site(), **environ)
     assert warnings(caplog) == 0
 
 
 def test_a_cookie_that_is_not_secure_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    site = Site(secure=False)
-    site.browser().visit(write(n=1), **{"wsgi.url_scheme": "http", "HTTP_HOST": "shop.example"})
+    visit(Site(secure=False), HTTP_HOST="shop.example")
     assert warnings(caplog) == 0
