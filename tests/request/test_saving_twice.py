@@ -8,7 +8,8 @@ import pytest
 
 from prism_wsgi import MemoryStore, Session, StoredSession, tokens
 from prism_wsgi.errors import SessionConflict
-from prism_wsgi.request import atomic, state
+from prism_wsgi.persistence import identity
+from prism_wsgi.request import atomic
 from tests.support.browsing import Clock, Site, ThreeVerbStore, WatchedStore, read, write
 
 pytest_plugins = ["tests.support.site_fixtures"]
@@ -173,7 +174,7 @@ def test_a_session_that_ends_while_it_gets_a_new_id_does_not_come_back_under_it(
     memory = MemoryStore(clock=clock)
     browser = Site(EndingStore(memory), clock).browser()
     browser.visit(write(n=1))
-    page = browser.visit(lambda session: session.login("ann"))
+    page = browser.visit(lambda session: session.regenerate())
     assert (page.status, page.all("Set-Cookie")) == (200, [])
     assert len(memory) == 0
 
@@ -184,7 +185,7 @@ def test_a_new_id_that_is_taken_is_drawn_again(site: Site, monkeypatch: pytest.M
     browser.visit(write(n=1))
     draws = iter([other.token.partition(".")[0]])
     draw = tokens.new_secret
-    monkeypatch.setattr(state, "new_secret", lambda now: next(draws, None) or draw(now))
+    monkeypatch.setattr(identity, "new_secret", lambda now: next(draws, None) or draw(now))
     site.calls.clear()
     assert browser.visit(lambda session: session.regenerate()).status == 200
     assert len(site.calls) <= 6, "drawn again at once, not after every other way was tried"

@@ -14,8 +14,9 @@ from typing import Any
 
 from prism_wsgi import middleware, tokens
 from prism_wsgi.errors import InsecureSecretWarning, PrismError
+from prism_wsgi.persistence import identity
 from prism_wsgi.persistence.document import Codec, Document
-from prism_wsgi.request import exchange, state
+from prism_wsgi.request import exchange
 from prism_wsgi.session import Session
 from prism_wsgi.tokens import Signer
 
@@ -104,7 +105,7 @@ def _hide_all(canary: Canary, replace: Callable[..., None]) -> None:
         canary.hide(document.values)
         return encode(self, document, **checked)
 
-    replace(state, "new_secret", new_secret)
+    replace(identity, "new_secret", new_secret)
     replace(Signer, "sign", sign_and_hide)
     replace(Signer, "__init__", begin_and_hide)
     replace(Codec, "encode", encode_and_hide)
