@@ -1,7 +1,7 @@
 """Create the table of events: what happened to logins and sessions."""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 revision = "0007"
 down_revision = "0006"
@@ -33,10 +33,10 @@ def upgrade(table_name: str) -> None:
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
-        # Where a run can be cut off between the statement and its note, the table may be there already.
-        if_not_exists=not context.is_transactional_ddl(),
+        # It may be there already: from a run that was cut off, or from before the sessions table was dropped by hand.
+        if_not_exists=True,
     )
 
 
 def downgrade(table_name: str) -> None:
-    op.drop_table(f"{table_name}_events", if_exists=not context.is_transactional_ddl())
+    op.drop_table(f"{table_name}_events", if_exists=True)

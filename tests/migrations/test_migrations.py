@@ -75,11 +75,12 @@ def test_upgraded_schema_is_what_create_all_would_make(database_url: str) -> Non
     sessions_table("created").metadata.create_all(engine_for(database_url))
     inspector = inspect(engine_for(database_url))
     for reflect in ("get_columns", "get_indexes", "get_pk_constraint", "get_table_options"):
-        migrated, created = (
-            _as_text(getattr(inspector, reflect)(table)).replace("prism_sessions", "created")
-            for table in ("prism_sessions", "created")
-        )
-        assert migrated == created
+        for ending in ("", "_sweeps", "_events"):
+            migrated, created = (
+                _as_text(getattr(inspector, reflect)(table + ending)).replace("prism_sessions", "created")
+                for table in ("prism_sessions", "created")
+            )
+            assert migrated == created
 
 
 def _as_text(reflected: object) -> str:
@@ -91,16 +92,18 @@ def _as_text(reflected: object) -> str:
     return f"[{', '.join(map(_as_text, reflected))}]" if isinstance(reflected, list) else repr(reflected)
 
 
-def test_a_visitor_nobody_knows_is_not_in_the_index_of_users(database_url: str) -> None:
+@pytest.mark.parametrize("table", ["prism_sessions", "prism_sessions_events"])
+@pytest.mark.parametrize("column", ["user_id", "actor_id"])
+def test_a_visitor_nobody_knows_is_not_in_the_index_of_users(database_url: str, table: str, column: str) -> None:
     migrate.upgrade(database_url)
     (found,) = (
         index
-        for index in inspect(engine_for(database_url)).get_indexes("prism_sessions")
-        if index["column_names"] == ["user_id"]
+        for index in inspect(engine_for(database_url)).get_indexes(table)
+        if index["column_names"] == [column]
     )
     where = [value for key, value in found.get("dialect_options", {}).items() if key.endswith("_where")]
     if engine_for(database_url).dialect.name in ("sqlite", "postgresql"):
-        assert "user_id IS NOT NULL" in str(where[0])
+        assert f"{column} IS NOT NULL" in str(where[0])
     else:
         assert not where, "MySQL has no such indexes"
 
@@ -317,13 +320,13 @@ def test_an_application_with_its_own_alembic_shares_the_database(
     ]
     for run in runs if ours_first else reversed(runs):
         run()
-    both = {"host_articles", "alembic_version", "prism_sessions", "prism_alembic_version"}
+    both = {"host_articles", "alembic_version", "prism_alembic_version"} | TABLES
     assert table_names(database_url) == both
     command.check(host)
     command.check(migrate.config(database_url))
     assert migrate.check(database_url).ok
     migrate.downgrade(database_url, revision="base")
-    assert table_names(database_url) == both - {"prism_sessions"}
+    assert table_names(database_url) == both - TABLES
 
 
 def test_without_owns_the_application_would_drop_our_tables(database_url: str, tmp_path: Path) -> None:
@@ -335,12 +338,14 @@ def test_without_owns_the_application_would_drop_our_tables(database_url: str, t
 
 
 def test_owns_names_our_tables_and_no_others() -> None:
-    assert migrate.owns("prism_sessions")
+    assert all(map(migrate.owns, TABLES))
     assert migrate.owns("prism_alembic_version")
     assert migrate.owns("visits", table_name="visits")
+    assert migrate.owns("visits_events", table_name="visits")
     assert migrate.owns("prism_alembic_version_visits")
     assert not migrate.owns("alembic_version")
     assert not migrate.owns("visits")
+    assert not migrate.owns("prism_sessions_archive")
     assert not migrate.owns(None)
 
 
@@ -400,8 +405,10 @@ def test_table_name_comes_from_python_then_x_then_environment(
     migrate.upgrade(sqlite_url)
     migrate.upgrade(sqlite_url, table_name="from_python")
     alembic("-x", f"url={sqlite_url}", "-x", "table_name=from_x", "upgrade", "head")
-    ours = {name for name in table_names(sqlite_url) if name.startswith("from_")}
-    assert ours == {"from_env", "from_python", "from_x"}
+    made = {name for name in table_names(sqlite_url) if name.startswith("from_")}
+    assert made == {
+        f"from_{source}{ending}" for source in ("env", "python", "x") for ending in ("", "_sweeps", "_events")
+    }
 
 
 def test_without_a_url_all_four_ways_are_named() -> None:
@@ -509,6 +516,13 @@ def test_offline_sql_needs_neither_driver_nor_server(
     assert migrate.upgrade(f"{scheme}://", sql=True, output=written) == STEPS
     assert expected in written.getvalue()
     assert "INSERT INTO prism_alembic_version" in written.getvalue()
+
+
+@pytest.mark.parametrize(("scheme", "statements"), [("postgresql", 1), ("mysql+pymysql", 1), ("sqlite", 7)])
+def test_new_columns_come_by_one_statement_where_that_can_be(scheme: str, statements: int) -> None:
+    written = io.StringIO()
+    migrate.upgrade(f"{scheme}://", revision="0003:head", sql=True, output=written)
+    assert written.getvalue().count("ALTER TABLE prism_sessions ADD COLUMN") == statements
 
 
 def test_offline_sql_makes_the_same_schema(database_url: str) -> None:
