@@ -10,7 +10,10 @@ from tests.support.command_line import run
 
 
 def test_upgrade_makes_the_schema_and_then_finds_nothing_to_do(database_url: str) -> None:
-    assert run("db", "upgrade", "--url", database_url).stdout == f"Upgraded: {', '.join(one.id for one in migrate.history())}\n"
+    assert (
+        run("db", "upgrade", "--url", database_url).stdout
+        == f"Upgraded: {', '.join(one.id for one in migrate.history())}\n"
+    )
     assert migrate.check(database_url).ok
     assert run("db", "upgrade", "--url", database_url).stdout == "Nothing to upgrade\n"
 

@@ -53,7 +53,10 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
 
 def test_schema_that_was_never_made_fails(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
-    assert finding("schema", database_url) == ("fail", f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`")
+    assert finding("schema", database_url) == (
+        "fail",
+        f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`",
+    )
     assert run("doctor", "--url", database_url).exit_code == 1
 
 
