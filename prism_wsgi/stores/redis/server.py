@@ -126,11 +126,13 @@ class Server:
                 answers[number] = answer
         return answers
 
-    def _talk(self, connection: Any, commands: list[tuple[Value, ...]]) -> list[Answer]:
+    def _talk(self, connection: Any, commands: list[Command]) -> list[Answer]:
         # The last answer proves that all of them are for these questions and nobody else's.
         proof = b"%d" % next(self._numbers)
         connection.send_packed_command(connection.pack_commands([*commands, ("ECHO", proof)]))
         *answers, proven = [_next_answer(connection) for _ in range(len(commands) + 1)]
+        if isinstance(proven, redis.ResponseError):
+            raise proven
         if proven != proof:
             raise redis.ConnectionError("the answers on this connection were for other questions")
         return answers
@@ -162,9 +164,9 @@ def _next_answer(connection: Any) -> Answer:
         return error
 
 
-def _spelled(command: Command, *, in_full: bool = False) -> tuple[Value, ...]:
+def _spelled(command: Command, *, in_full: bool = False) -> Command:
     """Return the command as the server takes it; `in_full` where it does not know the script yet."""
     script, *rest = command
     if not isinstance(script, Script):
-        return command  # type: ignore[return-value]
-    return ("EVAL", script.source, 1, *rest) if in_full else ("EVALSHA", script.sha, 1, *rest)  # type: ignore[return-value]
+        return command
+    return ("EVAL", script.source, 1, *rest) if in_full else ("EVALSHA", script.sha, 1, *rest)

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
@@ -108,7 +107,7 @@ class RedisStore:
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
-        session = self._fetch([session_id])[0]
+        session = self._stored(session_id)
         return None if session is None or session.is_expired(self._now()) else session
 
     def save(self, session: StoredSession) -> None:
@@ -148,14 +147,14 @@ class RedisStore:
         if upkeep:
             self._upkeep.note(answers[-1])
         listed, outcomes = answers[: len(listing)], answers[len(listing) : len(listing) + 2]
-        before = {id(one): outcome for one, outcome in zip((new, old), outcomes, strict=True)}
-        saved = [one for one in (new, old) if isinstance(before[id(one)], list)]
+        # Of a session that was saved, the outcome is what stood there before.
+        saved = [(one, before) for one, before in zip((new, old), outcomes, strict=True) if isinstance(before, list)]
         if len(saved) == 2 and not any(isinstance(one, redis.RedisError) for one in listed):
             return
-        self._server.ask([self._undoing(one, before[id(one)]) for one in saved])
+        self._server.ask([self._undoing(one, before) for one, before in saved])
         self._server.checked([*listed, *outcomes])
-        for session in (old, new):
-            _check(session, before[id(session)])
+        for session, outcome in zip((new, old), outcomes, strict=True):
+            _check(session, outcome)
 
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
@@ -174,8 +173,8 @@ class RedisStore:
         owner, key = named(checked_user(user)), self._user_key(user)
         if self._server.is_evicting_any_key and not self._allow_eviction:
             raise ConfigError(
-                f"destroy_all() may miss sessions where maxmemory-policy is {self.eviction_policy}: set it to noeviction "
-                "or to a volatile one, or accept that with RedisStore(..., allow_eviction=True)"
+                f"destroy_all() may miss sessions where maxmemory-policy is {self.eviction_policy}: set it to "
+                "noeviction or to a volatile one, or accept that with RedisStore(..., allow_eviction=True)"
             )
         destroyed = 0
         for some in self._listed(user):
@@ -241,7 +240,7 @@ class RedisStore:
 
     def _holds(self, session: StoredSession) -> bool:
         """Tell whether a save whose answer was lost took effect."""
-        stored = self._fetch([session.id])[0]
+        stored = self._stored(session.id)
         return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
 
     def _has_moved(self, old: StoredSession, new: StoredSession) -> bool:
@@ -307,7 +306,9 @@ class RedisStore:
         now = self._now()
         behind = sorted(one for one in ids if after is None or one > after)
         for some in _batches(behind):
-            for session in self._fetch(some):
+            answers = self._server.try_to_ask([("HGETALL", self._session_key(one)) for one in some]) or []
+            for session_id, answer in zip(some, answers, strict=True):
+                session = _as_session(session_id, answer)
                 if session is not None and not session.superseded and not session.is_expired(now):
                     yield session
 
@@ -342,10 +343,9 @@ class RedisStore:
             if int(cursor) == 0:
                 return
 
-    def _fetch(self, ids: Sequence[str]) -> list[StoredSession | None]:
-        """Return what is stored under each id, expired or not; None where that is nothing, or cannot be read."""
-        answers = self._server.ask([("HGETALL", self._session_key(one)) for one in ids])
-        return [_as_session(session_id, fields) for session_id, fields in zip(ids, answers, strict=True)]
+    def _stored(self, session_id: str) -> StoredSession | None:
+        """Return what is stored under the id, expired or not; None where that is nothing, or cannot be read."""
+        return _as_session(session_id, self._server.ask([("HGETALL", self._session_key(session_id))])[0])
 
     def _session_key(self, session_id: str) -> str:
         return f"{self._prefix}session:{session_id}"
@@ -371,10 +371,12 @@ def _check(session: StoredSession, outcome: Answer) -> None:
         raise SessionConflict(f"Session {session.id} has been saved by another request")
 
 
-def _as_session(session_id: str, answer: Any) -> StoredSession | None:
+def _as_session(session_id: str, answer: Answer) -> StoredSession | None:
+    """Return the session that a hash is; None for a key of another kind, which somebody else has put there."""
+    if isinstance(answer, list):
+        answer = dict(zip(answer[::2], answer[1::2], strict=True))
     # RESP3, which an application's client may speak, has maps.
-    fields = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-    return session_of(session_id, fields)
+    return session_of(session_id, answer) if isinstance(answer, dict) else None
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
