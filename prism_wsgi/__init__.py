@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 if find_spec("redis") is None:
-    __all__.remove("RedisStore")  # so that `from prism_wsgi import *` works without redis-py
+    del __all__[__all__.index("RedisStore")]  # so that `from prism_wsgi import *` works without redis-py
 
 
 def __getattr__(name: str) -> Any:

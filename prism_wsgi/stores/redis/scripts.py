@@ -20,7 +20,7 @@ end
 local before = ARGV[3] == '1' and redis.call('HGETALL', KEYS[1])
 local last = 4 + 2 * tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], unpack(ARGV, 5, last))
-if ARGV[1] ~= '0' and #ARGV > last then
+if #ARGV > last then
   redis.call('HDEL', KEYS[1], unpack(ARGV, last + 1))
 end
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
@@ -75,10 +75,4 @@ if superseded == '1' then
 end
 redis.call('DEL', KEYS[1])
 return 1
-""")
-
-PURGE = Script("""
--- By the clock of this server, which is the one by which it forgets the sessions themselves.
-local now = redis.call('TIME')
-return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now[1] * 1000 - ARGV[1]))
 """)

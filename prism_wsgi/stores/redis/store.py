@@ -119,7 +119,7 @@ class RedisStore:
         if answers is None:
             return
         if upkeep:
-            self._upkeep.note(answers[-1])
+            self._upkeep.note(answers)
         *_, outcome = self._server.checked(answers[: len(listing) + 1])
         _check(session, outcome)
 
@@ -145,7 +145,7 @@ class RedisStore:
         if answers is None:
             return
         if upkeep:
-            self._upkeep.note(answers[-1])
+            self._upkeep.note(answers)
         listed, outcomes = answers[: len(listing)], answers[len(listing) : len(listing) + 2]
         # Of a session that was saved, the outcome is what stood there before.
         saved = [(one, before) for one, before in zip((new, old), outcomes, strict=True) if isinstance(before, list)]
@@ -229,6 +229,8 @@ class RedisStore:
             present += ("superseded", 1)
         else:
             absent.append("superseded")
+        if session.version == 0:
+            absent = []
         fields = [*fields_of(session), *present]
         how = (session.version, _forgotten_at(session), int(may_be_undone), len(fields) // 2)
         return (SAVE, self._session_key(session.id), *how, *fields, *absent)
