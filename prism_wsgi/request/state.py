@@ -55,6 +55,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "endings",
         "holds_mutable",
         "identity",
         "is_new",
@@ -88,6 +89,8 @@ class SessionState:
         """What this request has assigned or chosen, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
+        self.endings = 0
+        """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
         if token is None:
@@ -296,6 +299,7 @@ class SessionState:
             self.outcome = Outcome.DESTROYED
         self.written = self.holds_mutable = False
         self.decided.clear()
+        self.endings += 1
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
