@@ -58,6 +58,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "endings",
         "holds_mutable",
         "identity",
         "is_new",
@@ -91,6 +92,8 @@ class SessionState:
         """What this request has assigned or chosen, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
+        self.endings = 0
+        """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
         if token is None:
@@ -311,6 +314,7 @@ class SessionState:
             self.outcome = Outcome.DESTROYED
         self.written = self.holds_mutable = False
         self.decided = _NOTHING_DECIDED
+        self.endings += 1
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
