@@ -84,17 +84,6 @@ def write_after_logout(browser: Browser) -> None:
     browser.site.browser().visit(slow, HTTP_COOKIE=header)
 
 
-def touch_after_logout(browser: Browser) -> None:
-    header = browser.cookie_header
-    browser.site.clock.advance(1000)
-
-    def slow(session: Session) -> None:
-        assert session["n"] == 1
-        browser.visit(logout)
-
-    browser.site.browser().visit(slow, HTTP_COOKIE=header)
-
-
 def collide(browser: Browser) -> None:
     header = browser.cookie_header
 
@@ -103,6 +92,10 @@ def collide(browser: Browser) -> None:
         browser.visit(write(n=3))
 
     browser.site.browser().visit(slow, HTTP_COOKIE=header)
+
+
+def write_from_elsewhere(browser: Browser) -> None:
+    browser.site.browser().visit(write(n=1), REQUEST_METHOD="POST", HTTP_SEC_FETCH_SITE="cross-site")
 
 
 def two_cookies(browser: Browser) -> None:
@@ -128,7 +121,7 @@ EVENTS: list[tuple[Callable[[Browser], None], str, int]] = [
     (replay_after_logout, "unknown_id", logging.INFO),
     (replay_after_login, "superseded_id", logging.INFO),
     (write_after_logout, "late_write_dropped", logging.WARNING),
-    (touch_after_logout, "late_write_dropped", logging.WARNING),
+    (write_from_elsewhere, "write_withheld", logging.WARNING),
     (collide, "conflict_merged", logging.DEBUG),
     (two_cookies, "duplicate_cookie", logging.WARNING),
     (break_the_store, "store_failed", logging.ERROR),

@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
-from prism_wsgi import Session
+from prism_wsgi import NotLoggedIn, Session
 from prism_wsgi.request.headers import make_private, vary_on_cookie
 from tests.support.browsing import Browser, Page, Site, new_environ, read, write
 
@@ -22,7 +23,14 @@ PUBLIC = [
     "MAX-AGE=60",
     'max-age="60"',
 ]
+TEXT = [("Content-Type", "text/plain")]
 NOT_PUBLIC = ["private", "no-store", "private, max-age=60", "no-cache", "max-age=0", "no-store, public", ""]
+
+
+def suppressed(use: Callable[[], object]) -> None:
+    with suppress(NotLoggedIn):
+        use()
+
 
 USES: dict[str, Callable[[Session], object]] = {
     "__contains__": lambda session: "n" in session,
@@ -52,6 +60,22 @@ USES: dict[str, Callable[[Session], object]] = {
     "user": lambda session: session.user,
     "ttl": lambda session: session.ttl,
     "persistent": lambda session: session.persistent,
+    "is_fresh": lambda session: session.is_fresh(300),
+    "actor": lambda session: session.actor,
+    "authenticated_at": lambda session: session.authenticated_at,
+    "auth_method": lambda session: session.auth_method,
+    "max_lifetime": lambda session: session.max_lifetime,
+    "other_sessions": lambda session: session.other_sessions(),
+    "revoke": lambda session: suppressed(lambda: session.revoke("0" * 64)),
+    "logout_elsewhere": lambda session: suppressed(session.logout_elsewhere),
+    "confirm_login": lambda session: suppressed(session.confirm_login),
+    "impersonate": lambda session: suppressed(lambda: session.impersonate("bob")),
+    "stop_impersonating": lambda session: suppressed(session.stop_impersonating),
+    "is_csrf_token": lambda session: session.is_csrf_token("no"),
+    "copy": lambda session: session.copy(),
+    "__or__": lambda session: session | {"n": 2},
+    "__ror__": lambda session: {"n": 2} | session,
+    "__ior__": lambda session: session.__ior__({"n": 2}),
     "regenerate": lambda session: session.regenerate(),
     "login": lambda session: session.login("ann"),
     "logout": lambda session: session.logout(),
@@ -65,7 +89,7 @@ USES: dict[str, Callable[[Session], object]] = {
     "get_csrf_token": lambda session: session.get_csrf_token(),
     "new_csrf_token": lambda session: session.new_csrf_token(),
 }
-TELL_NOTHING = {"accessed", "modified", "client_of", "__reversed__"}
+TELL_NOTHING = {"accessed", "modified", "client_of", "passive", "__reversed__"}
 
 
 def test_no_way_to_use_a_session_is_left_out_here() -> None:
@@ -284,6 +308,35 @@ def test_no_visitor_is_served_anothers_cookie_or_page() -> None:
             site.clock.advance(1)
     assert [path for path, _, _ in cache.kept if path == "/style.css"]
     assert all(len(names) == 1 for value, names in seen.items() if value)
+
+
+# Headers that speak to shared caches alone
+
+CDN_HEADERS = [
+    ("CDN-Cache-Control", "max-age=600"),
+    ("Cloudflare-CDN-Cache-Control", "public"),
+    ("Surrogate-Control", 'max-age=600, content="ESI/1.0"'),
+    ("X-Accel-Expires", "600"),
+]
+
+
+@pytest.mark.parametrize("header", CDN_HEADERS, ids=[name for name, _ in CDN_HEADERS])
+def test_what_an_edge_server_may_keep_carries_no_cookie(header: tuple[str, str]) -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [*TEXT, header])
+        return [b"hello"]
+
+    unused = Site(plain=True).browser().request(app)
+    assert (unused.all("Set-Cookie"), unused.all(header[0])) == ([], [header[1]])
+    used = Site().browser().visit(read("n"), headers=[header])
+    assert used.cookies
+    assert (used.all(header[0]), used.all("Cache-Control")) == ([], ["private"])
+
+
+@pytest.mark.parametrize("header", [("CDN-Cache-Control", "no-store"), ("X-Accel-Expires", "0")])
+def test_what_an_edge_server_must_not_keep_stays_as_it_is(header: tuple[str, str]) -> None:
+    page = Site().browser().visit(read("n"), headers=[header])
+    assert page.all(header[0]) == [header[1]]
 
 
 # The functions themselves never change what they are given
