@@ -7,6 +7,8 @@ import pytest
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 from tests.support.visitors import Browser, application, count, run_at_once
 
+pytestmark = pytest.mark.whole
+
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 FIRST = "0001"
 THREADS = 4

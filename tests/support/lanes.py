@@ -4,10 +4,10 @@
 minute: MemoryStore and SQLite, in this process. It connects to nothing and starts no program. It leaves out
 
 - the folders in WHOLE_ONLY, which are about servers, processes and what they survive;
-- tests that use a fixture in SERVER_FIXTURES, or whose parameters name an engine in SERVERS;
+- tests that use a fixture in WHOLE_FIXTURES, or whose parameters name an engine in SERVERS;
 - tests marked `whole`: they use the network, start a program, or take seconds.
 
-A test that belongs to none of these and connects all the same fails in the quick lane, and the error says so.
+A test that belongs to none of these and connects or starts a program all the same fails in the quick lane.
 """
 
 import sys
@@ -38,7 +38,15 @@ FOLDERS = (
 
 WHOLE_ONLY = {"documentation", "examples", "faults", "losses", "packaging", "servers"}
 SERVERS = {"postgresql", "mariadb", "mysqlclient", "redis"}
-SERVER_FIXTURES = {"postgresql_server", "mariadb_server", "redis_prefix", "wheel"}
+WHOLE_FIXTURES = {
+    "postgresql_server",
+    "mariadb_server",
+    "redis_prefix",
+    "browse",
+    "visit",
+    "wheel",
+    "failures_of_wrong_stores",
+}
 
 _TESTS = Path(__file__).parents[1]
 
@@ -49,13 +57,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "whole: left out of the quick lane; see tests/support/lanes.py")
-    if config.getoption("quick"):
-        sys.addaudithook(_refuse_to_connect)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_folder_order)  # a stable sort: pytest's own order stays within each folder
     if config.getoption("quick"):
+        sys.addaudithook(_refuse)  # here, because pytest-xdist collects in its workers only, and must start those
         left_out = [item for item in items if not _is_quick(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _is_quick(item)]
@@ -74,11 +81,13 @@ def _is_quick(item: pytest.Item) -> bool:
         return False
     parameters = getattr(item, "callspec", None)
     values = parameters.params.values() if parameters else ()
-    return SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) and SERVERS.isdisjoint(
+    return WHOLE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) and SERVERS.isdisjoint(
         value for value in values if isinstance(value, str)
     )
 
 
-def _refuse_to_connect(event: str, arguments: tuple[object, ...]) -> None:
+def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     if event == "socket.connect":
         raise AssertionError(f"the quick lane connects to nothing, not to {arguments[1]}: see tests/support/lanes.py")
+    if event == "subprocess.Popen":
+        raise AssertionError(f"the quick lane starts no program, not {arguments[0]}: see tests/support/lanes.py")

@@ -219,6 +219,7 @@ def test_save_whose_answer_was_lost_is_not_taken_for_a_rivals(store: RedisStore,
     assert loaded(store, session).version == 1
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("listens", [True, False], ids=["no answer", "nobody there"])
 def test_server_that_does_not_answer_is_unavailable_and_its_password_is_not_shown(listens: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -304,6 +305,7 @@ def test_client_of_the_application_stays_open(redis_prefix: str, client: "redis.
     assert repr(store) == "<RedisStore 127.0.0.1:6379/15>" or "PRISM_TEST_REDIS" in os.environ
 
 
+@pytest.mark.whole
 def test_without_redis_py_the_error_says_what_to_install() -> None:
     program = """
 import sys
@@ -318,6 +320,7 @@ except ImportError as error:
     assert run.stdout == 'RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"\n'
 
 
+@pytest.mark.whole
 def test_importing_prism_wsgi_does_not_import_redis() -> None:
     program = "import sys, prism_wsgi; print('redis' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
