@@ -12,6 +12,8 @@ from prism_wsgi.testing import loaded, marker_of, new_session
 from tests.support.earlier_store import EarlierStore
 from tests.support.visitors import Browser, application, count, run_at_once
 
+pytestmark = pytest.mark.whole
+
 SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 EARLIER = "0003"
 """The newest revision that the earlier release knew."""

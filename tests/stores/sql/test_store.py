@@ -135,6 +135,7 @@ def test_nothing_is_connected_before_the_first_use() -> None:
     assert "nowhere" in repr(store)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
 def test_unreachable_server_is_reported_without_the_password(driver: str) -> None:
     store = SQLAlchemyStore(f"{driver}://user:hunter2@127.0.0.1:1/db", timeout=1)
