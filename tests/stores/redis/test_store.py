@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress

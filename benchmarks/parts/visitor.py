@@ -6,7 +6,7 @@ from time import perf_counter_ns
 from typing import Any
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from benchmarks.scenarios import SMALL, Scenario, Sent
+from benchmarks.subjects.scenarios import SMALL, Scenario, Sent
 
 ENVIRON: WSGIEnvironment = {
     "REQUEST_METHOD": "GET",

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.databases import Places
-from benchmarks.floor import FloorStore
-from benchmarks.rows import SAMPLE_DATA
-from benchmarks.subjects import shared_floor
+from benchmarks.machine.databases import Places
+from benchmarks.parts.plan import Plan
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.floor.stores import FloorStore
+from benchmarks.subjects.floor.subjects import shared_floor
+from benchmarks.subjects.scenarios import SMALL_STORED
 from prism_wsgi import SQLAlchemyStore, StoredSession
 
 THREADS = 8
@@ -19,6 +21,11 @@ SESSIONS = 1000
 SECONDS = 0.7  # a turn
 
 _FAR = 10**13
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Let eight threads load, from each SQL engine."""
+    return {"threads": loads_per_second(places, plan.rounds)}
 
 
 def loads_per_second(places: Places, rounds: int) -> dict[str, Any]:
@@ -41,8 +48,8 @@ def loads_per_second(places: Places, rounds: int) -> dict[str, Any]:
 
 def _stored(number: int, store: SQLAlchemyStore, raw: FloorStore) -> str:
     key = number.to_bytes(6, "big") + secrets.token_bytes(26)
-    store.save(StoredSession(key.hex(), SAMPLE_DATA, 0, 0, _FAR))
-    raw.insert(key, SAMPLE_DATA, _FAR)
+    store.save(StoredSession(key.hex(), SMALL_STORED, 0, 0, _FAR))
+    raw.insert(key, SMALL_STORED, _FAR)
     return key.hex()
 
 

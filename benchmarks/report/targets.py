@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.report import Figures, added, fastest_peer, messages
-from benchmarks.subjects import FLOOR, PRISM
+from benchmarks.report.figures import Figures, added, fastest_peer, messages
+from benchmarks.subjects.registry import FLOOR, PRISM
 
 _SERVERS = ("postgresql", "mariadb")
 _SQL = ("sqlite", *_SERVERS)

@@ -6,7 +6,10 @@ import sys
 import tracemalloc
 from typing import Any
 
-from benchmarks.rows import SAMPLE_DATA
+from benchmarks.machine.databases import Places
+from benchmarks.parts.plan import Plan
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.scenarios import SMALL_STORED
 from prism_wsgi import MemoryStore, StoredSession
 
 SESSIONS = 50_000
@@ -17,6 +20,11 @@ began = time.process_time()
 import {module}
 print(time.process_time() - began, "sqlalchemy" in sys.modules, "msgspec" in sys.modules)
 """
+
+
+def measure(_: Places, plan: Plan) -> Figures:
+    """Measure both."""
+    return {"footprint": {"import_ms": import_times(3 * plan.rounds), "bytes_per_session": bytes_per_session()}}
 
 
 def import_times(rounds: int) -> dict[str, Any]:
@@ -38,7 +46,7 @@ def bytes_per_session() -> float:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(SESSIONS):
-        data = bytes(bytearray(SAMPLE_DATA))  # bytes(SAMPLE_DATA) would be the same object each time
+        data = bytes(bytearray(SMALL_STORED))  # bytes(SMALL_STORED) would be the same object each time
         store.save(StoredSession(number.to_bytes(32, "big").hex(), data, 0, 0, 10**13 + number))
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

@@ -3,40 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.databases import ENGINES
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.subjects import FLOOR, PRISM
-
-Figures = dict[str, Any]
-
-_TIMED = "added_us"
-
-
-def added(figures: Figures, engine: str, name: str, scenario: str) -> float | None:
-    """Return the median of one cell in added microseconds, or None when it was not measured."""
-    return _look_up(figures, _TIMED, "median", engine, name, scenario)
-
-
-def messages(figures: Figures, engine: str, name: str, scenario: str) -> float | None:
-    """Return the messages a request costs, or None when they were not counted."""
-    return _look_up(figures, "messages", "messages", engine, name, scenario)
-
-
-def fastest_peer(figures: Figures, engine: str, scenario: str) -> float | None:
-    """Return the least that a peer on this engine adds, or None when none was measured."""
-    medians = [
-        float(cell["median"])
-        for cell in figures.get(_TIMED, [])
-        if (cell["engine"], cell["scenario"]) == (engine, scenario) and cell["name"] not in (PRISM, FLOOR)
-    ]
-    return min(medians, default=None)
+from benchmarks.machine.databases import ENGINES
+from benchmarks.report.figures import TIMED, Figures, added, fastest_peer, messages, short
+from benchmarks.subjects.registry import FLOOR, PRISM
+from benchmarks.subjects.scenarios import SCENARIOS
 
 
 def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
     """Return every table for which there are figures, each with its heading."""
     found = []
     for engine in ENGINES:
-        if any(cell["engine"] == engine for cell in figures.get(_TIMED, [])):
+        if any(cell["engine"] == engine for cell in figures.get(TIMED, [])):
             found.append((f"{engine}: µs added per request (times the floor)", _added_table(figures, engine)))
     if "messages" in figures:
         found.append(("Messages to the database per request", _messages_table(figures)))
@@ -66,7 +43,7 @@ def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
 
 
 def _added_table(figures: Figures, engine: str) -> list[list[str]]:
-    cells = [cell for cell in figures[_TIMED] if cell["engine"] == engine]
+    cells = [cell for cell in figures[TIMED] if cell["engine"] == engine]
     names, scenarios = _names(cells), _scenarios(cells)
     rows = [["", *scenarios]]
     rows += [[name, *(_figure(figures, engine, name, scenario) for scenario in scenarios)] for name in names]
@@ -126,18 +103,6 @@ def _figure(figures: Figures, engine: str, name: str, scenario: str) -> str:
 def _peer_ratio(figures: Figures, engine: str, scenario: str) -> str:
     ours, peer = added(figures, engine, PRISM, scenario), fastest_peer(figures, engine, scenario)
     return f"{peer / ours:.1f}x ours" if ours and peer else ""
-
-
-def _look_up(figures: Figures, part: str, value: str, engine: str, name: str, scenario: str) -> float | None:
-    for cell in figures.get(part, []):
-        if (cell["engine"], cell["name"], cell["scenario"]) == (engine, name, scenario):
-            return float(cell[value])
-    return None
-
-
-def short(value: float) -> str:
-    """Return a number with two or three digits that matter."""
-    return f"{value:.1f}" if abs(value) < 20 else f"{value:,.0f}"
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import NullPool, create_engine
 
-from benchmarks.databases import Places
+from benchmarks.machine.databases import Places
 
 
 class Placement(StrEnum):

@@ -7,9 +7,13 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine
 
-from benchmarks.scenarios import ACTIONS, SCENARIOS, plain_application
-from benchmarks.subjects import SECRET, SHORT_TTL, MovableClock
-from benchmarks.visitor import Visitor
+from benchmarks.machine.databases import Places
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.visitor import Visitor
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.prism import MovableClock
+from benchmarks.subjects.scenarios import ACTIONS, SCENARIOS, plain_application
+from benchmarks.subjects.subject import SECRET, SHORT_TTL
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 
 THREADS = 8
@@ -19,6 +23,11 @@ HOURS = 12
 
 _TABLE = "touched_sessions"
 _READ = next(scenario for scenario in SCENARIOS if scenario.name == "read")
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Count the updates on PostgreSQL, where it is measured."""
+    return {"touches": touches(places["postgresql"], 2 * plan.rounds)} if "postgresql" in places else {}
 
 
 def touches(place: str, seconds: float) -> dict[str, Any]:

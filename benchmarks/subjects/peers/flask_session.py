@@ -10,9 +10,9 @@ from flask_session import Session
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
 
-from benchmarks.databases import Places, set_sqlite_pragmas
-from benchmarks.peers.flask_cookie import bare_flask, flask_application
-from benchmarks.subjects import SECRET, Subject
+from benchmarks.machine.databases import Places, set_sqlite_pragmas
+from benchmarks.subjects.peers.flask_cookie import bare_flask, flask_application
+from benchmarks.subjects.subject import SECRET, Subject
 
 
 def subjects(places: Places) -> list[Subject]:

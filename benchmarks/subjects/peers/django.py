@@ -17,9 +17,9 @@ from django.test import override_settings
 from django.urls import path
 from sqlalchemy import make_url
 
-from benchmarks.databases import Places
-from benchmarks.scenarios import ACTIONS
-from benchmarks.subjects import SECRET, Subject
+from benchmarks.machine.databases import Places
+from benchmarks.subjects.scenarios import ACTIONS
+from benchmarks.subjects.subject import SECRET, Subject
 
 _BACKENDS = {"sqlite": "sqlite3", "postgresql": "postgresql", "mariadb": "mysql"}
 _SQLITE_OPTIONS = {

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.report import Figures, as_markdown, tables
-from benchmarks.targets import targets
+from benchmarks.report.figures import Figures
+from benchmarks.report.tables import as_markdown, tables
+from benchmarks.report.targets import targets
 
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 

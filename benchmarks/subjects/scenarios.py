@@ -7,6 +7,8 @@ from itertools import count
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+import msgpack
+
 USER = "alice@example.org"
 
 SMALL: dict[str, Any] = {
@@ -19,6 +21,9 @@ SMALL: dict[str, Any] = {
     "seen": [1700000000, 1700000300, 1700000600, 9],
 }
 """200 bytes of msgpack, as most sessions are: who, a few preferences, a cart."""
+
+SMALL_STORED = b"\x01" + msgpack.packb(SMALL)
+"""The same as prism_wsgi stores it."""
 
 LARGE: dict[str, Any] = SMALL | {
     "history": [{"article": 5000 + n, "title": f"Article number {n}", "at": 1700000000 + n} for n in range(88)]

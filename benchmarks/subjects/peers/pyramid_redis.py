@@ -11,9 +11,9 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid_session_redis import RedisSessionFactory
 
-from benchmarks.databases import Places
-from benchmarks.scenarios import ACTIONS
-from benchmarks.subjects import SECRET, SHORT_TTL, Subject
+from benchmarks.machine.databases import Places
+from benchmarks.subjects.scenarios import ACTIONS
+from benchmarks.subjects.subject import SECRET, SHORT_TTL, Subject
 
 
 def subjects(places: Places) -> list[Subject]:

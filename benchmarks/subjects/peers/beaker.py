@@ -11,9 +11,17 @@ from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 from beaker.middleware import SessionMiddleware
 from sqlalchemy import MetaData, create_engine, event
 
-from benchmarks.databases import Places, set_sqlite_pragmas
-from benchmarks.scenarios import ACTIONS, Action, bare_application, fill, fill_large, plain_application, write
-from benchmarks.subjects import SECRET, Subject
+from benchmarks.machine.databases import Places, set_sqlite_pragmas
+from benchmarks.subjects.scenarios import (
+    ACTIONS,
+    Action,
+    bare_application,
+    fill,
+    fill_large,
+    plain_application,
+    write,
+)
+from benchmarks.subjects.subject import SECRET, Subject
 
 
 def subjects(places: Places) -> list[Subject]:

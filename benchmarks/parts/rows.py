@@ -7,15 +7,13 @@ import statistics
 import time
 from typing import Any
 
-import msgpack
 from sqlalchemy import create_engine, make_url
 
-from benchmarks.databases import Places, set_sqlite_pragmas
-from benchmarks.scenarios import SMALL
+from benchmarks.machine.databases import Places, set_sqlite_pragmas
+from benchmarks.parts.plan import Plan
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.scenarios import SMALL_STORED
 from prism_wsgi import SQLAlchemyStore, StoredSession, migrate
-
-SAMPLE_DATA = b"\x01" + msgpack.packb(SMALL)
-"""200 bytes as they are stored."""
 
 LOADS, INSERTS, SLICE = 20_000, 3000, 100
 
@@ -23,6 +21,11 @@ _BEGIN_MS = 1_700_000_000_000
 _EXPIRES_MS = 4_000_000_000_000
 _SPREAD_HOURS = 336
 _BATCH = 250_000
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Measure tables of the plan's sizes, on each SQL engine."""
+    return {"rows": by_table_size(places, plan.table_sizes)}
 
 
 def by_table_size(places: Places, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def _id(number: int) -> str:
 
 def _session(number: int) -> StoredSession:
     expires_at = _EXPIRES_MS + number % _SPREAD_HOURS * 3_600_000
-    return StoredSession(_id(number), SAMPLE_DATA, 0, _BEGIN_MS + number, expires_at)
+    return StoredSession(_id(number), SMALL_STORED, 0, _BEGIN_MS + number, expires_at)
 
 
 def _filled(engine: str, place: str, size: int) -> SQLAlchemyStore:
@@ -95,7 +98,7 @@ def _fill_sqlite(place: str, table: str, size: int) -> None:
     rows = (
         (
             bytes.fromhex(_id(number)),
-            *(SAMPLE_DATA, 1, _BEGIN_MS + number),
+            *(SMALL_STORED, 1, _BEGIN_MS + number),
             *(_EXPIRES_MS + number % _SPREAD_HOURS * 3_600_000, _FIRST_BUCKET + number % _SPREAD_HOURS, 0),
         )
         for number in range(size)
@@ -109,7 +112,7 @@ def _fill_sqlite(place: str, table: str, size: int) -> None:
 
 def _fill_postgresql(place: str, table: str, size: int) -> None:
     row_id = f"decode(lpad(to_hex({_BEGIN_MS} + n), 12, '0'), 'hex') || substr(sha256(n::text::bytea), 1, 26)"
-    _fill_server(place, table, size, row_id, f"'\\x{SAMPLE_DATA.hex()}'", "generate_series({}::bigint, {}) AS n")
+    _fill_server(place, table, size, row_id, f"'\\x{SMALL_STORED.hex()}'", "generate_series({}::bigint, {}) AS n")
     with create_engine(place, isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql(f"VACUUM ANALYZE {table}")
         connection.exec_driver_sql("CHECKPOINT")
@@ -118,7 +121,7 @@ def _fill_postgresql(place: str, table: str, size: int) -> None:
 def _fill_mariadb(place: str, table: str, size: int) -> None:
     row_id = f"unhex(concat(lpad(hex({_BEGIN_MS} + n), 12, '0'), left(sha2(n, 256), 52)))"
     _fill_server(
-        place, table, size, row_id, f"x'{SAMPLE_DATA.hex()}'", "(SELECT seq AS n FROM seq_{}_to_{}) AS numbers"
+        place, table, size, row_id, f"x'{SMALL_STORED.hex()}'", "(SELECT seq AS n FROM seq_{}_to_{}) AS numbers"
     )
     with create_engine(place, isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql(f"ANALYZE TABLE {table}").all()

@@ -8,8 +8,8 @@ import math
 from html import escape
 from pathlib import Path
 
-from benchmarks.report import Figures, added, short
-from benchmarks.subjects import FLOOR, PRISM
+from benchmarks.report.figures import Figures, added, short
+from benchmarks.subjects.registry import FLOOR, PRISM
 
 ENGINES = {"memory": "Memory", "sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB", "redis": "Redis"}
 SCENARIOS = {"read": "Read one key", "write": "Write one key", "new": "Start a session"}
@@ -135,6 +135,6 @@ def _document(width: float, height: float, body: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    chart = draw(json.loads((here / "results.json").read_text()))
-    (here.parent / "docs" / "benchmarks.svg").write_text(chart)
+    root = Path(__file__).resolve().parents[2]
+    chart = draw(json.loads((root / "benchmarks" / "results.json").read_text()))
+    (root / "docs" / "benchmarks.svg").write_text(chart)

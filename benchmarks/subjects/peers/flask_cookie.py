@@ -5,9 +5,9 @@ from collections.abc import Callable
 from flask import Flask, Response, request, session
 from flask.sessions import SessionInterface
 
-from benchmarks.databases import Places
-from benchmarks.scenarios import ACTIONS
-from benchmarks.subjects import SECRET, Subject
+from benchmarks.machine.databases import Places
+from benchmarks.subjects.scenarios import ACTIONS
+from benchmarks.subjects.subject import SECRET, Subject
 
 
 def subjects(places: Places) -> list[Subject]:

@@ -1,6 +1,6 @@
 """Requests a second over real HTTP: gunicorn around each subject, loaded from a process of its own.
 
-Run as a module it is that process: `python -m benchmarks.http_load URL PATH SECONDS CONNECTIONS`.
+Run as a module it is that process: `python -m benchmarks.parts.http URL PATH SECONDS CONNECTIONS`.
 """
 
 import http.client
@@ -19,11 +19,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from benchmarks.databases import Places
-from benchmarks.floor import FloorMiddleware
-from benchmarks.measure import BARE
-from benchmarks.scenarios import bare_application
-from benchmarks.subjects import shared_floor, subjects
+from benchmarks.machine.databases import Places
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.requests import BARE
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.floor.middleware import FloorMiddleware
+from benchmarks.subjects.floor.subjects import shared_floor
+from benchmarks.subjects.registry import subjects
+from benchmarks.subjects.scenarios import bare_application
 
 CONNECTIONS = 16
 THREADS = 4
@@ -31,6 +34,11 @@ SECONDS = 1.0  # a turn
 SCENARIOS = {"first_visit": "/untouched", "read": "/read", "write": "/write"}
 
 _SUBJECT = "PRISM_BENCH_SUBJECT"
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Load every chosen subject through gunicorn."""
+    return {"http": requests_per_second(places, plan.subjects, plan.rounds)}
 
 
 def application() -> WSGIApplication:
@@ -77,7 +85,7 @@ def _gunicorn(name: str, engine: str, place: str) -> Iterator[int]:
     command = f"-m gunicorn --bind 127.0.0.1:{port} --workers 1 --threads {THREADS} --log-level critical"
     chosen = json.dumps({"name": name, "engine": engine, "place": place})
     server = subprocess.Popen(
-        [sys.executable, *command.split(), "benchmarks.http_load:application()"],
+        [sys.executable, *command.split(), "benchmarks.parts.http:application()"],
         env=os.environ | {_SUBJECT: chosen, "PYTHONWARNINGS": "ignore"},
     )
     try:
@@ -89,7 +97,7 @@ def _gunicorn(name: str, engine: str, place: str) -> Iterator[int]:
 
 
 def _load(port: int, path: str) -> tuple[float, int]:
-    command = [sys.executable, "-m", "benchmarks.http_load", str(port), path, str(SECONDS), str(CONNECTIONS)]
+    command = [sys.executable, "-m", "benchmarks.parts.http", str(port), path, str(SECONDS), str(CONNECTIONS)]
     answered, failed = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=True, timeout=60
     ).stdout.split()

@@ -12,15 +12,22 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from benchmarks.databases import Places
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.subjects import subjects
-from benchmarks.visitor import Visitor
+from benchmarks.machine.databases import Places
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.visitor import Visitor
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.registry import subjects
+from benchmarks.subjects.scenarios import SCENARIOS
 
 WARM_UP = 8  # psycopg prepares a statement at its sixth use
 COUNTED = 20
 
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Count the messages of every chosen subject in every chosen scenario."""
+    return {"messages": count_messages(places, plan.subjects, plan.scenarios)}
 
 
 class Counter:

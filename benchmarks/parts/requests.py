@@ -1,4 +1,7 @@
-"""Measuring in turns: every subject gets a small slice of each round, so that what drifts hits all alike."""
+"""What sessions add to a request, measured in turns.
+
+Every subject gets a small slice of each round, so that what drifts hits all alike.
+"""
 
 import gc
 import hmac
@@ -9,9 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.scenarios import Scenario, Sent
-from benchmarks.subjects import Subject
-from benchmarks.visitor import Visitor
+from benchmarks.machine.databases import Places
+from benchmarks.machine.placement import place
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.visitor import Visitor
+from benchmarks.report.figures import Figures
+from benchmarks.subjects.registry import subjects
+from benchmarks.subjects.scenarios import SCENARIOS, Scenario, Sent
+from benchmarks.subjects.subject import Subject
 
 SLICE_NS = 8_000_000
 MIN_SLICE, MAX_SLICE = 3, 200
@@ -19,6 +27,15 @@ WARM_UP = 2
 MIN_ROUNDS = 3
 
 _DIGESTS_AT_ONCE = 50
+
+
+def measure(places: Places, plan: Plan) -> Figures:
+    """Time every chosen subject in every chosen scenario."""
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in plan.scenarios]
+    made = cells(subjects(places, plan.subjects), scenarios)
+    for cell in made:
+        cell.prepare()  # and with it every connection is there to be placed
+    return {"placement": place(places, plan.placement)} | take_turns(made, plan.seconds)
 
 
 @dataclass
@@ -51,14 +68,14 @@ class Cell:
 BARE = "without sessions"
 
 
-def cells(subjects: list[Subject], scenarios: list[Scenario]) -> list[Cell]:
+def cells(measured: list[Subject], scenarios: list[Scenario]) -> list[Cell]:
     """Return every subject in every scenario, and the same applications without sessions."""
     made = [_digest_cell()]
-    bare = {subject.framework: subject.bare for subject in subjects}
+    bare = {subject.framework: subject.bare for subject in measured}
     for framework, application in bare.items():
         visitor = Visitor(application, Scenario(BARE, "/untouched", Sent.NONE, BARE), sessions=False)
         made += [Cell(BARE, "", BARE, framework, visitor.send, visitor.check) for _ in range(3)]
-    for subject in subjects:
+    for subject in measured:
         for scenario in scenarios:
             if subject.serves(scenario.name):
                 application = subject.elsewhere.get(scenario.name, subject.application)
@@ -68,7 +85,7 @@ def cells(subjects: list[Subject], scenarios: list[Scenario]) -> list[Cell]:
     return made
 
 
-def measure(cells: list[Cell], seconds: float) -> dict[str, Any]:
+def take_turns(cells: list[Cell], seconds: float) -> Figures:
     """Give every cell, prepared, its turns for about this long; return the figures."""
     gc.collect()
     gc.freeze()
