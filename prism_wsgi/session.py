@@ -16,7 +16,7 @@ from prism_wsgi.errors import NotLoggedIn, ResponseStarted, SerializationError
 from prism_wsgi.events import EventLog
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.client import Client, client_of
-from prism_wsgi.persistence.document import Codec
+from prism_wsgi.persistence.document import FLASH_PREFIX, Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
 from prism_wsgi.request.atomic import Lock
@@ -28,8 +28,6 @@ from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 from prism_wsgi.tokens import Signer
-
-_FLASH_PREFIX = "_f_"
 
 # What an application cannot change inside a session without assigning it anew. A tuple may hold a list.
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
@@ -61,7 +59,7 @@ class Session(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         values = self._begin_write()
         state = self._state
-        state.site.codec.check(key, value)
+        value = state.site.codec.check(key, value)
         if key == state.site.user_id_key:
             _check_user_key(state, value)
         values[key] = value
@@ -439,18 +437,21 @@ class Session(MutableMapping[str, Any]):
     # Flash messages and CSRF tokens
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
-        """Add a message to a queue, to be shown by this request or the next."""
-        messages = self.get(_FLASH_PREFIX + queue, [])
+        """Add a message to a queue, to be shown by this request or the next.
+
+        Where nobody ever shows them and the session becomes too large, the oldest messages are dropped.
+        """
+        messages = self.get(FLASH_PREFIX + queue, [])
         if allow_duplicate or msg not in messages:
-            self[_FLASH_PREFIX + queue] = [*messages, msg]
+            self[FLASH_PREFIX + queue] = [*messages, msg]
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         """Return the messages of a queue and empty it."""
-        return list(self.pop(_FLASH_PREFIX + queue, []))
+        return list(self.pop(FLASH_PREFIX + queue, []))
 
     def peek_flash(self, queue: str = "") -> list[Any]:
         """Return the messages of a queue and leave them there."""
-        return list(self.get(_FLASH_PREFIX + queue, []))
+        return list(self.get(FLASH_PREFIX + queue, []))
 
     def get_csrf_token(self) -> str:
         """Return the session's CSRF token; the first call makes it."""

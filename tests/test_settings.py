@@ -34,6 +34,12 @@ DEFAULTS = {
     "encryption": "server",
     "read_unencrypted": False,
     "record_client": False,
+    "client_address": None,
+    "is_passive": None,
+    "user_id_key": None,
+    "max_sessions_per_user": None,
+    "cookie_fallbacks": (),
+    "keep_fallbacks": False,
     "environ_key": "prism.session",
 }
 
@@ -101,7 +107,7 @@ class OnlyLoad:
 
 INFINITE = [float("inf"), float("nan"), -float("inf")]
 INVALID: list[tuple[str, list[Any]]] = [
-    ("store", [OnlyLoad(), MemoryStore, "sqlite:///x.db", 5, {}]),
+    ("store", [OnlyLoad(), MemoryStore, 5, {}]),
     ("secret", ["", b"", "  ", [], (), ["", SECRET], [SECRET, ""], 5, [5], {}, object(), "\ud800" * 40]),
     ("ttl", [0, -1, 1.5, "60", True, None, 400 * 24 * 3600 + 1, timedelta(0), timedelta(seconds=0.5), *INFINITE]),
     ("max_lifetime", [0, 1.5, "1", True, timedelta(days=-1), 10**12, *INFINITE]),

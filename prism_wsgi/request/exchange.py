@@ -145,7 +145,7 @@ class Exchange:
             if not token.outdated_key:
                 return []
             ours = cookies.header_value(token, cookies.lapses_at(token))
-        elif state.phase is NEW and self._may_offer():
+        elif state.phase is NEW and (state.moved_from is not None or self._may_offer()):
             ours = cookies.header_value(Token(state.identity.secret, 0), state.expires_at)
         else:
             return []

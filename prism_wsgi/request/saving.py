@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
 from prism_wsgi.events import Reason
-from prism_wsgi.request.state import GONE, SAVED, STORED, TOUCHED, UNREAD, SessionState
+from prism_wsgi.request.state import GONE, NOTHING, STORED, UNREAD, SessionState
 from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import StoredSession
 
@@ -16,7 +16,7 @@ def commit(state: SessionState) -> None:
     if state.phase is not UNREAD:
         if state.written or state.holds_mutable:
             save_changes(state)
-        if state.phase is STORED and state.outcome is not SAVED and state.outcome is not TOUCHED:
+        if state.phase is STORED and state.outcome is NOTHING:
             _record_use(state)
     state.written = False  # a mutable value that the application holds may change while the body is sent
 
@@ -127,7 +127,10 @@ def _record_use(state: SessionState) -> None:
     try:
         if site.adapter.touch(state.identity, row):
             state.hold_touched(row)
+        else:
+            state.miss_touch()
     except StoreError as error:
+        state.miss_touch()
         # The failure is in the log, and a page that only reads does not suffer for bookkeeping. A store whose `touch`
         # takes other arguments is a mistake in the program.
         if isinstance(error.__cause__, TypeError):

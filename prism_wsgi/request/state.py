@@ -50,6 +50,8 @@ class Outcome(Enum):
     """The store failed at the last attempt to load."""
     TOUCHED = auto()
     """The use of the session was recorded."""
+    UNRECORDED = auto()
+    """The use of the session could not be recorded: the store failed, or holds another version by now."""
     SAVED = auto()
     """The session was written."""
     DROPPED = auto()
@@ -77,7 +79,7 @@ class Choice(Enum):
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
 UNREAD, NEW, STORED, GONE = Phase
 OPEN, STREAMING, DETACHED = Stage
-LOAD_FAILED, TOUCHED, SAVED = Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
+NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class SessionState:
         self.site = site
         self.visit = visit or Visit()
         self.stage = OPEN
-        self.outcome = Outcome.NOTHING
+        self.outcome = NOTHING
         self.accessed = False
         """Whether the application has looked at the session."""
         self.written = False
@@ -252,7 +254,7 @@ class SessionState:
             self.outcome = LOAD_FAILED
             raise
         if self.outcome is LOAD_FAILED:
-            self.outcome = Outcome.NOTHING
+            self.outcome = NOTHING
         # A store may lack a clock, and max_lifetime may have been lowered since the session was saved.
         if stored is not None and self._is_over(stored, document):
             stored = None
@@ -350,7 +352,7 @@ class SessionState:
             raise
         if self.phase is GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
-            self.outcome = Outcome.NOTHING
+            self.outcome = NOTHING
             self.document = Document(created_at=self.document.created_at)
         else:
             self.start_over()
@@ -391,7 +393,7 @@ class SessionState:
                 identity.secret, self.site.now() // 1000, self.document.ttl, self.document.persistent
             )
         identity.stored = None
-        self.phase, self.outcome = UNREAD, Outcome.NOTHING
+        self.phase, self.outcome = UNREAD, NOTHING
         self.written = self.holds_mutable = False
 
     # What becomes of the response
@@ -418,6 +420,10 @@ class SessionState:
     def hold_touched(self, row: StoredSession) -> None:
         """Learn that the store has recorded the use of the session, as `row`."""
         self.identity.stored, self.outcome = row, TOUCHED
+
+    def miss_touch(self) -> None:
+        """Learn that the use of the session could not be recorded, and leave it at that."""
+        self.outcome = Outcome.UNRECORDED
 
     def drop(self) -> None:
         """Learn that the session has ended elsewhere: changes go nowhere."""

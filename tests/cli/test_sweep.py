@@ -14,7 +14,6 @@ from prism_wsgi import migrate
 from tests.support.command_line import (
     HOUR,
     PROGRAM,
-    SECONDS,
     environment,
     expired,
     keep,
@@ -23,6 +22,7 @@ from tests.support.command_line import (
     run,
     started,
 )
+from tests.support.waiting import PATIENCE
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -121,7 +121,7 @@ def on_a_terminal(url: str, cwd: Path) -> str:
         cwd=cwd,
         env=environment(TERM="xterm"),
         stderr=end,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=True,
     )
     os.close(end)
@@ -163,7 +163,7 @@ def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
     with started("sweep", *options, cwd=tmp_path) as process:
         wait_for_progress(process)
         process.send_signal(number)
-        assert process.wait(SECONDS) == 3
+        assert process.wait(PATIENCE) == 3
         assert process.stdout is not None
         assert process.stdout.read().startswith("stopped: 10 deleted in 1 batch, ")
     assert expired(url) == 20
@@ -175,7 +175,7 @@ def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path:
     with started("sweep", "--every", "3600", "--jitter", "60", "--url", url, cwd=tmp_path) as process:
         line_with("complete: 30 deleted", process.stdout)
         process.send_signal(number)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) ->
         keep_expired(sqlite_url, 3)
         line_with("complete: 3 deleted", process.stdout)
         process.terminate()
-        assert process.wait(SECONDS) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path
     with started("sweep", *options, cwd=tmp_path) as process:
         wait_for_progress(process)
         process.kill()
-        process.wait(SECONDS)
+        process.wait(PATIENCE)
     assert expired(migrated_url) == 20
 
 
@@ -207,7 +207,7 @@ def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: s
         started("sweep", *options, cwd=tmp_path) as second,
         started("sweep", *options, cwd=tmp_path) as third,
     ):
-        outputs = [process.communicate(timeout=SECONDS) for process in (first, second, third)]
+        outputs = [process.communicate(timeout=PATIENCE) for process in (first, second, third)]
         assert [process.returncode for process in (first, second, third)] == [0, 0, 0], outputs
     assert sum(json.loads(output)["deleted"] for output, _ in outputs) == 400
     assert expired(migrated_url) == 0

@@ -153,7 +153,8 @@ def test_data_moves_to_a_new_id_with_login_and_what_others_saved_meanwhile(
     assert browser.do(lambda session: (dict(session), session.user)) == ({"x": 1, "y": 2, "z": 3}, "alice")
     marker = store.load(old_id)
     assert marker is not None
-    assert (marker.superseded, marker.data) == (True, b"")
+    assert (marker.superseded, marker.user) == (True, None)
+    assert marker.moved_to == browser.do(lambda session: session.id)
     assert other.read() == {}
 
 

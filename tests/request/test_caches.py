@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
-from prism_wsgi import Session
+from prism_wsgi import NotLoggedIn, Session
 from prism_wsgi.request.headers import make_private, vary_on_cookie
 from tests.support.browsing import Browser, Page, Site, new_environ, read, write
 
@@ -23,6 +24,12 @@ PUBLIC = [
     'max-age="60"',
 ]
 NOT_PUBLIC = ["private", "no-store", "private, max-age=60", "no-cache", "max-age=0", "no-store, public", ""]
+
+
+def suppressed(use: Callable[[], object]) -> None:
+    with suppress(NotLoggedIn):
+        use()
+
 
 USES: dict[str, Callable[[Session], object]] = {
     "__contains__": lambda session: "n" in session,
@@ -52,6 +59,22 @@ USES: dict[str, Callable[[Session], object]] = {
     "user": lambda session: session.user,
     "ttl": lambda session: session.ttl,
     "persistent": lambda session: session.persistent,
+    "is_fresh": lambda session: session.is_fresh(300),
+    "actor": lambda session: session.actor,
+    "authenticated_at": lambda session: session.authenticated_at,
+    "auth_method": lambda session: session.auth_method,
+    "max_lifetime": lambda session: session.max_lifetime,
+    "other_sessions": lambda session: session.other_sessions(),
+    "revoke": lambda session: suppressed(lambda: session.revoke("0" * 64)),
+    "logout_elsewhere": lambda session: suppressed(session.logout_elsewhere),
+    "confirm_login": lambda session: suppressed(session.confirm_login),
+    "impersonate": lambda session: suppressed(lambda: session.impersonate("bob")),
+    "stop_impersonating": lambda session: suppressed(session.stop_impersonating),
+    "is_csrf_token": lambda session: session.is_csrf_token("no"),
+    "copy": lambda session: session.copy(),
+    "__or__": lambda session: session | {"n": 2},
+    "__ror__": lambda session: {"n": 2} | session,
+    "__ior__": lambda session: session.__ior__({"n": 2}),
     "regenerate": lambda session: session.regenerate(),
     "login": lambda session: session.login("ann"),
     "logout": lambda session: session.logout(),
@@ -65,7 +88,7 @@ USES: dict[str, Callable[[Session], object]] = {
     "get_csrf_token": lambda session: session.get_csrf_token(),
     "new_csrf_token": lambda session: session.new_csrf_token(),
 }
-TELL_NOTHING = {"accessed", "modified", "client_of", "__reversed__"}
+TELL_NOTHING = {"accessed", "modified", "client_of", "passive", "__reversed__"}
 
 
 def test_no_way_to_use_a_session_is_left_out_here() -> None:

@@ -174,7 +174,7 @@ def test_a_session_that_ends_while_it_gets_a_new_id_does_not_come_back_under_it(
     memory = MemoryStore(clock=clock)
     browser = Site(EndingStore(memory), clock).browser()
     browser.visit(write(n=1))
-    page = browser.visit(lambda session: session.login("ann"))
+    page = browser.visit(lambda session: session.regenerate())
     assert (page.status, page.all("Set-Cookie")) == (200, [])
     assert len(memory) == 0
 

@@ -48,7 +48,6 @@ def watched(site: Site) -> ThreeVerbStore:
 
 FAILURES: list[tuple[str, Callable[[Session], object], set[str]]] = [
     ("read", read("n"), {"load"}),
-    ("touch", read("n"), {"touch", "save"}),
     ("write", write(n=2), {"load"}),
     ("write", write(n=2), {"save"}),
     ("regenerate", regenerate, {"load"}),
@@ -86,6 +85,29 @@ def test_a_failing_store_is_a_503_that_sets_and_deletes_no_cookie(
     assert browser.cookie_header == cookie
     store.failing = set()
     assert browser.visit(lambda session: (session["n"], session.user)).result == (1, None)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreDownError("down"), StoreUnavailable("down"), StoreError("full"), OSError("disk")]
+)
+def test_a_page_that_only_reads_is_answered_though_its_use_cannot_be_recorded(
+    site: Site, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = visitor(site)
+    store = watched(site)
+    store.failing, store.error = {"touch", "save"}, error
+    page = browser.visit(read("n"))
+    assert (page.status, page.result, page.all("Set-Cookie")) == (200, 1, [])
+    assert [record.__dict__["reason"] for record in caplog.records] == ["store_failed"]
+    store.failing = set()
+    assert browser.visit(read("n")).cookies
+
+
+def test_a_touch_that_takes_other_arguments_is_an_error_in_the_program(site: Site) -> None:
+    browser = visitor(site)
+    store = watched(site)
+    store.failing, store.error = {"touch", "save"}, TypeError("touch() takes 2 positional arguments")
+    assert is_refused(browser.visit(read("n")))
 
 
 @pytest.mark.parametrize(("_name", "handler", "failing"), FAILURES, ids=IDS)

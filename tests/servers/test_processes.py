@@ -18,7 +18,8 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from tests.support import databases
 from tests.support.served import free_port
 from tests.support.visitors import Browser, application, count, put
-from tests.support.wire import ask, begin, eventually, listening
+from tests.support.waiting import PATIENCE, eventually
+from tests.support.wire import ask, begin, listening
 
 UWSGI = Path(sys.executable).with_name("uwsgi")
 CLIENTS = 8
@@ -82,7 +83,7 @@ def test_a_worker_killed_in_the_middle_of_a_request_loses_nothing_that_was_ackno
         held = tmp_path / "held"
         for killed in range(1, 3):
             with begin(port, path, f"Cookie: {cookie}") as connection:
-                process = int(eventually(lambda: (held.exists() and held.read_text()) or None))
+                process = int(eventually(lambda: held.exists() and held.read_text()))
                 os.kill(process, signal.SIGKILL)
                 held.unlink()
                 assert connection.recv(1) == b"", "nothing was answered"
@@ -117,11 +118,11 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
         with session.atomic():
             session["n"] += 1
             inside.set()
-            assert forked.wait(30)
+            assert forked.wait(PATIENCE)
 
     with ThreadPoolExecutor(1) as threads:
         holder = threads.submit(browser.do, count_slowly)
-        assert inside.wait(30)
+        assert inside.wait(PATIENCE)
         lease = store._connections.acquire()  # and one that a thread of the parent has in use
         children = children_of_a_fork(site, browser)
         forked.set()
@@ -129,7 +130,7 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
         with lease:
             pass
         for child in children:
-            child.join(60)
+            child.join(PATIENCE)
     assert [child.exitcode for child in children] == [0] * 4
     assert browser.read() == {"n": 2 + 4 * COUNTS}
     store.close()
@@ -171,5 +172,5 @@ print(threading.enumerate() == [threading.main_thread()])
 
 
 def test_no_thread_is_started_and_nothing_is_connected_before_the_first_request() -> None:
-    run = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (run.stdout, run.stderr) == ("True\n", "")

@@ -16,7 +16,8 @@ import pytest
 
 from prism_wsgi import Session, SessionMiddleware
 from tests.support import databases
-from tests.support.served import Browser, _wait_for, free_port
+from tests.support.served import Browser, free_port, wait_until_serving
+from tests.support.waiting import PATIENCE
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
@@ -89,11 +90,11 @@ def behind_nginx(application: WSGIApplication, folder: Path) -> Iterator[str]:
             ) as nginx,
         ):
             try:
-                _wait_for(nginx, port, output)
+                wait_until_serving(nginx, port, output)
                 yield f"http://127.0.0.1:{port}"
             finally:
                 nginx.terminate()
-                nginx.wait(10)
+                nginx.wait(PATIENCE)
                 origin.shutdown()
                 serving.join()
 

@@ -12,6 +12,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from prism_wsgi import Session
+from tests.support.waiting import PATIENCE
 
 FORK = multiprocessing.get_context("fork")
 
@@ -84,7 +85,7 @@ class Browser:
 
         def together(action: Action) -> Action:
             def act(session: Session) -> object:
-                begun.wait(timeout=30)
+                begun.wait(PATIENCE)
                 return action(session)
 
             return act
@@ -118,7 +119,7 @@ def run_in_processes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
         process.kill()
     assert [process.exitcode for process in processes] == [0] * len(calls), "what a process raised is above"
     answers = dict(returned.get() for _ in calls)
