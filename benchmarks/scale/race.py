@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine
 
 from benchmarks.scale.generate import HOUR_MS, clear, due_rows, fill
-from prism_wsgi import SQLAlchemyStore
+from prism_wsgi import SQLAlchemyStore, StoredSession
 from prism_wsgi.sweeper import Sweeper
 
 SWEEPERS = 2
@@ -62,7 +62,7 @@ def _touch(url: str, number: int, together: Barrier, done: Event) -> set[bytes]:
     together.wait()
     while not done.is_set():
         some = chance.sample(ids, 200) if number % 2 else _ids(url, f"{statement} LIMIT 200 OFFSET 1000")
-        extended.update(key for key in some if store.touch(key.hex(), expires_at))
+        extended.update(key for key in some if store.touch(StoredSession(key.hex(), b"", 1, 0, expires_at)))
     store.close()
     return extended
 

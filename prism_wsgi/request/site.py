@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIEnvironment
 
-from prism_wsgi.clock import Clock
+from prism_wsgi.clock import Clock, milliseconds
 from prism_wsgi.events import EventLog
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.document import Codec
@@ -47,4 +47,4 @@ class Site:
 
     def now(self) -> int:
         """Return the current time in Unix milliseconds."""
-        return int(self.clock() * 1000)
+        return milliseconds(self.clock)

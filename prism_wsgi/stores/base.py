@@ -59,6 +59,11 @@ A store that forgets by itself keeps it for as long, and a sweep spares it. It d
 """
 
 
+def was_saved(session: StoredSession, stored: StoredSession | None) -> bool:
+    """Tell from what is `stored` whether a save of the session took effect whose answer was lost."""
+    return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
+
+
 def checked_user(user: str) -> str:
     """Return the user. Raises TypeError for None, which would mean everybody who is not logged in."""
     if not isinstance(user, str):

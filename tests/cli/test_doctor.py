@@ -17,7 +17,7 @@ from prism_wsgi import Session, SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.doctor.checks import check_database
 from prism_wsgi.cli.doctor.cookie_check import check_cookie
 from prism_wsgi.cli.doctor.findings import Level
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from tests.support.command_line import keep_expired, run
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
@@ -53,7 +53,8 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
 
 def test_schema_that_was_never_made_fails(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
-    assert finding("schema", database_url) == ("fail", "at none, not at 0003; run `prism-wsgi db upgrade`")
+    advice = f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`"
+    assert finding("schema", database_url) == ("fail", advice)
     assert run("doctor", "--url", database_url).exit_code == 1
 
 
@@ -73,7 +74,7 @@ def test_table_that_was_dropped_fails_with_advice_that_works(migrated_url: str) 
     level, said = finding("schema", migrated_url)
     assert (level, said) == (
         "fail",
-        "at 0003, but the table prism_sessions was dropped; "
+        f"at {migrate.head()}, but the table prism_sessions was dropped; "
         "run `DROP TABLE prism_alembic_version` in the database, then `prism-wsgi db upgrade`",
     )
     with engine.begin() as connection:

@@ -19,7 +19,7 @@ def url(sqlite_url: str) -> str:
 
 def stored(url: str) -> list[str]:
     with store_of(url) as store:
-        return [session.id for session in store.find()]
+        return [session.id for session in store.find_all()]
 
 
 def test_stats_count_what_is_stored(migrated_url: str) -> None:

@@ -15,7 +15,7 @@ from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
 from prism_wsgi.stores.redis import scripts
 from prism_wsgi.stores.redis.scripts import FIELDS
-from prism_wsgi.stores.urls import takes_settings_in_url
+from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
     import redis

@@ -62,6 +62,11 @@ def dialect_of(store: SQLAlchemyStore) -> str:
     return store.engine.dialect.name.replace("mariadb", "mysql")
 
 
+def later(session: StoredSession, version: int = 1) -> StoredSession:
+    """The session as it was stored in that version, used a second later."""
+    return replace(session, version=version, expires_at=session.expires_at + 1000)
+
+
 def give_back(*leases: ConnectionLease) -> None:
     for lease in leases:
         with lease:
@@ -77,10 +82,10 @@ def give_back(*leases: ConnectionLease) -> None:
         lambda store: store.load("0" * 64),
         lambda store: store.save(new_session()),
         lambda store: store.destroy("0" * 64),
-        lambda store: store.touch("0" * 64, 1),
+        lambda store: store.touch(new_session(version=1)),
         lambda store: store.replace(new_session(), new_session()),
         lambda store: store.sweep(1, 1),
-        lambda store: store.find(),
+        lambda store: store.find_all(),
         lambda store: store.destroy_all("alice"),
         lambda store: store.stats(),
     ],
@@ -243,7 +248,7 @@ def test_each_verb_takes_as_few_statements_as_it_can(store: SQLAlchemyStore, wat
     assert statements_of(lambda: store.save(session)) == ["INSERT"]
     assert statements_of(lambda: store.load(session.id)) == ["SELECT"]
     assert statements_of(lambda: store.save(replace(session, version=1))) == ["UPDATE"]
-    assert statements_of(lambda: store.touch(session.id, session.expires_at + 1000)) == ["UPDATE"]
+    assert statements_of(lambda: store.touch(later(session, version=2))) == ["UPDATE"]
     new = new_session()
     marker = replace(marker_of(session), version=2)
     assert statements_of(lambda: store.replace(marker, new)) == ["BEGIN", "UPDATE", "INSERT"]
@@ -266,7 +271,7 @@ def test_load_is_one_command_on_the_wire(mariadb_url: str, monkeypatch: pytest.M
     monkeypatch.setattr(driver, "_execute_command", counted)
     store.load(session.id)
     store.save(replace(session, version=1))
-    store.touch(session.id, session.expires_at + 1000)
+    store.touch(later(session, version=2))
     assert commands == ["SELECT", "UPDATE", "UPDATE"]
     store.close()
 
@@ -346,7 +351,7 @@ def test_row_is_always_in_the_bucket_of_its_expiry(store: SQLAlchemyStore) -> No
     store.save(session)
     store.save(replace(session, version=1, expires_at=session.expires_at + 2 * hour))
     assert buckets() == {(session.expires_at + 2 * hour, sweep_bucket(session.expires_at + 2 * hour))}
-    store.touch(session.id, session.expires_at + 4 * hour)
+    store.touch(replace(session, version=2, expires_at=session.expires_at + 4 * hour))
     assert buckets() == {(session.expires_at + 4 * hour, sweep_bucket(session.expires_at + 4 * hour))}
 
 
@@ -356,7 +361,7 @@ def test_row_is_always_in_the_bucket_of_its_expiry(store: SQLAlchemyStore) -> No
 def test_what_cannot_be_an_id_is_not_stored_and_asks_nothing(session_id: Any, watch: Watch) -> None:
     store = SQLAlchemyStore("postgresql://nobody@127.0.0.1:1/nowhere")
     assert store.load(session_id) is None
-    assert store.touch(session_id, 1) is False
+    assert store.touch(replace(new_session(), id=session_id)) is False
     store.destroy(session_id)
 
 
@@ -440,9 +445,9 @@ VERBS: dict[str, Callable[[SQLAlchemyStore, StoredSession], object]] = {
     "insert": lambda store, session: store.save(new_session()),
     "update": lambda store, session: store.save(replace(session, version=1)),
     "destroy": lambda store, session: store.destroy(session.id),
-    "touch": lambda store, session: store.touch(session.id, session.expires_at + 1000),
+    "touch": lambda store, session: store.touch(later(session)),
     "replace": lambda store, session: store.replace(marker_of(session), new_session()),
-    "find": lambda store, session: store.find(),
+    "find": lambda store, session: store.find_all(),
     "destroy_all": lambda store, session: store.destroy_all("alice"),
     "sweep": lambda store, session: store.sweep(1, 1),
     "stats": lambda store, session: store.stats(),
@@ -521,13 +526,13 @@ def test_connection_lost_around_a_statement_leaves_exactly_one_effect(
     statement = {"insert": "INSERT", "update": "UPDATE", "destroy": "DELETE", "touch": "UPDATE"}[verb]
     wire.fail(when, statement, drop_connection)
     changed = replace(session, data=b"changed", version=0 if verb == "insert" else 1)
-    later = session.expires_at + 60_000
+    used = later(session)
     if verb in ("insert", "update"):
         on_server.save(changed)
         assert on_server.load(session.id) == replace(changed, version=changed.version + 1)
     elif verb == "touch":
-        assert on_server.touch(session.id, later) is True
-        assert on_server.load(session.id) == replace(session, version=1, expires_at=later)
+        assert on_server.touch(used) is True
+        assert on_server.load(session.id) == used
     else:
         on_server.destroy(session.id)
         assert on_server.load(session.id) is None
@@ -863,7 +868,7 @@ def test_transaction_of_the_application_is_its_own(engine: Engine) -> None:
         connection.execute(text("INSERT INTO orders VALUES (1)"))
         store.save(replace(session, version=1, data=b"saved"))
         store.load(session.id)
-        store.touch(session.id, session.expires_at + 1000)
+        store.touch(later(session, version=2))
         store.destroy_all("nobody")
         with pytest.raises(SessionConflict):
             store.save(replace(session, version=1))
@@ -931,7 +936,7 @@ def test_what_cannot_be_an_id_is_refused_where_one_is_to_be_spared_or_continued_
     with pytest.raises(ValueError, match="except_id must be the id of a session: 64 lower-case hex digits"):
         store.destroy_all("alice", except_id=malformed)
     with pytest.raises(ValueError, match="after must be the id of a session"):
-        store.find(after=malformed)
+        store.find_all(after=malformed)
 
 
 def test_a_sweep_passes_over_what_another_transaction_has_locked(on_server: SQLAlchemyStore, server_url: str) -> None:
