@@ -12,6 +12,7 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSessio
 from prism_wsgi.stores.kept import KeptConnections
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
+from tests.support import databases
 from tests.support.proxy import CUTS, Fault, Proxy
 from tests.support.visitors import Action, Browser, application
 
@@ -42,7 +43,7 @@ def url(request: pytest.FixtureRequest) -> str:
         address: str = request.getfixturevalue("postgresql_server").fresh_schema()
     else:
         if request.param == "mysqlclient":
-            pytest.importorskip("MySQLdb")
+            databases.need_mysqlclient()
         address = request.getfixturevalue("mariadb_server").fresh_database()
     migrate.upgrade(address)
     return address.replace("+pymysql:", "+mysqldb:", 1) if request.param == "mysqlclient" else address
