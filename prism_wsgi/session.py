@@ -241,7 +241,7 @@ class Session(MutableMapping[str, Any]):
 
     @passive.setter
     def passive(self, value: bool) -> None:
-        self._state.visit.is_passive = settings.flag("passive", value)
+        self._state.be_passive(settings.flag("passive", value))
 
     @property
     def ttl(self) -> int:
@@ -354,7 +354,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self) -> None:
         """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
         self.destroy()
-        self._state.decided.add(Choice.LOGIN)
+        self._state.decide_login()
 
     def impersonate(self, user: str) -> None:
         """Let the user who is logged in, the `actor`, see the site as another user does.

@@ -69,7 +69,7 @@ OPEN, STREAMING, DETACHED = Stage
 NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Visit:
     """What is known of the request itself.
 
@@ -81,3 +81,8 @@ class Visit:
     user_agent: str | None = None
     is_passive: bool = False
     is_withheld: bool = False
+
+
+ORDINARY = Visit()
+"""A request that is nothing special, as nearly all are."""
+WITHHELD = Visit(is_withheld=True)

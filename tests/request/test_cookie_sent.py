@@ -242,7 +242,7 @@ BAD_COOKIES: list[tuple[dict[str, Any], str]] = [
     ({"path": "/" + "x" * 1024}, "1024"),
     ({"domain": ""}, "domain"),
     ({"domain": b"example.com"}, "domain"),
-    ({"domain": ".example.com"}, "domain"),
+    ({"domain": "..example.com"}, "domain"),
     ({"domain": "https://example.com"}, "domain"),
     ({"domain": "a;b"}, "domain"),
     ({"domain": "a" * 1025}, "1024"),

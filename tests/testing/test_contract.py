@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import create_engine
 
 from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore
@@ -57,6 +58,13 @@ class TestRedisStore(TimedContract):
         store = RedisStore(REDIS, prefix=redis_prefix, clock=clock)
         yield store
         store.close()
+
+
+class TestRedisStoreOnTheApplicationsClient(TimedContract):
+    @pytest.fixture
+    def store(self, redis_prefix: str, clock: ManualClock) -> Iterator[SessionStore]:
+        with redis.Redis.from_url(REDIS, protocol=3) as client:
+            yield RedisStore(client, prefix=redis_prefix, clock=clock)
 
 
 class TestStoreOfThreeVerbs(TimedContract):
