@@ -23,9 +23,10 @@ import pytest
 from sqlalchemy import make_url
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
-from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, SECRET, Plan, clock
+from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
 from tests.support import databases, logins
 from tests.support.histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
+from tests.support.keys import SECRET
 from tests.support.logins import Visit
 from tests.support.proxy import CUTS, Fault, Proxy
 from tests.support.visitors import Browser, application

@@ -4,8 +4,8 @@ import os
 import re
 import socket
 import subprocess
-import time
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
