@@ -196,11 +196,31 @@ def visit_with_cookies_of_other_processes() -> None:
         webob.Request.blank("/", headers={"Cookie": cookie}).get_response(here)
 
 
+def visit_over_plain_http() -> None:
+    site = SessionMiddleware(count_visits, secret=SECRET)
+    webob.Request.blank("/", base_url="http://shop.example.org").get_response(site)
+
+
+def visit_a_forked_worker() -> None:
+    store = MemoryStore()
+    store.after_fork()
+    webob.Request.blank("/").get_response(SessionMiddleware(count_visits, store=store, secret=SECRET))
+
+
+def post_from_another_site() -> None:
+    site = SessionMiddleware(count_visits, secret=SECRET)
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    webob.Request.blank("/", method="POST", headers=headers).get_response(site)
+
+
 @pytest.fixture
 def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
     """What is said when each of the things goes wrong that the README helps with."""
     caplog.set_level(logging.INFO, "prism_wsgi")
     visit_with_cookies_of_other_processes()
+    visit_over_plain_http()
+    visit_a_forked_worker()
+    post_from_another_site()
     return [
         *caplog.messages,
         *map(warned, (None, "change-me", "abc123")),
