@@ -104,6 +104,11 @@ def stored(number: int, now: int, *, began: int) -> dict[str, object]:
         "expires_at": expires_at,
         "sweep_bucket": -(-expires_at // HOUR),
         "superseded": False,
+        "last_seen_at": now,
+        "authenticated_at": began if user else None,
+        "auth_method": "pwd" if user else None,
+        "client_address": "192.0.2.7",
+        "user_agent": "Firefox/145",
     }
 
 
