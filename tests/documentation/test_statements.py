@@ -102,6 +102,12 @@ def test_named_modules_and_tests_exist(page: Path) -> None:
         assert not test or f"def {test}(" in found.read_text(), f"{path}::{test}"
 
 
+def test_every_room_at_the_top_is_in_the_architecture() -> None:
+    named = set(re.findall(r"`(\w+(?:\.py|/))", (DOCS / "architecture.md").read_text()))
+    rooms = {path.name if path.is_file() else f"{path.name}/" for path in (ROOT / "prism_wsgi").glob("[a-z]*")}
+    assert rooms - {"py.typed"} <= named
+
+
 def test_every_page_is_in_the_table_of_contents_or_matched_there() -> None:
     listed = re.findall(r"^[\w*/-]+$", "".join(block.text for block in blocks_of(DOCS / "index.md")), flags=re.M)
     reached = {path for entry in listed for path in DOCS.glob(f"{entry}.md")}
