@@ -61,6 +61,8 @@ class Choice(Enum):
     """Who is logged in."""
     PROOF = auto()
     """That somebody has just proved who they are."""
+    TOLD = auto()
+    """Not to tell the observers of that proof again: they know."""
 
 
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
@@ -73,11 +75,13 @@ NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Out
 class Visit:
     """What is known of the request itself.
 
-    `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
+    `address` and `user_agent` are None where the device is not recorded, and `path` where nobody observes.
+    `is_passive`: it does not count as use.
     `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
     """
 
     address: str | None = None
     user_agent: str | None = None
+    path: str | None = None
     is_passive: bool = False
     is_withheld: bool = False
