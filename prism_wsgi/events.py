@@ -162,9 +162,12 @@ class SessionObserver(Protocol):
 class Origin(Protocol):
     """The request that an event comes from; each of these is None where it is not known or not to be told."""
 
-    address: str | None
-    user_agent: str | None
-    path: str | None
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def user_agent(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
 
 
 class EventLog:

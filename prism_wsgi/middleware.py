@@ -15,7 +15,7 @@ from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
 from prism_wsgi.request.exchange import Exchange, note_client, path_of
-from prism_wsgi.request.phases import OPEN, Visit
+from prism_wsgi.request.phases import OPEN, ORDINARY, WITHHELD
 from prism_wsgi.request.site import Site
 from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import Serializer
@@ -148,6 +148,7 @@ class SessionMiddleware:
             user_id_key=settings.user_id_key(user_id_key),
             max_sessions_per_user=limit,
             environ_key=settings.environ_key(environ_key),
+            id_key=f"{environ_key}_id",
         )
 
     def __repr__(self) -> str:
@@ -168,7 +169,7 @@ def serve(
     """Serve one request with a session: from the cookie that came to the cookie that is sent.
 
     Inside another middleware of the same cookie and key the application has that one's session. With another cookie
-    it has one of its own, in an environ of its own. Raises ConfigError where each would replace the other's cookie.
+    it has another session, in a copy of the environ. Raises ConfigError where each would replace the other's cookie.
     `found` is what another package's cookie has led to.
     """
     outer = _session_around(site, environ)
@@ -180,15 +181,15 @@ def serve(
     if isinstance(token, Token):
         state = SessionState(site, token)
     else:
-        state = SessionState(site, None, Visit(is_withheld=site.cookies.withholds(environ)))
+        state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)
     if site.record_client:
         note_client(site, state, environ)
     if site.events.observers:
-        state.visit.path = path_of(environ)
+        state.note_path(path_of(environ))
     if isinstance(token, Reason):
         site.events.emit(token, origin=state.visit)
     if site.is_passive is not None and site.is_passive(environ):
-        state.visit.is_passive = True
+        state.be_passive(True)
     environ[site.environ_key] = session = Session(state)
     environ[site.id_key] = state.identity.id
     # Where webob.Request looks for attributes it has not got: request.session, on any of them.

@@ -182,13 +182,13 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def user(self) -> str | None:
-        """Who is logged in, as given to `login()`."""
+        """The user who is logged in, as given to `login()`."""
         self._read()
         return self._state.document.login.user
 
     @property
     def actor(self) -> str | None:
-        """Who impersonates the user, if anybody does; see `impersonate()`."""
+        """The administrator who impersonates the user, if there is one; see `impersonate()`."""
         self._read()
         return self._state.document.login.actor
 
@@ -201,7 +201,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def auth_method(self) -> str | None:
-        """How the user last proved who they are, as given to `login()` or `confirm_login()`."""
+        """The method by which the user last proved who they are, as given to `login()` or `confirm_login()`."""
         self._read()
         return self._state.document.login.auth_method
 
@@ -242,7 +242,7 @@ class Session(MutableMapping[str, Any]):
 
     @passive.setter
     def passive(self, value: bool) -> None:
-        self._state.visit.is_passive = settings.flag("passive", value)
+        self._state.be_passive(settings.flag("passive", value))
 
     @property
     def ttl(self) -> int:
@@ -355,7 +355,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self) -> None:
         """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
         self.destroy()
-        self._state.decided.add(Choice.LOGIN)
+        self._state.decide_login()
 
     def impersonate(self, user: str) -> None:
         """Let the user who is logged in, the `actor`, see the site as another user does.

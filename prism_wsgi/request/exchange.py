@@ -75,9 +75,8 @@ class Exchange:
                     _close(body)
             return self.recover(error)
         if written:
-            return _Body(
-                self, body
-            )  # after write() the session may have changed once more, and only close() saves that
+            # The session may have changed again since write(), and only close() saves that.
+            return _Body(self, body)
         self._state.detach()
         return body
 
@@ -224,8 +223,7 @@ _WITHOUT_COOKIE = (LOAD_FAILED, Outcome.DESTROY_FAILED, Outcome.WITHHELD)
 def note_client(site: Site, state: SessionState, environ: WSGIEnvironment) -> None:
     """Note which device makes the request, where that is to be recorded."""
     address = environ.get("REMOTE_ADDR", "") if site.client_address is None else site.client_address(environ)
-    state.visit.address = clean_address(address or "")
-    state.visit.user_agent = clean_user_agent(environ.get("HTTP_USER_AGENT", ""))
+    state.note_device(clean_address(address or ""), clean_user_agent(environ.get("HTTP_USER_AGENT", "")))
 
 
 def path_of(environ: WSGIEnvironment) -> str:

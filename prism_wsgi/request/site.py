@@ -39,11 +39,7 @@ class Site:
     max_sessions_per_user: int | None = None
     csrf_keys: tuple[str, ...] = (CSRF_KEY,)
     environ_key: str = "prism.session"
-
-    @property
-    def id_key(self) -> str:
-        """Where the session's id is in the environ."""
-        return f"{self.environ_key}_id"
+    id_key: str = "prism.session_id"
 
     def now(self) -> int:
         """Return the current time in Unix milliseconds."""

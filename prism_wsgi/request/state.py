@@ -16,6 +16,7 @@ from prism_wsgi.request.phases import (
     NEW,
     NOTHING,
     OPEN,
+    ORDINARY,
     SAVED,
     STORED,
     STREAMING,
@@ -31,7 +32,9 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at
 
 MAX_SUCCESSORS = 8
-"""How many markers are followed from one id to the next, in search of the session that took its place."""
+"""The most markers that are followed from one id to the next, in search of the session that took its place."""
+
+_NOTHING_DECIDED: frozenset[str | Choice] = frozenset()
 
 
 class Snapshot(NamedTuple):
@@ -47,7 +50,7 @@ class Snapshot(NamedTuple):
 
 
 class SessionState:
-    """What is known of a request's session, kept in step with the store.
+    """One request's view of its session, kept in step with the store.
 
     Only the methods here change it; the session's values aside, which an application may hold.
     """
@@ -56,6 +59,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "endings",
         "holds_mutable",
         "identity",
         "is_new",
@@ -70,13 +74,13 @@ class SessionState:
     )
 
     document: Document
-    """What the request works on; there once the session has been read."""
+    """The values and properties that the request works on; set once the session has been read."""
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, site: Site, token: Token | None, visit: Visit | None = None) -> None:
+    def __init__(self, site: Site, token: Token | None, visit: Visit = ORDINARY) -> None:
         self.site = site
-        self.visit = visit or Visit()
+        self.visit = visit
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -85,10 +89,12 @@ class SessionState:
         """Whether the application has changed something since the last save."""
         self.holds_mutable = False
         """Whether the application holds a mutable value (a list, say), which may change without an assignment."""
-        self.decided: set[str | Choice] = set()
-        """What this request has assigned or chosen, as opposed to what was loaded."""
+        self.decided: frozenset[str | Choice] = _NOTHING_DECIDED
+        """The keys and choices that this request has assigned, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
+        self.endings = 0
+        """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
         if token is None:
@@ -181,7 +187,23 @@ class SessionState:
         """Note that the application has changed something: the value of a key, or a choice."""
         self.written = True
         if name is not None:
-            self.decided.add(name)
+            self.decided |= {name}
+
+    def decide_login(self) -> None:
+        """Note that the application has decided who is logged in, whatever stands under `user_id_key`."""
+        self.decided |= {Choice.LOGIN}
+
+    def be_passive(self, is_passive: bool) -> None:
+        """Note whether this request counts as use of the session."""
+        self.visit = replace(self.visit, is_passive=is_passive)
+
+    def note_device(self, address: str, user_agent: str) -> None:
+        """Note which device makes this request."""
+        self.visit = replace(self.visit, address=address, user_agent=user_agent)
+
+    def note_path(self, path: str) -> None:
+        """Note which path is requested, for those who observe."""
+        self.visit = replace(self.visit, path=path)
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
@@ -227,8 +249,7 @@ class SessionState:
 
         What another user had stays behind; see `Session.login`.
         """
-        self.decided |= {Choice.LOGIN, Choice.PROOF}
-        self.decided.discard(Choice.TOLD)
+        self.decided = (self.decided | {Choice.LOGIN, Choice.PROOF}) - {Choice.TOLD}
         if self.phase is GONE:
             self._begin_again(login)
         elif self.document.login.user not in (None, login.user):
@@ -241,7 +262,7 @@ class SessionState:
 
     def log_in_empty(self, login: Login) -> None:
         """Move to a new id on which somebody else is logged in, with nothing but the absolute lifetime."""
-        self.decided.add(Choice.LOGIN)
+        self.decided |= {Choice.LOGIN}
         self.document = Document(
             max_lifetime=self.document.max_lifetime, created_at=self.document.created_at, login=login
         )
@@ -250,8 +271,7 @@ class SessionState:
 
     def confirm_login(self, login: Login) -> None:
         """Move to a new id on which the same user has proved anew who they are."""
-        self.decided.add(Choice.PROOF)
-        self.decided.discard(Choice.TOLD)
+        self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login
         self.written = True
@@ -304,7 +324,8 @@ class SessionState:
             self.start_over()
             self.outcome = Outcome.DESTROYED
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
+        self.endings += 1
         for row in ending:
             tell_logout(self.site.events, row, self.visit)
 
@@ -319,7 +340,7 @@ class SessionState:
         if not (self.written or self.holds_mutable):
             return
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
         self.identity, self.moved_from = self.contested, None
         stored = self.identity.stored
         if stored is not None and self.phase is not GONE:
@@ -334,7 +355,7 @@ class SessionState:
     def ignore(self) -> None:
         """Save nothing of this request, and send no cookie; what has been ended stays so."""
         self.forget_changes()
-        self.visit.is_passive = True
+        self.be_passive(True)
         if self.outcome is Outcome.NOTHING:
             self.outcome = Outcome.WITHHELD
 
@@ -374,7 +395,7 @@ class SessionState:
 
     def note_told(self) -> None:
         """Note that the observers know how the user has proved who they are."""
-        self.decided.add(Choice.TOLD)
+        self.decided |= {Choice.TOLD}
 
     def hold_touched(self, row: StoredSession) -> None:
         """Learn that the store has recorded the use of the session, as `row`."""
@@ -400,7 +421,7 @@ class SessionState:
     def lose_race(self, found: StoredSession | None) -> None:
         """Learn at a save that the session was moved (`found` is the marker) or ended by another request.
 
-        A login goes on all the same, in a session of its own; other changes are dropped.
+        A login goes on all the same, in a new session; other changes are dropped.
         """
         login = self.document.login
         if not self.is_login:
@@ -449,7 +470,7 @@ class SessionState:
             self.site.codec.encode(document),
             document.created_at,
             document.login,
-            frozenset(self.decided),
+            self.decided,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -459,7 +480,7 @@ class SessionState:
             self.phase = snapshot.phase
         document = self.document = self.site.codec.read(snapshot.data)
         document.created_at, document.login = snapshot.created_at, snapshot.login
-        self.decided = set(snapshot.decided)
+        self.decided = snapshot.decided
 
     def lock_as(self, number: int) -> None:
         """Note that this request is inside `atomic()` under a number; 0: outside."""

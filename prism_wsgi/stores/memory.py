@@ -4,15 +4,14 @@ import heapq
 import logging
 import math
 import threading
-from bisect import bisect_right
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import timedelta
 
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import AGE_LIMITS, KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user
+from prism_wsgi.stores.base import StoredSession, StoreStats, checked_user, measured
 
 logger = logging.getLogger("prism_wsgi")
 
@@ -79,7 +78,7 @@ class MemoryStore:
         if self._warns_of_fork:
             self._warns_of_fork = False
             logger.warning(
-                "MemoryStore is used by a process that was forked: each worker keeps sessions of its own, so with "
+                "MemoryStore is used by a process that was forked: each worker keeps separate sessions, so with "
                 "several workers visitors lose theirs at random. Use a store that they share, such as SQLAlchemyStore"
             )
         now = self._now()
@@ -189,22 +188,7 @@ class MemoryStore:
         now = self._now()
         with self._lock:
             sessions = list(self._sessions.values())
-        unexpired = [one for one in sessions if not one.is_expired(now)]
-        expired = [one.expires_at for one in sessions if one.is_expired(now)]
-        waiting = [expires_at for expires_at in expired if expires_at <= now - KEPT_EXPIRED_MS]
-        live = [one for one in unexpired if not one.superseded]
-        ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for one in live)
-        return StoreStats(
-            live=len(live),
-            expired=len(expired),
-            superseded=len(unexpired) - len(live),
-            logged_in=sum(one.user is not None for one in live),
-            data_bytes=sum(len(one.data) for one in sessions),
-            oldest_expired=min(waiting, default=None),
-            saved_once=sum(one.version == 1 for one in live),
-            largest=max((len(one.data) for one in live), default=0),
-            ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
-        )
+        return measured(((len(one.data), one) for one in sessions), now)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

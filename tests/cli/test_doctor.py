@@ -193,6 +193,7 @@ def visited(use: Callable[[Session], object] = lambda _: None, **settings: Any) 
         thread.join()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -211,6 +212,7 @@ def test_cookie_is_judged_by_what_a_browser_gets(settings: dict[str, Any], said:
     assert all(one.fix for one in found if one.level is not Level.OK)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("choice", "value"), [("ttl", 3600), ("persistent", False)])
 def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: object) -> None:
     with visited(lambda session: setattr(session, choice, value)) as address:
@@ -218,6 +220,7 @@ def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: o
     assert found.message == "prism_session is Secure, HttpOnly and SameSite=Lax"
 
 
+@pytest.mark.whole
 def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> None:
     with visited(secure=False) as address:
         result = run("doctor", "--visit", address, "--url", url)
@@ -225,6 +228,7 @@ def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> Non
     assert "fail  cookie     prism_session goes over plain HTTP" in result.stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "ftp://127.0.0.1/", "localhost:8000", "http://[/"])
 def test_address_that_cannot_be_visited_fails(address: str) -> None:
     (found,) = check_cookie(address)
