@@ -227,14 +227,20 @@ def test_an_anonymous_session_ends_without_a_logout(site: Site, recorder: Record
 def test_a_logout_of_a_session_that_was_never_stored_is_no_event(site: Site, recorder: Recorder) -> None:
     browser = site.browser()
     browser.visit(Session.logout)
-    browser.visit(lambda session: (session.login("ann"), session.logout()))
+
+    def come_and_go(session: Session) -> None:
+        session.login("ann")
+        session.logout()
+
+    browser.visit(come_and_go)
     assert recorder.take() == []
 
 
 def test_a_logout_with_the_id_from_before_ends_the_session_that_moved(site: Site, recorder: Recorder) -> None:
     browser = logged_in(site, recorder)
     header = browser.cookie_header
-    after = browser.visit(lambda session: (session.regenerate(), session.id)[1]).result
+    browser.visit(lambda session: session.regenerate())
+    after = browser.visit(session_id).result
     recorder.take()
     site.browser().visit(Session.logout, HTTP_COOKIE=header)
     rejected, left, over = recorder.take()
@@ -443,7 +449,7 @@ def test_the_device_is_told_only_where_it_is_recorded(
     store: ThreeVerbStore, clock: Clock, recorder: Recorder
 ) -> None:
     browser = Site(store, clock, observers=[recorder]).browser()
-    device = {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Firefox"}
+    device: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Firefox"}
     browser.visit(login("ann"), **device)
     assert {one.client for one in recorder.take()} == {None}
     browser.site = Site(store, clock, observers=[recorder], record_client=True)
