@@ -17,12 +17,12 @@ from prism_wsgi import (
     SessionStore,
 )
 from prism_wsgi.testing import ManualClock
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, put, run_at_once
 
 pytest_plugins = ["tests.support.every_store"]
 
 HOUR = 3600
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 MakeSite = Callable[..., SessionMiddleware]
 
 

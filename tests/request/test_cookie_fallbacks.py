@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from prism_wsgi import ConfigError, Cookie, Session, SessionMiddleware
-from tests.support.browsing import OTHER_SECRET, Browser, Site, plain_page, read, write
-from tests.support.browsing import SECRET as SIGNING_SECRET
+from tests.support.browsing import Browser, Site, plain_page, read, write
+from tests.support.keys import OTHER_SECRET
+from tests.support.keys import SECRET as SIGNING_SECRET
 
 pytest_plugins = ["tests.support.site_fixtures"]
 

@@ -11,9 +11,9 @@ import pytest
 from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SessionStore, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
 from tests.support.databases import REDIS
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 LONG = 10**8  # seconds: the memory store is not to end sessions before their time
 
 MakeSite = Callable[..., SessionMiddleware]
