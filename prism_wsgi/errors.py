@@ -38,7 +38,7 @@ class ResponseStarted(PrismError, RuntimeError):
 
 
 class NotLoggedIn(PrismError, RuntimeError):
-    """What was asked is for a user who is logged in, and not impersonated."""
+    """A user has to be logged in for this, and not be impersonated."""
 
 
 class StoreError(PrismError):
@@ -62,7 +62,7 @@ class StoreUnavailable(StoreError):
 
 
 class SchemaMissing(StoreUnavailable):
-    """The sessions table does not exist; the message names the command that creates it."""
+    """The sessions table does not exist, or is from an earlier version; the message names the command to run."""
 
 
 class InsecureSecretWarning(UserWarning):

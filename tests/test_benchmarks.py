@@ -5,19 +5,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import parts
-from benchmarks.chart import draw
-from benchmarks.databases import Places
-from benchmarks.floor import FloorMiddleware, SQLFloor
-from benchmarks.machine import machine
-from benchmarks.measure import cells, measure
-from benchmarks.page import as_text
-from benchmarks.placement import Placement
-from benchmarks.report import Figures, messages
-from benchmarks.scenarios import LARGE, SCENARIOS, SMALL, Scenario
-from benchmarks.subjects import FLOOR, PRISM, Subject, subjects
-from benchmarks.targets import targets
-from benchmarks.visitor import Visitor
+from benchmarks.machine.databases import Places
+from benchmarks.machine.facts import machine
+from benchmarks.machine.placement import Placement
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.registry import run
+from benchmarks.parts.requests import cells, take_turns
+from benchmarks.parts.visitor import Visitor
+from benchmarks.report.chart import draw
+from benchmarks.report.figures import Figures, messages
+from benchmarks.report.page import as_text
+from benchmarks.report.targets import targets
+from benchmarks.subjects.floor.middleware import FloorMiddleware
+from benchmarks.subjects.floor.stores import SQLFloor
+from benchmarks.subjects.registry import FLOOR, PRISM, subjects
+from benchmarks.subjects.scenarios import LARGE, SCENARIOS, SMALL, Scenario
+from benchmarks.subjects.subject import Subject
 from prism_wsgi import migrate
 from prism_wsgi.serializers import TypedSerializer
 
@@ -51,7 +54,7 @@ def figures() -> Figures:
     for cell in made:
         cell.prepare()
     on = machine()
-    return {"machine": on, "load_after": on["load_average"], "placement": "Anywhere."} | measure(made, 0)
+    return {"machine": on, "load_after": on["load_average"], "placement": "Anywhere."} | take_turns(made, 0)
 
 
 def visitor(subject: Subject, scenario: Scenario) -> Visitor:
@@ -137,8 +140,8 @@ def test_the_chart_shows_each_subject(figures: Figures) -> None:
 def test_messages_are_counted_on_the_wire(places: Places) -> None:
     if "memory" in places:
         pytest.skip("nothing is sent")
-    plan = parts.Plan([PRISM, FLOOR], ["untouched", "read", "write", "new"], 0, 1, (1, 1), Placement.FREE)
-    counted = parts.run("messages", places, plan)
+    plan = Plan([PRISM, FLOOR], ["untouched", "read", "write", "new"], 0, 1, (1, 1), Placement.FREE)
+    counted = run("messages", places, plan)
     (engine,) = places
     for name in (PRISM, FLOOR):
         assert [messages(counted, engine, name, scenario) for scenario in plan.scenarios] == [0, 1, 2, 1]

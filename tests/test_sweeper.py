@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +24,7 @@ from prism_wsgi.sweeper import (
     Sweeper,
     SweepResult,
 )
+from tests.support.waiting import PATIENCE, eventually
 
 NOW = 1_800_000_000.0
 
@@ -389,10 +389,7 @@ def test_number_out_of_range_is_refused_by_name(make: Callable[[], object], sett
 
 
 def wait_until_empty(store: MemoryStore) -> None:
-    deadline = time.monotonic() + 30
-    while len(store):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)  # another thread works; there is nothing to be told by
+    eventually(lambda: len(store) == 0, "the thread does not sweep", pause=0.001)
 
 
 def test_thread_sweeps_at_once_and_ends_when_told() -> None:
@@ -401,7 +398,7 @@ def test_thread_sweeps_at_once_and_ends_when_told() -> None:
     sweeper.start(every=3600)
     wait_until_empty(store)
     assert sweeper.is_running
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
     assert not sweeper.is_running
 
 
@@ -413,7 +410,7 @@ def test_thread_does_not_keep_the_process_alive_and_is_one_however_often_started
         sweeper.start()
     (thread,) = (one for one in threading.enumerate() if one.name == "prism-wsgi-sweeper" and one not in others)
     assert thread.daemon
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_thread_can_be_started_again() -> None:
@@ -422,7 +419,7 @@ def test_thread_can_be_started_again() -> None:
     sweeper.stop()
     sweeper.start(every=3600)
     wait_until_empty(store)
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -430,7 +427,7 @@ def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> 
     sweeper = Sweeper(store, clock=clock)
     sweeper.start(every=0.001, jitter=0)
     wait_until_empty(store)
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
     assert "store_failed: the session store failed: not now" in caplog.text
 
 
@@ -445,27 +442,27 @@ def test_forked_child_does_not_sweep_and_may_start_to() -> None:
             keep(store, 3, expires_in=-60)
             sweeper.start(every=3600)
             wait_until_empty(store)
-            sweeper.stop(30)
+            sweeper.stop(PATIENCE)
             os._exit(0)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert sweeper.is_running
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
     """The sweepers' clock is ahead, so that they meet sessions that still live and are being extended."""
     keeping = SQLAlchemyStore(empty_url, clock=clock, timeout=30)
     keep(keeping, 400, expires_in=60)
-    ids = [session.id for session in keeping.find(limit=1000)]
+    ids = [session.id for session in keeping.find_all(limit=1000)]
     together = threading.Barrier(4)
     extended: list[str] = []
 
     def extend(part: list[str]) -> None:
         together.wait()
         for session_id in part:
-            if keeping.touch(session_id, int((NOW + 7200) * 1000)):
+            if keeping.touch(StoredSession(session_id, b"", 1, 0, int((NOW + 7200) * 1000))):
                 extended.append(session_id)
 
     def sweep() -> None:
@@ -481,6 +478,6 @@ def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    remaining = [session.id for session in keeping.find(limit=1000)]
+    remaining = [session.id for session in keeping.find_all(limit=1000)]
     keeping.close()
     assert remaining == sorted(extended)

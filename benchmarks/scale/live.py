@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from threading import Event
 
@@ -74,4 +74,4 @@ def _write(store: SQLAlchemyStore, session: StoredSession, kind: float) -> None:
     if kind < 0.9:
         store.save(session)
     else:
-        assert store.touch(session.id, session.expires_at + HOUR_MS)
+        assert store.touch(replace(session, expires_at=session.expires_at + HOUR_MS))

@@ -64,5 +64,16 @@ def destroy_many(store: AnyStore, ids: Sequence[str]) -> int:
 def summary_of(session: StoredSession) -> SessionSummary:
     """Return what a listing shows of a session."""
     return SessionSummary(
-        session.id, session.user, session.created_at, session.expires_at, len(session.data), session.version
+        session.id,
+        session.user,
+        session.created_at,
+        session.expires_at,
+        len(session.data),
+        session.version,
+        session.last_seen_at,
+        session.authenticated_at,
+        session.auth_method,
+        session.actor,
+        session.client_address,
+        session.user_agent,
     )

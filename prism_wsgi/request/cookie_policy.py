@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
-from prism_wsgi.clock import Clock
+from prism_wsgi.clock import Clock, milliseconds
 from prism_wsgi.cookies import Cookie, SameSite, read_cookie
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.tokens import Signer, Token, holds_token, is_token_shaped, issued_at
 
 MAX_CANDIDATES = 4
-"""How many cookies are verified: a request must not buy any number of HMACs."""
+"""The most cookies that are verified: a request must not buy any number of HMACs."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 9.2.1
 _PAGES = frozenset({"document", "iframe", "frame"})
@@ -100,7 +100,7 @@ class CookiePolicy:
         )
 
     def is_sent_by(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether a request brought a cookie of ours in any form, valid or not."""
+        """Tell whether a request brought a session cookie in any form, valid or not."""
         header = environ.get("HTTP_COOKIE", "")
         return any(read_cookie(header, name) for name in self._names)
 
@@ -117,10 +117,10 @@ class CookiePolicy:
 
         `of_session`: the session has ended. `replaces_all`: the browser sent cookies that contradict each other.
         """
-        if not (of_session or replaces_all):
-            return self._earlier_deletions
-        host_only = [] if self.cookie.domain is None else [_host_only(self.cookie).deletion().header_value]
-        return list(dict.fromkeys([*self._deletions, *host_only]))
+        if replaces_all and self.cookie.domain is not None:
+            # A cookie that this site set before it had a domain is another one to browsers, and just as good.
+            return [*self._deletions, _host_only(self.cookie).deletion().header_value]
+        return self._deletions if of_session or replaces_all else self._earlier_deletions
 
     def lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""
@@ -143,7 +143,7 @@ class CookiePolicy:
     def _choose(self, values: list[str], signer: Signer) -> Token | Reason:
         """Return the one valid token among several cookies of one name, or why none is used.
 
-        Another site under the same domain may have planted a session of its own ("cookie tossing"): neither
+        Another site under the same domain may have planted its own session ("cookie tossing"): neither
         the order of the cookies nor any number of forged ones decides which session is used.
         """
         values = [value for value in values if is_token_shaped(value)]
@@ -173,7 +173,7 @@ class CookiePolicy:
         return False
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)
 
 
 def _is_cross_site(environ: WSGIEnvironment) -> bool:

@@ -1,6 +1,7 @@
 """MemoryStore: sessions in this process's memory, the least recently used going first."""
 
 import heapq
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -11,6 +12,8 @@ from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import StoredSession, StoreStats, checked_user, measured
+
+logger = logging.getLogger("prism_wsgi")
 
 
 class MemoryStore:
@@ -49,6 +52,7 @@ class MemoryStore:
         # (expires_at, id), soonest first; entries that no longer match a session are skipped when met.
         self._expiries: list[tuple[int, str]] = []
         self._sessions: dict[str, StoredSession] = {}
+        self._warns_of_fork = False
         notify_after_fork(self)
 
     def __len__(self) -> int:
@@ -57,6 +61,7 @@ class MemoryStore:
     def after_fork(self) -> None:
         """Take a new lock: another thread of the parent may have held the old one."""
         self._lock = threading.Lock()
+        self._warns_of_fork = True
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return a copy of the session, or None when it is unknown or expired."""
@@ -70,6 +75,12 @@ class MemoryStore:
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
+        if self._warns_of_fork:
+            self._warns_of_fork = False
+            logger.warning(
+                "MemoryStore is used by a process that was forked: each worker keeps separate sessions, so with "
+                "several workers visitors lose theirs at random. Use a store that they share, such as SQLAlchemyStore"
+            )
         now = self._now()
         with self._lock:
             self._check_version(session)

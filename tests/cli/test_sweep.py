@@ -14,7 +14,6 @@ from prism_wsgi import migrate
 from tests.support.command_line import (
     HOUR,
     PROGRAM,
-    SECONDS,
     environment,
     expired,
     keep,
@@ -23,6 +22,7 @@ from tests.support.command_line import (
     run,
     started,
 )
+from tests.support.waiting import PATIENCE
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -121,7 +121,7 @@ def on_a_terminal(url: str, cwd: Path) -> str:
         cwd=cwd,
         env=environment(TERM="xterm"),
         stderr=end,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=True,
     )
     os.close(end)
@@ -133,6 +133,7 @@ def on_a_terminal(url: str, cwd: Path) -> str:
     return shown.decode()
 
 
+@pytest.mark.whole
 def test_terminal_shows_how_far_a_sweep_has_come(url: str, tmp_path: Path) -> None:
     keep_expired(url, 150)
     shown = on_a_terminal(url, tmp_path).splitlines()
@@ -154,6 +155,7 @@ def test_options_that_make_no_sense_are_wrong_usage(options: tuple[str, ...], ur
     assert run("sweep", *options, "--url", url).exit_code == 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
     number: signal.Signals, url: str, tmp_path: Path
@@ -163,21 +165,23 @@ def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
     with started("sweep", *options, cwd=tmp_path) as process:
         wait_for_progress(process)
         process.send_signal(number)
-        assert process.wait(SECONDS) == 3
+        assert process.wait(PATIENCE) == 3
         assert process.stdout is not None
         assert process.stdout.read().startswith("stopped: 10 deleted in 1 batch, ")
     assert expired(url) == 20
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path: Path) -> None:
     keep_expired(url, 30)
     with started("sweep", "--every", "3600", "--jitter", "60", "--url", url, cwd=tmp_path) as process:
         line_with("complete: 30 deleted", process.stdout)
         process.send_signal(number)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.whole
 def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
     with started("sweep", "--every", "0.05", "--url", sqlite_url, cwd=tmp_path) as process:
@@ -186,19 +190,21 @@ def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) ->
         keep_expired(sqlite_url, 3)
         line_with("complete: 3 deleted", process.stdout)
         process.terminate()
-        assert process.wait(SECONDS) == 0
+        assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.whole
 def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path: Path) -> None:
     keep_expired(migrated_url, 30)
     options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", migrated_url)
     with started("sweep", *options, cwd=tmp_path) as process:
         wait_for_progress(process)
         process.kill()
-        process.wait(SECONDS)
+        process.wait(PATIENCE)
     assert expired(migrated_url) == 20
 
 
+@pytest.mark.whole
 def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: str, tmp_path: Path) -> None:
     keep_expired(migrated_url, 400)
     options = ("--batch-size", "20", "--json", "--url", migrated_url)
@@ -207,7 +213,7 @@ def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: s
         started("sweep", *options, cwd=tmp_path) as second,
         started("sweep", *options, cwd=tmp_path) as third,
     ):
-        outputs = [process.communicate(timeout=SECONDS) for process in (first, second, third)]
+        outputs = [process.communicate(timeout=PATIENCE) for process in (first, second, third)]
         assert [process.returncode for process in (first, second, third)] == [0, 0, 0], outputs
     assert sum(json.loads(output)["deleted"] for output, _ in outputs) == 400
     assert expired(migrated_url) == 0

@@ -17,10 +17,9 @@ from sqlalchemy import event
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoreUnavailable, migrate
 from prism_wsgi.testing import loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.served import ROOT
 from tests.support.visitors import Browser, application, put
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_read_only_file_is_read_and_reports_writes(url: str, store: SQLAlchemySt
     for write in (
         lambda: reader.save(new_session()),
         lambda: reader.save(replace(session, version=1)),
-        lambda: reader.touch(session.id, session.expires_at + 1),
+        lambda: reader.touch(replace(session, version=1)),
         lambda: reader.destroy(session.id),
         lambda: reader.sweep(1, 1),
     ):

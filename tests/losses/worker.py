@@ -21,9 +21,9 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSessio
 from prism_wsgi.errors import StoreError
 from prism_wsgi.testing import marker_of, new_session
 from tests.support.histories import MILLISECOND
+from tests.support.keys import SECRET
 from tests.support.visitors import Action, Browser, application, count
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 ID_CHARACTERS = 64
 COOKIE_CHARACTERS = 160
 SECRET_CHARACTERS = 43
@@ -166,8 +166,9 @@ class Client(threading.Thread):
             named = {"version": stored.version, "data": changed.data.decode(), "expires": instant(until)}
             self._log.call(lambda: self._store.save(changed), kind="save", id=session_id, **named)
         elif kind == "touch":
-            named = {"expires": instant(until)}
-            self._log.call(lambda: self._store.touch(session_id, until), kind="touch", id=session_id, **named)
+            used = replace(stored, expires_at=until)
+            named = {"version": stored.version, "expires": instant(until)}
+            self._log.call(lambda: self._store.touch(used), kind="touch", id=session_id, **named)
         elif kind == "replace":
             self._replace(slot, stored, until)
 

@@ -8,7 +8,7 @@ from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured
-from prism_wsgi.stores.urls import takes_settings_in_url
+from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
     import redis
