@@ -213,9 +213,10 @@ def test_a_cookie_that_the_package_did_not_make_costs_no_store_call(
 
 
 def test_a_signature_by_an_older_secret_is_good(clock: Clock) -> None:
-    # By SESSION_USE_SIGNER, that is itsdangerous.Signer(SECRET, "flask-session", key_derivation="hmac")
+    # By SESSION_USE_SIGNER, that is itsdangerous.Signer(secret, "flask-session", key_derivation="hmac")
+    secret = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
     signed = "zGc0BedCLQfVH3XtaEhKZzkqjLrdbs16lfRGPGkEbTU.6pZCp_m58Icm677s_bECksoYF7E"
-    assert FlaskSessionCookie(secret=["another", SECRET]).key_in(signed) == signed.partition(".")[0]
+    assert FlaskSessionCookie(secret=["another", secret]).key_in(signed) == signed.partition(".")[0]
     assert FlaskSessionCookie(secret="another").key_in(signed) is None
 
 
