@@ -18,11 +18,10 @@ from click.testing import CliRunner, Result
 from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.cli import commands
 from prism_wsgi.compat.importing.beaker import BeakerPeer
-from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.importing.importing import import_sessions
 from prism_wsgi.compat.importing.peer import Skip, SkippedError
-from prism_wsgi.compat.old_cookies import OldCookieMiddleware
-from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
+from prism_wsgi.cookie_fallbacks import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
+from prism_wsgi.persistence.imported_ids import imported_id
 from tests.compat.importing.write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 from tests.support import databases
 
@@ -104,7 +103,7 @@ def seen_with(cookie: PeerCookie, value: str, store: Any) -> tuple[dict[str, Any
         start_response("200 OK", [])
         return [b""]
 
-    site = OldCookieMiddleware(SessionMiddleware(app, store=store, secret=SECRET), cookie)
+    site = SessionMiddleware(app, store=store, secret=SECRET, cookie_fallbacks=[cookie])
     environ: dict[str, Any] = {"HTTP_COOKIE": f"{cookie.name}={value}"}
     list(site(environ, lambda status, headers, exc_info=None, /: lambda data: None))
     return seen[0]
