@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from prism_wsgi import SQLAlchemyStore, migrate
-from tests.documentation.pages import PAGES, ROOT, blocks_of
+from tests.documentation.pages import PAGES, ROOT, SECRET, blocks_of
 from tests.documentation.reader import Reader
 from tests.documentation.shell import Shell
 from tests.support.served import free_port, served
 
-SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 POSTGRESQL = "postgresql://app:password@db/app"
 EMPTY = "postgresql://shop:password@db/shop"
 SHOP = "https://shop.example.org/"

@@ -30,13 +30,12 @@ from prism_wsgi import (
 from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
-from tests.documentation.pages import PAGES, ROOT, blocks_of, section_of, table_of
+from tests.documentation.pages import PAGES, ROOT, SECRET, blocks_of, section_of, table_of
 from tests.documentation.reader import count_visits
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 TEXT = "".join(page.read_text() for page in PAGES)
-SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 
 
 @pytest.fixture(autouse=True)
