@@ -55,7 +55,7 @@ WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "max_lifetime": ({"max_lifetime": 0},),
     "touch_interval": ({"touch_interval": 3600},),
     "path": ({"path": "shop"},),
-    "domain": ({"domain": ".example.com"},),
+    "domain": ({"domain": "example.com:8000"},),
     "secure": ({"secure": "yes"},),
     "httponly": ({"httponly": 1},),
     "samesite": ({"samesite": "loose"}, {"samesite": "none", "secure": False}),

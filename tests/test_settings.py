@@ -9,7 +9,8 @@ import pytest
 
 from prism_wsgi import ConfigError, InsecureSecretWarning, MemoryStore, SameSite, Session, SessionMiddleware
 from prism_wsgi.settings import MIN_SECRET_BYTES
-from tests.support.browsing import OTHER_SECRET, SECRET, Clock, Site, ThreeVerbStore, plain_page, read, write
+from tests.support.browsing import Clock, Site, ThreeVerbStore, plain_page, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 DEFAULTS = {
     "store": None,

@@ -70,9 +70,10 @@ def list_sessions(
         return
     for session in found:
         click.echo(
-            f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}"
-            f"  last used {_moment(session.last_seen_at)}  login {_moment(session.authenticated_at)}"
-            f" by {_text(session.auth_method)}  from {_text(session.client_address)}, {_text(session.user_agent)}"
+            f"{session.id}  until {instant(session.expires_at)}  last used {_moment(session.last_seen_at)}"
+            f"  login {_moment(session.authenticated_at)} by {_text(session.auth_method)}"
+            f"  from {_text(session.client_address)}, {_text(session.user_agent)}"
+            f"  {size(session.size):>9}  {_user(session)}"
         )
     if len(found) == limit:
         click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
