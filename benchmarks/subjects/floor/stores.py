@@ -8,6 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgpack
 
+MARKER: bytes = msgpack.packb({})
+"""What stays for a moment under the id that a session has left."""
+
 _HOUR_MS = 3_600_000
 
 _ResultT = TypeVar("_ResultT")
@@ -43,6 +46,11 @@ class MemoryFloor:
     def replace(self, old: bytes, new: bytes, data: bytes, expires_at: int) -> None:
         del self.rows[old]
         self.rows[new] = (data, expires_at)
+
+
+def marker_expiry() -> int:
+    """Return until when (Unix ms) a marker stays."""
+    return int(time.time() * 1000) + 10_000
 
 
 _COLUMNS = "data, expires_at, sweep_bucket"
@@ -84,7 +92,7 @@ class SQLFloor:
 
     def replace(self, old: bytes, new: bytes, data: bytes, expires_at: int) -> None:
         self._execute(self._begin)
-        self.update(old, msgpack.packb({}), int(time.time() * 1000) + 10_000)
+        self.update(old, MARKER, marker_expiry())
         self.insert(new, data, expires_at)
         self._execute("COMMIT")
 
