@@ -62,7 +62,7 @@ class StoreUnavailable(StoreError):
 
 
 class SchemaMissing(StoreUnavailable):
-    """The sessions table does not exist; the message names the command that creates it."""
+    """The sessions table does not exist, or is from an earlier version; the message names the command to run."""
 
 
 class InsecureSecretWarning(UserWarning):

@@ -65,6 +65,13 @@ class EventLog:
     def __init__(self) -> None:
         # Without a lock: two threads at once may write a line too many, and no lock has to survive a fork.
         self._windows: dict[Reason, tuple[float, int]] = {}
+        self._said: set[str] = set()
+
+    def warn_once(self, sentence: str) -> None:
+        """Log a warning of something that goes wrong without an error: the first time only."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            logger.warning("%s", sentence)
 
     def emit(self, reason: Reason, session_id: str | None = None, detail: str = "") -> None:
         """Log one event. `detail` may come from a driver: control characters in it are blanked."""

@@ -7,6 +7,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from prism_wsgi import settings
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.cookies import Cookie, SameSite
+from prism_wsgi.errors import ConfigError
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY
 from prism_wsgi.persistence.adapter import StoreAdapter
@@ -14,8 +15,9 @@ from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
 from prism_wsgi.request.exchange import Exchange, note_client
+from prism_wsgi.request.phases import OPEN, ORDINARY, WITHHELD
 from prism_wsgi.request.site import Site
-from prism_wsgi.request.state import OPEN, SessionState, Visit
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
@@ -143,6 +145,7 @@ class SessionMiddleware:
             user_id_key=settings.user_id_key(user_id_key),
             max_sessions_per_user=limit,
             environ_key=settings.environ_key(environ_key),
+            id_key=f"{environ_key}_id",
         )
 
     def __repr__(self) -> str:
@@ -162,25 +165,50 @@ def serve(
 ) -> Iterable[bytes]:
     """Serve one request with a session: from the cookie that came to the cookie that is sent.
 
+    Inside another middleware of the same cookie and key the application has that one's session. With another cookie
+    it has one of its own, in an environ of its own. Raises ConfigError where each would replace the other's cookie.
     `found` is what another package's cookie has led to.
     """
-    around = environ.get(site.environ_key)
-    if around is not None and isinstance(around, Session) and around._state.stage is OPEN:
-        return app(environ, start_response)  # mounted twice: the outer one has it in hand
+    outer = _session_around(site, environ)
+    if outer is not None:
+        if _is_same(outer._state.site, site):
+            return app(environ, start_response)  # mounted twice: the outer one has it in hand
+        environ = {**environ, "webob.adhoc_attrs": {**environ["webob.adhoc_attrs"]}}
     token = found or site.cookies.received(environ)
     if isinstance(token, Token):
         state = SessionState(site, token)
     else:
-        state = SessionState(site, None, Visit(is_withheld=site.cookies.withholds(environ)))
+        state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)
         if token is not None:
             site.events.emit(token)
     if site.record_client:
         note_client(site, state, environ)
     if site.is_passive is not None and site.is_passive(environ):
-        state.visit.is_passive = True
+        state.be_passive(True)
     environ[site.environ_key] = session = Session(state)
     environ[site.id_key] = state.identity.id
     # Where webob.Request looks for attributes it has not got: request.session, on any of them.
     environ.setdefault("webob.adhoc_attrs", {})["session"] = session
     is_contradicted = token is Reason.DUPLICATE_COOKIE
     return Exchange(site, state, environ, start_response, is_contradicted=is_contradicted).run(app)
+
+
+def _session_around(site: Site, environ: WSGIEnvironment) -> Session | None:
+    """Return the session of a middleware around this one, if its response has not begun."""
+    for found in (environ.get(site.environ_key), environ.get("webob.adhoc_attrs", {}).get("session")):
+        if isinstance(found, Session) and found._state.stage is OPEN:
+            return found
+    return None
+
+
+def _is_same(outer: Site, inner: Site) -> bool:
+    if outer is inner:
+        return True
+    if outer.cookies.name != inner.cookies.name:
+        return False
+    if outer.cookies.signer.shares_key_with(inner.cookies.signer) and outer.environ_key == inner.environ_key:
+        return True
+    raise ConfigError(
+        f"Two SessionMiddlewares around each other set the cookie {inner.cookies.name!r} with different secrets or "
+        "environ_keys, and each would replace the other's; give the inner one another cookie_name, or both the same"
+    )

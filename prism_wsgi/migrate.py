@@ -6,7 +6,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import InterpolationError
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, NullPool, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
 
 from prism_wsgi.errors import ConfigError, PrismError, StoreError, StoreUnavailable
 from prism_wsgi.stores.sql.database import make_engine, parse_url, place
 from prism_wsgi.stores.sql.migration_lock import LOCK_SECONDS, one_at_a_time
-from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, table_names
 from prism_wsgi.stores.sql.store import SQLAlchemyStore
-from prism_wsgi.stores.urls import split_settings
+from prism_wsgi.stores.url_settings import split_settings
 
 VERSION_TABLE = "prism_alembic_version"
 
@@ -146,11 +147,11 @@ def check(url: str | URL | None = None, *, table_name: str | None = None) -> Sch
 
 
 def owns(name: str | None, *, table_name: str = DEFAULT_TABLE_NAME) -> bool:
-    """Tell whether a table is ours, for the `include_name` of an application with its own Alembic.
+    """Tell whether a table belongs to prism_wsgi, for the `include_name` of an application with its own Alembic.
 
-    Without it, that application's autogenerate would propose to drop what it finds of ours.
+    Without it, that application's autogenerate would propose to drop these tables.
     """
-    return name is not None and (name == table_name or name.startswith(VERSION_TABLE))
+    return name is not None and (name in table_names(table_name) or name.startswith(VERSION_TABLE))
 
 
 def run() -> None:
@@ -185,6 +186,25 @@ def drop_index(name: str, table_name: str) -> None:
         op.drop_index(name, table_name=table_name)
 
 
+def add_columns(table_name: str, columns: Mapping[str, TypeEngine[Any]]) -> None:
+    """Add columns without a value in a revision, unless a run that was cut off has.
+
+    One ALTER TABLE adds them all, and rewrites no row; SQLite takes one for each.
+    """
+    dialect = op.get_context().dialect
+    present = _column_names(table_name)
+    _alter(
+        table_name,
+        [f"ADD COLUMN {name} {kind.compile(dialect)}" for name, kind in columns.items() if name not in present],
+    )
+
+
+def drop_columns(table_name: str, columns: Sequence[str]) -> None:
+    """Drop columns in a revision, unless a run that was cut off has."""
+    present = columns if context.is_offline_mode() else _column_names(table_name)
+    _alter(table_name, [f"DROP COLUMN {name}" for name in columns if name in present])
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     bind: URL | Engine | Connection
@@ -197,7 +217,7 @@ class _Target:
             "target_metadata": self.table.metadata,
             # Each table has a history of its own: sharing one, the second would never be created.
             "version_table": VERSION_TABLE if name == DEFAULT_TABLE_NAME else f"{VERSION_TABLE}_{name}",
-            "include_name": lambda found, kind, _: kind != "table" or found == name,
+            "include_name": lambda found, kind, _: kind != "table" or found in table_names(name),
             "compare_type": True,
             # Alembic takes SQLite's for not transactional, since the driver opens no transaction. We do.
             "transactional_ddl": True if _dialect_name(self.bind) == "sqlite" else None,
@@ -296,6 +316,20 @@ def _connected(bind: URL | Engine | Connection) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         raise StoreError(f"{place(engine.url)} refused: {error.orig}") from error
+
+
+def _alter(table_name: str, changes: list[str]) -> None:
+    if op.get_context().dialect.name == "sqlite":
+        for change in changes:
+            op.execute(f"ALTER TABLE {table_name} {change}")
+    elif changes:
+        op.execute(f"ALTER TABLE {table_name} {', '.join(changes)}")
+
+
+def _column_names(table_name: str) -> set[str]:
+    if context.is_offline_mode():
+        return set()
+    return {column["name"] for column in inspect(op.get_bind()).get_columns(table_name)}
 
 
 def _index_names(table_name: str) -> set[str | None]:

@@ -1,11 +1,14 @@
 """Session: the mapping an application sees. It knows neither HTTP nor SQL."""
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
+from threading import RLock
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +24,10 @@ from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
 from prism_wsgi.request.atomic import Lock
 from prism_wsgi.request.cookie_policy import CookiePolicy
+from prism_wsgi.request.phases import DETACHED, GONE, NEW, OPEN, UNREAD, Choice
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import CSRF_KEY, Site
-from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, Choice, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
@@ -57,6 +61,13 @@ class Session(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if self._state.stage is DETACHED:
+            with _late_writes():
+                self._set(key, value)
+        else:
+            self._set(key, value)
+
+    def _set(self, key: str, value: Any) -> None:
         values = self._begin_write()
         state = self._state
         value = state.site.codec.check(key, value)
@@ -68,6 +79,13 @@ class Session(MutableMapping[str, Any]):
         self._end_write(key)
 
     def __delitem__(self, key: str) -> None:
+        if self._state.stage is DETACHED:
+            with _late_writes():
+                self._delete(key)
+        else:
+            self._delete(key)
+
+    def _delete(self, key: str) -> None:
         values = self._begin_write()
         if key == self._state.site.user_id_key and key in values:
             _check_user_key(self._state, None)
@@ -223,7 +241,7 @@ class Session(MutableMapping[str, Any]):
 
     @passive.setter
     def passive(self, value: bool) -> None:
-        self._state.visit.is_passive = settings.flag("passive", value)
+        self._state.be_passive(settings.flag("passive", value))
 
     @property
     def ttl(self) -> int:
@@ -336,7 +354,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self) -> None:
         """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
         self.destroy()
-        self._state.decided.add(Choice.LOGIN)
+        self._state.decide_login()
 
     def impersonate(self, user: str) -> None:
         """Let the user who is logged in, the `actor`, see the site as another user does.
@@ -539,6 +557,20 @@ def _standalone_site() -> Site:
         events=events,
         clock=system_clock,
     )
+
+
+@cache
+def _lock_of_process(process: int) -> AbstractContextManager[object]:  # noqa: ARG001, what it is cached by
+    return RLock()
+
+
+def _late_writes() -> AbstractContextManager[object]:
+    """Return the lock under which sessions are written after their response, which several threads may do at once.
+
+    Made at first use, since gevent may replace the locks after this module is imported; and one for each process,
+    since another thread of the parent may have held the parent's.
+    """
+    return _lock_of_process(os.getpid())
 
 
 def _check_user_key(state: SessionState, value: object) -> None:

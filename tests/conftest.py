@@ -5,12 +5,19 @@ import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from prism_wsgi import migrate
 from tests.support import databases, leak_canary, wheels
 from tests.support.databases import KeptTable, Server
 from tests.support.leak_canary import Canary
+
+pytest_plugins = ["tests.support.lanes"]
+
+# Hypothesis takes an example that lasts 200 ms for a fault, and so does a busy machine.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 

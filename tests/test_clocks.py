@@ -79,15 +79,15 @@ def test_no_worker_prolongs_a_session_past_its_absolute_lifetime(empty_sqlite_ur
     workers = Workers(empty_sqlite_url)
     workers.browsers[first].do(count)
     began = workers.clocks[first]()
-    (row,) = workers.stores[first].find()
+    (row,) = workers.stores[first].find_all()
     for step in range(30):
         browser = workers.browsers[step % 2]
         browser.visit(lambda session: session.regenerate() if session.get("n") else None)
-        for found in workers.stores[0].find():
+        for found in workers.stores[0].find_all():
             if found.created_at == row.created_at:
                 assert found.expires_at <= began * 1000 + MAX_LIFETIME * 1000
         workers.advance(400)
-    assert not [one for one in workers.stores[0].find() if one.created_at == row.created_at]
+    assert not [one for one in workers.stores[0].find_all() if one.created_at == row.created_at]
     workers.close()
 
 
@@ -98,10 +98,10 @@ def test_a_clock_set_back_ends_no_session_and_prolongs_none_past_what_it_had(
     workers = Workers(empty_sqlite_url, apart=0)
     browser = workers.browsers[0]
     browser.do(count)
-    (before,) = workers.stores[0].find()
+    (before,) = workers.stores[0].find_all()
     workers.advance(-back)
     assert browser.do(count) == 2
-    (after,) = workers.stores[0].find()
+    (after,) = workers.stores[0].find_all()
     assert after.created_at == before.created_at
     assert after.expires_at <= before.expires_at
     workers.close()
@@ -139,7 +139,7 @@ def test_the_time_zone_of_the_database_changes_nothing(empty_url: str, zone: int
     browser, other = Browser(sites[0]), Browser(sites[1])
     browser.do(put("n", 1))
     other.cookies = browser.cookies
-    assert [here.find()] == [there.find()]
+    assert [here.find_all()] == [there.find_all()]
 
     def expiry(session: Session) -> float:
         return session.expires_at.timestamp()

@@ -11,7 +11,7 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_wsgi import PrismError, Session, StoreUnavailable
@@ -152,7 +152,6 @@ def test_keys_are_derived_without_ambiguity(one: tuple[bytes, str], other: tuple
     ttl=st.one_of(st.none(), st.integers(1, 34_560_000)),
     persistent=st.sampled_from([None, True, False]),
 )
-@settings(deadline=None)
 def test_a_token_says_what_was_signed(refreshed: int, ttl: int | None, persistent: bool | None) -> None:
     signer = Signer([SECRET.encode()], "sid")
     secret = new_secret(1)

@@ -455,14 +455,14 @@ def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
     """The sweepers' clock is ahead, so that they meet sessions that still live and are being extended."""
     keeping = SQLAlchemyStore(empty_url, clock=clock, timeout=30)
     keep(keeping, 400, expires_in=60)
-    ids = [session.id for session in keeping.find(limit=1000)]
+    ids = [session.id for session in keeping.find_all(limit=1000)]
     together = threading.Barrier(4)
     extended: list[str] = []
 
     def extend(part: list[str]) -> None:
         together.wait()
         for session_id in part:
-            if keeping.touch(session_id, int((NOW + 7200) * 1000)):
+            if keeping.touch(StoredSession(session_id, b"", 1, 0, int((NOW + 7200) * 1000))):
                 extended.append(session_id)
 
     def sweep() -> None:
@@ -478,6 +478,6 @@ def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    remaining = [session.id for session in keeping.find(limit=1000)]
+    remaining = [session.id for session in keeping.find_all(limit=1000)]
     keeping.close()
     assert remaining == sorted(extended)

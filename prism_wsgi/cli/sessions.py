@@ -59,7 +59,11 @@ def list_sessions(
             click.echo(dumps(_as_json(session)))
         return
     for session in found:
-        click.echo(f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}")
+        click.echo(
+            f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}"
+            f"  last used {_moment(session.last_seen_at)}  login {_moment(session.authenticated_at)}"
+            f" by {_text(session.auth_method)}  from {_text(session.client_address)}, {_text(session.user_agent)}"
+        )
     if len(found) == limit:
         click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
 
@@ -79,6 +83,12 @@ def show(url: str, table_name: str | None, session_id: str, json: bool) -> None:
     click.echo(f"user     {_user(session)}")
     click.echo(f"created  {instant(session.created_at)}")
     click.echo(f"expires  {instant(session.expires_at)}")
+    click.echo(f"used     {_moment(session.last_seen_at)}")
+    click.echo(f"login    {_moment(session.authenticated_at)}")
+    click.echo(f"method   {_text(session.auth_method)}")
+    click.echo(f"actor    {'-' if session.actor is None else one_line(session.actor)}")
+    click.echo(f"address  {_text(session.client_address)}")
+    click.echo(f"browser  {_text(session.user_agent)}")
     click.echo(f"size     {size(session.size)}")
     click.echo(f"version  {session.version}")
 
@@ -160,10 +170,25 @@ def _as_json(session: SessionSummary) -> dict[str, Any]:
         "user": session.user,
         "created_at": instant(session.created_at),
         "expires_at": instant(session.expires_at),
+        "last_seen_at": None if session.last_seen_at is None else instant(session.last_seen_at),
+        "authenticated_at": None if session.authenticated_at is None else instant(session.authenticated_at),
+        "auth_method": session.auth_method,
+        "actor": session.actor,
+        "client_address": session.client_address,
+        "user_agent": session.user_agent,
         "size": session.size,
         "version": session.version,
     }
 
 
 def _user(session: SessionSummary) -> str:
-    return "-" if session.user is None else one_line(session.user)
+    user = "-" if session.user is None else one_line(session.user)
+    return user if session.actor is None else f"{user} (impersonated by {one_line(session.actor)})"
+
+
+def _moment(milliseconds: int | None) -> str:
+    return "unknown" if milliseconds is None else instant(milliseconds)
+
+
+def _text(value: str | None) -> str:
+    return "unknown" if value is None else one_line(value)

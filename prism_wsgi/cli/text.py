@@ -6,8 +6,14 @@ from prism_wsgi.errors import PrismError, SchemaMissing, StoreError
 
 
 def instant(milliseconds: int) -> str:
-    """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339)."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339).
+
+    What lies outside the years 1 to 9999, which somebody else has written, is returned in Unix seconds.
+    """
+    try:
+        moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds // 1000} s since 1970"
     return moment.isoformat().replace("+00:00", "Z")
 
 

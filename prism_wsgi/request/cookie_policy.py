@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
-from prism_wsgi.clock import Clock
+from prism_wsgi.clock import Clock, milliseconds
 from prism_wsgi.cookies import Cookie, SameSite, read_cookie
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.lifetimes import Lifetimes
@@ -173,7 +173,7 @@ class CookiePolicy:
         return False
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)
 
 
 def _is_cross_site(environ: WSGIEnvironment) -> bool:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
 from prism_wsgi.events import Reason
-from prism_wsgi.request.state import GONE, NOTHING, STORED, UNREAD, SessionState
+from prism_wsgi.request.phases import GONE, NOTHING, STORED, UNREAD
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import pause
 from prism_wsgi.stores.base import StoredSession
 

@@ -1,7 +1,6 @@
 """SessionState: one session during one request, and every way in which it changes."""
 
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from typing import NamedTuple
 
 from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavailable
@@ -9,6 +8,24 @@ from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
 from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.phases import (
+    DETACHED,
+    GONE,
+    LOAD_FAILED,
+    NEW,
+    NOTHING,
+    OPEN,
+    ORDINARY,
+    SAVED,
+    STORED,
+    STREAMING,
+    TOUCHED,
+    UNREAD,
+    Choice,
+    Outcome,
+    Phase,
+    Visit,
+)
 from prism_wsgi.request.site import Site
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at
@@ -16,84 +33,7 @@ from prism_wsgi.tokens import Token, issued_at
 MAX_SUCCESSORS = 8
 """How many markers are followed from one id to the next, in search of the session that took its place."""
 
-
-class Phase(Enum):
-    """What is known of the session in the store."""
-
-    UNREAD = auto()
-    """The cookie names it; the store has not been asked."""
-    NEW = auto()
-    """Nothing is stored under the id."""
-    STORED = auto()
-    """Loaded or saved: `identity.stored` is what the store holds, as far as this request knows."""
-    GONE = auto()
-    """Ended by another request while this one was under way: reads empty, writes go nowhere, no cookie."""
-
-
-class Stage(Enum):
-    """How far the response is, which decides when changes are saved."""
-
-    OPEN = auto()
-    """Not started: changes are saved before it starts."""
-    STREAMING = auto()
-    """The headers are out: changes are saved when the server closes the response."""
-    DETACHED = auto()
-    """Over, or out of our hands, so that nothing will close it: changes are saved at once."""
-
-
-class Outcome(Enum):
-    """What this request has come to with the store."""
-
-    NOTHING = auto()
-    """It has read at most."""
-    LOAD_FAILED = auto()
-    """The store failed at the last attempt to load."""
-    TOUCHED = auto()
-    """The use of the session was recorded."""
-    UNRECORDED = auto()
-    """The use of the session could not be recorded: the store failed, or holds another version by now."""
-    SAVED = auto()
-    """The session was written."""
-    DROPPED = auto()
-    """Changes went nowhere, because the session has ended elsewhere; the log says so."""
-    WITHHELD = auto()
-    """Changes were not kept, because they came with a form of another site; the log says so."""
-    DESTROYED = auto()
-    """The application ended the session, and nothing was saved since."""
-    DESTROY_FAILED = auto()
-    """The application ended the session, which may still be there."""
-
-
-class Choice(Enum):
-    """What a request can decide beside the values of keys."""
-
-    TTL = auto()
-    PERSISTENT = auto()
-    MAX_LIFETIME = auto()
-    LOGIN = auto()
-    """Who is logged in."""
-    PROOF = auto()
-    """That somebody has just proved who they are."""
-
-
-# Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
-UNREAD, NEW, STORED, GONE = Phase
-OPEN, STREAMING, DETACHED = Stage
-NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
-
-
-@dataclass(slots=True)
-class Visit:
-    """What is known of the request itself.
-
-    `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
-    `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
-    """
-
-    address: str | None = None
-    user_agent: str | None = None
-    is_passive: bool = False
-    is_withheld: bool = False
+_NOTHING_DECIDED: frozenset[str | Choice] = frozenset()
 
 
 class Snapshot(NamedTuple):
@@ -118,6 +58,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "endings",
         "holds_mutable",
         "identity",
         "is_new",
@@ -136,9 +77,9 @@ class SessionState:
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, site: Site, token: Token | None, visit: Visit | None = None) -> None:
+    def __init__(self, site: Site, token: Token | None, visit: Visit = ORDINARY) -> None:
         self.site = site
-        self.visit = visit or Visit()
+        self.visit = visit
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -147,10 +88,12 @@ class SessionState:
         """Whether the application has changed something since the last save."""
         self.holds_mutable = False
         """Whether the application holds a mutable value (a list, say), which may change without an assignment."""
-        self.decided: set[str | Choice] = set()
+        self.decided: frozenset[str | Choice] = _NOTHING_DECIDED
         """What this request has assigned or chosen, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
+        self.endings = 0
+        """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
         if token is None:
@@ -238,7 +181,19 @@ class SessionState:
         """Note that the application has changed something: the value of a key, or a choice."""
         self.written = True
         if name is not None:
-            self.decided.add(name)
+            self.decided |= {name}
+
+    def decide_login(self) -> None:
+        """Note that the application has decided who is logged in, whatever stands under `user_id_key`."""
+        self.decided |= {Choice.LOGIN}
+
+    def be_passive(self, is_passive: bool) -> None:
+        """Note whether this request counts as use of the session."""
+        self.visit = replace(self.visit, is_passive=is_passive)
+
+    def note_device(self, address: str, user_agent: str) -> None:
+        """Note which device makes this request."""
+        self.visit = replace(self.visit, address=address, user_agent=user_agent)
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
@@ -297,7 +252,7 @@ class SessionState:
 
     def log_in_empty(self, login: Login) -> None:
         """Move to a new id on which somebody else is logged in, with nothing but the absolute lifetime."""
-        self.decided.add(Choice.LOGIN)
+        self.decided |= {Choice.LOGIN}
         self.document = Document(
             max_lifetime=self.document.max_lifetime, created_at=self.document.created_at, login=login
         )
@@ -306,7 +261,7 @@ class SessionState:
 
     def confirm_login(self, login: Login) -> None:
         """Move to a new id on which the same user has proved anew who they are."""
-        self.decided.add(Choice.PROOF)
+        self.decided |= {Choice.PROOF}
         self._move()
         self.document.login = login
         self.written = True
@@ -358,7 +313,8 @@ class SessionState:
             self.start_over()
             self.outcome = Outcome.DESTROYED
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
+        self.endings += 1
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -371,7 +327,7 @@ class SessionState:
         if not (self.written or self.holds_mutable):
             return
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
         self.identity, self.moved_from = self.contested, None
         stored = self.identity.stored
         if stored is not None and self.phase is not GONE:
@@ -382,6 +338,13 @@ class SessionState:
     def forget_changes(self) -> None:
         """Keep the values for this request, but save none of what has changed so far."""
         self.written = self.holds_mutable = False
+
+    def ignore(self) -> None:
+        """Save nothing of this request, and send no cookie; what has been ended stays so."""
+        self.forget_changes()
+        self.be_passive(True)
+        if self.outcome is Outcome.NOTHING:
+            self.outcome = Outcome.WITHHELD
 
     def look_again(self) -> None:
         """Read the session afresh at the next access; for what opens it after its response is over."""
@@ -490,7 +453,7 @@ class SessionState:
             self.site.codec.encode(document),
             document.created_at,
             document.login,
-            frozenset(self.decided),
+            self.decided,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -500,7 +463,7 @@ class SessionState:
             self.phase = snapshot.phase
         document = self.document = self.site.codec.read(snapshot.data)
         document.created_at, document.login = snapshot.created_at, snapshot.login
-        self.decided = set(snapshot.decided)
+        self.decided = snapshot.decided
 
     def lock_as(self, number: int) -> None:
         """Note that this request is inside `atomic()` under a number; 0: outside."""

@@ -1,5 +1,7 @@
 """Session stores: three verbs over StoredSession, and the optional verbs, which are used where a store has them."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -57,6 +59,11 @@ KEPT_EXPIRED_MS = 600_000
 
 A store that forgets by itself keeps it for as long, and a sweep spares it. It does not wait for a sweep yet.
 """
+
+
+def was_saved(session: StoredSession, stored: StoredSession | None) -> bool:
+    """Tell from what is `stored` whether a save of the session took effect whose answer was lost."""
+    return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
 
 
 def checked_user(user: str) -> str:
@@ -238,6 +245,26 @@ class StoreStats:
     saved_once: int = 0
     largest: int = 0
     ages: tuple[int, ...] = (0,) * (len(AGE_LIMITS) + 1)
+
+
+def measured(sized: Iterable[tuple[int, StoredSession]], now: int) -> StoreStats:
+    """Return what these sessions are at `now` (Unix ms), each with the size of its data in bytes."""
+    everything = list(sized)
+    unexpired = [(size, one) for size, one in everything if not one.is_expired(now)]
+    expired = [one.expires_at for _, one in everything if one.is_expired(now)]
+    live = [(size, one) for size, one in unexpired if not one.superseded]
+    ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for _, one in live)
+    return StoreStats(
+        live=len(live),
+        expired=len(expired),
+        superseded=len(unexpired) - len(live),
+        logged_in=sum(one.user is not None for _, one in live),
+        data_bytes=sum(size for size, _ in everything),
+        oldest_expired=min((at for at in expired if at <= now - KEPT_EXPIRED_MS), default=None),
+        saved_once=sum(one.version == 1 for _, one in live),
+        largest=max((size for size, _ in live), default=0),
+        ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
+    )
 
 
 @runtime_checkable

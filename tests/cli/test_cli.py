@@ -65,6 +65,7 @@ def test_missing_table_is_told_with_the_command_that_makes_it(sqlite_url: str, t
     assert "`prism-wsgi db upgrade" in result.stderr
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "url",
     [
@@ -85,6 +86,7 @@ def test_database_that_cannot_be_reached_is_one_line_without_the_password(url: s
     assert "hunter2" not in result.output
 
 
+@pytest.mark.whole
 def test_secret_prints_a_strong_secret_and_nothing_else(tmp_path: Path) -> None:
     printed = [
         subprocess.run([*PROGRAM, "secret"], cwd=tmp_path, env=environment(), capture_output=True, check=True)
@@ -95,6 +97,7 @@ def test_secret_prints_a_strong_secret_and_nothing_else(tmp_path: Path) -> None:
     assert printed[0].stdout != printed[1].stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("argument", ["--help", "secret"])
 def test_light_command_loads_neither_sqlalchemy_nor_alembic(argument: str, tmp_path: Path) -> None:
     script = (

@@ -16,6 +16,8 @@ from tests.support.command_line import line_with, run, started
 from tests.support.served import Browser
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.whole
+
 
 @contextmanager
 def demo(directory: Path, port: int = 0) -> Iterator[str]:

@@ -17,7 +17,7 @@ from prism_wsgi import Session, SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.doctor.checks import check_database
 from prism_wsgi.cli.doctor.cookie_check import check_cookie
 from prism_wsgi.cli.doctor.findings import Level
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from tests.support.command_line import keep_expired, run
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
@@ -53,7 +53,8 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
 
 def test_schema_that_was_never_made_fails(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
-    assert finding("schema", database_url) == ("fail", "at none, not at 0003; run `prism-wsgi db upgrade`")
+    advice = f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`"
+    assert finding("schema", database_url) == ("fail", advice)
     assert run("doctor", "--url", database_url).exit_code == 1
 
 
@@ -73,7 +74,7 @@ def test_table_that_was_dropped_fails_with_advice_that_works(migrated_url: str) 
     level, said = finding("schema", migrated_url)
     assert (level, said) == (
         "fail",
-        "at 0003, but the table prism_sessions was dropped; "
+        f"at {migrate.head()}, but the table prism_sessions was dropped; "
         "run `DROP TABLE prism_alembic_version` in the database, then `prism-wsgi db upgrade`",
     )
     with engine.begin() as connection:
@@ -192,6 +193,7 @@ def visited(use: Callable[[Session], object] = lambda _: None, **settings: Any) 
         thread.join()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -210,6 +212,7 @@ def test_cookie_is_judged_by_what_a_browser_gets(settings: dict[str, Any], said:
     assert all(one.fix for one in found if one.level is not Level.OK)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("choice", "value"), [("ttl", 3600), ("persistent", False)])
 def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: object) -> None:
     with visited(lambda session: setattr(session, choice, value)) as address:
@@ -217,6 +220,7 @@ def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: o
     assert found.message == "prism_session is Secure, HttpOnly and SameSite=Lax"
 
 
+@pytest.mark.whole
 def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> None:
     with visited(secure=False) as address:
         result = run("doctor", "--visit", address, "--url", url)
@@ -224,6 +228,7 @@ def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> Non
     assert "fail  cookie     prism_session goes over plain HTTP" in result.stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "ftp://127.0.0.1/", "localhost:8000", "http://[/"])
 def test_address_that_cannot_be_visited_fails(address: str) -> None:
     (found,) = check_cookie(address)

@@ -12,6 +12,8 @@ from prism_wsgi import RedisStore, StoredSession
 from tests.support import databases
 from tests.support.command_line import HOUR, run, session_id
 
+pytestmark = pytest.mark.whole
+
 DATABASE = 14
 """One of its own: the command line has no prefix, so that the tests empty what they use."""
 

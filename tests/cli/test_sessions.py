@@ -1,6 +1,7 @@
 """`prism-wsgi sessions` and `prism-wsgi stats`."""
 
 import json
+import time
 from importlib import import_module
 
 import pytest
@@ -19,7 +20,7 @@ def url(sqlite_url: str) -> str:
 
 def stored(url: str) -> list[str]:
     with store_of(url) as store:
-        return [session.id for session in store.find()]
+        return [session.id for session in store.find_all()]
 
 
 def test_stats_count_what_is_stored(migrated_url: str) -> None:
@@ -104,7 +105,7 @@ def test_list_shows_live_sessions_without_their_contents(migrated_url: str) -> N
     keep(migrated_url, 3, expires_in=-HOUR)
     printed = run("sessions", "list", "--url", migrated_url).stdout.splitlines()
     assert [line.split()[0] for line in printed] == [session_id(1), session_id(2)]
-    assert printed[0].endswith("22 B  ada")
+    assert printed[0].count("22 B  ada  ")
     assert printed[1].endswith("22 B  -")
     assert CONTENTS.decode() not in "".join(printed)
 
@@ -146,6 +147,51 @@ def test_show_describes_one_session_without_its_contents(url: str) -> None:
     assert f"id       {one}\nuser     ada\n" in printed
     assert "size     22 B\nversion  1\n" in printed
     assert CONTENTS.decode() not in printed
+
+
+def test_what_is_known_of_a_session_is_shown_and_what_is_not_is_unknown(url: str) -> None:
+    now = int(time.time() * 1000)
+    known = {
+        "last_seen_at": 1_800_000_000_000,
+        "authenticated_at": 1_700_000_000_000,
+        "auth_method": "pwd otp",
+        "actor": "root",
+        "client_address": "192.0.2.7",
+        "user_agent": "Firefox\x1b[2J",
+    }
+    one = StoredSession(session_id(1), b"data", 0, now, now + 10**6, "ada", **known)  # type: ignore[arg-type]
+    with store_of(url) as store:
+        store.save(one)
+    shown = run("sessions", "show", "--id", one.id, "--url", url).stdout
+    for line in (
+        "used     2027-01-15T08:00:00Z",
+        "login    2023-11-14T22:13:20Z",
+        "method   pwd otp",
+        "actor    root",
+        "address  192.0.2.7",
+        "browser  Firefox?[2J",
+    ):
+        assert line in shown.splitlines()
+    (listed,) = run("sessions", "list", "--url", url).stdout.splitlines()
+    assert "ada (impersonated by root)  last used 2027-01-15T08:00:00Z" in listed
+    assert listed.endswith("by pwd otp  from 192.0.2.7, Firefox?[2J")
+    told = json.loads(run("sessions", "list", "--json", "--url", url).stdout)
+    moments = {"last_seen_at": "2027-01-15T08:00:00Z", "authenticated_at": "2023-11-14T22:13:20Z"}
+    assert told.items() >= {**known, **moments}.items()
+    keep(url, 2)
+    assert "method   unknown" in run("sessions", "show", "--id", session_id(2), "--url", url).stdout
+
+
+@pytest.mark.parametrize("moment", [2**63 - 1, -99_999_999_999_999])
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+def test_a_row_with_a_moment_that_is_no_date_hides_no_other(url: str, moment: int, more: tuple[str, ...]) -> None:
+    keep(url, 1, user="ada")
+    odd = StoredSession(session_id(2), b"data", 0, moment, 2**63 - 1, "mallory")
+    with store_of(url) as store:
+        store.save(odd)
+    listed = run("sessions", "list", "--url", url, *more).stdout
+    assert ("ada" in listed, "mallory" in listed) == (True, True)
+    assert "s since 1970" in run("sessions", "show", "--id", odd.id, "--url", url, *more).stdout
 
 
 def test_show_as_json(url: str) -> None:

@@ -133,6 +133,7 @@ def on_a_terminal(url: str, cwd: Path) -> str:
     return shown.decode()
 
 
+@pytest.mark.whole
 def test_terminal_shows_how_far_a_sweep_has_come(url: str, tmp_path: Path) -> None:
     keep_expired(url, 150)
     shown = on_a_terminal(url, tmp_path).splitlines()
@@ -154,6 +155,7 @@ def test_options_that_make_no_sense_are_wrong_usage(options: tuple[str, ...], ur
     assert run("sweep", *options, "--url", url).exit_code == 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
     number: signal.Signals, url: str, tmp_path: Path
@@ -169,6 +171,7 @@ def test_signal_during_a_pause_ends_the_sweep_with_its_summary(
     assert expired(url) == 20
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path: Path) -> None:
     keep_expired(url, 30)
@@ -178,6 +181,7 @@ def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path:
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.whole
 def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
     with started("sweep", "--every", "0.05", "--url", sqlite_url, cwd=tmp_path) as process:
@@ -189,6 +193,7 @@ def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) ->
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.whole
 def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path: Path) -> None:
     keep_expired(migrated_url, 30)
     options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", migrated_url)
@@ -199,6 +204,7 @@ def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path
     assert expired(migrated_url) == 20
 
 
+@pytest.mark.whole
 def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: str, tmp_path: Path) -> None:
     keep_expired(migrated_url, 400)
     options = ("--batch-size", "20", "--json", "--url", migrated_url)

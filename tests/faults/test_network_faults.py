@@ -86,7 +86,7 @@ class Attempt:
         if self.verb == "save":
             return store.save(self.changed)
         if self.verb == "touch":
-            return store.touch(self.session.id, self.later)
+            return store.touch(replace(self.session, version=1, expires_at=self.later))
         if self.verb == "destroy":
             return store.destroy(self.session.id)
         if self.verb == "replace":

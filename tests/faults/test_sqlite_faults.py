@@ -104,7 +104,7 @@ def test_read_only_file_is_read_and_reports_writes(url: str, store: SQLAlchemySt
     for write in (
         lambda: reader.save(new_session()),
         lambda: reader.save(replace(session, version=1)),
-        lambda: reader.touch(session.id, session.expires_at + 1),
+        lambda: reader.touch(replace(session, version=1)),
         lambda: reader.destroy(session.id),
         lambda: reader.sweep(1, 1),
     ):

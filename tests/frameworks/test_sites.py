@@ -56,8 +56,10 @@ class TestPyramidInsideTheMiddleware(SiteContract):
 class TestPyramidWithItsOwnSettingsInsideTheMiddleware(SiteContract):
     @pytest.fixture
     def application(self, store: MemoryStore) -> WSGIApplication:
-        app = pyramid_site.make_app(store, {"prism.secret": "not used, for the middleware around wins"})
-        return SessionMiddleware(app, store=store, secret=SECRET)
+        app = pyramid_site.make_app(
+            store, {"prism.secret": SECRET, "prism.store": store, "prism.cookie_name": "inner"}
+        )
+        return SessionMiddleware(app, secret=SECRET, cookie_on="write")
 
 
 store_of_the_ini: MemoryStore

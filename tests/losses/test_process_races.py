@@ -1,6 +1,7 @@
 """Races between processes: what test_guarantees.py asks of threads, asked of workers that share a database only."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, permutations
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def test_changes_of_different_keys_and_inside_of_their_values_all_survive(browse
 
 def test_concurrent_first_writes_share_one_session(browser: Browser, store: SQLAlchemyStore) -> None:
     answers = at_once(browser, [put(f"key {number}", number) for number in range(8)])
-    assert len(store.find()) == 1
+    assert len(store.find_all()) == 1
     for answer in answers:
         browser._take(answer.set_cookies)
         assert browser.read() == {f"key {number}": number for number in range(8)}
@@ -134,7 +135,7 @@ def test_of_regenerations_at_once_one_wins_and_no_other_id_opens(browser: Browse
         browser.do(put("turn", turn))
         answers = at_once(browser, [regenerate] * PROCESSES)
         (winner,) = (answer for answer in answers if answer.set_cookies)
-        assert [session.id for session in store.find()] == [winner.value]
+        assert [session.id for session in store.find_all()] == [winner.value]
         browser._take(winner.set_cookies)
         assert browser.read() == {"turn": turn}
 
@@ -144,7 +145,7 @@ def test_logout_wins_over_writers(browser: Browser, store: SQLAlchemyStore) -> N
         browser.do(put("x", 1))
         answers = at_once(browser, [lambda session: session.logout(), put("y", 1), put("z", 1), count])
         assert [answer.set_cookies for answer in answers[1:]] == [[], [], []]
-        assert store.find() == []
+        assert store.find_all() == []
         assert browser.read() == {}
 
 
@@ -164,7 +165,7 @@ def test_what_comes_late_changes_nothing_once_the_session_has_ended_or_moved(
     browser.do(put("x", 1))
     assert one_after_the_other(browser, late, end).set_cookies == []
     assert browser.read() == ({} if end is ENDS["logout"] else {"x": 1})
-    assert [session.user for session in store.find()] == {
+    assert [session.user for session in store.find_all()] == {
         ENDS["logout"]: [],
         ENDS["login"]: ["alice"],
         ENDS["regeneration"]: [None],
@@ -204,7 +205,7 @@ def test_use_at_the_last_moment_keeps_the_session_for_everybody_or_for_nobody(
     for answer in answers:
         # A late one that found the session prolonged has kept it too, and may say so.
         browser._take(answer.set_cookies)
-    assert len(store.find()) == (1 if in_time else 0)
+    assert len(store.find_all()) == (1 if in_time else 0)
     assert browser.read() == ({"x": 1} if in_time else {})
     if not in_time:
         assert [answer.set_cookies for answer in answers] == [[], []]
@@ -220,7 +221,11 @@ def test_sweepers_delete_nothing_that_was_touched_in_time(store: SQLAlchemyStore
 
     def touch(ids: list[str]) -> list[str]:
         begin.wait(30)
-        return [session_id for session_id in ids if store.touch(session_id, soon + 3_600_000)]
+        return [
+            session_id
+            for session_id in ids
+            if store.touch(replace(new_session(version=1, expires_at=soon + 3_600_000), id=session_id))
+        ]
 
     def sweep() -> int:
         begin.wait(30)
@@ -232,7 +237,7 @@ def test_sweepers_delete_nothing_that_was_touched_in_time(store: SQLAlchemyStore
     parts = [partial(touch, ids[::2]), partial(touch, ids[::-2])]
     *touched, here, there = run_in_processes([*parts, sweep, sweep])
     kept = sorted(chain(*touched))
-    assert [session.id for session in store.find(limit=1000)] == kept
+    assert [session.id for session in store.find_all(limit=1000)] == kept
     assert here + there == len(ids) - len(kept)
 
 

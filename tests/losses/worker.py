@@ -166,8 +166,9 @@ class Client(threading.Thread):
             named = {"version": stored.version, "data": changed.data.decode(), "expires": instant(until)}
             self._log.call(lambda: self._store.save(changed), kind="save", id=session_id, **named)
         elif kind == "touch":
-            named = {"expires": instant(until)}
-            self._log.call(lambda: self._store.touch(session_id, until), kind="touch", id=session_id, **named)
+            used = replace(stored, expires_at=until)
+            named = {"version": stored.version, "expires": instant(until)}
+            self._log.call(lambda: self._store.touch(used), kind="touch", id=session_id, **named)
         elif kind == "replace":
             self._replace(slot, stored, until)
 

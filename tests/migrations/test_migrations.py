@@ -25,7 +25,9 @@ from prism_wsgi.stores.sql import migration_lock
 from prism_wsgi.stores.sql.schema import sessions_table
 
 ROOT = Path(__file__).parents[2]
-STEPS = ("0001", "0002", "0003")
+STEPS = tuple(f"{number:04}" for number in range(1, 11))
+HEAD = STEPS[-1]
+TABLES = {"prism_sessions", "prism_sessions_sweeps", "prism_sessions_events"}
 
 
 def engine_for(url: str) -> Engine:
@@ -63,7 +65,7 @@ def test_upgraded_schema_is_the_metadata(database_url: str) -> None:
     assert before.current is None
     assert "table prism_sessions is missing" in before.differences
     assert migrate.upgrade(database_url) == STEPS
-    assert migrate.check(database_url) == migrate.SchemaCheck("0003", "0003", ())
+    assert migrate.check(database_url) == migrate.SchemaCheck(HEAD, HEAD, ())
     assert migrate.check(database_url).ok
     command.check(migrate.config(database_url))
 
@@ -73,11 +75,12 @@ def test_upgraded_schema_is_what_create_all_would_make(database_url: str) -> Non
     sessions_table("created").metadata.create_all(engine_for(database_url))
     inspector = inspect(engine_for(database_url))
     for reflect in ("get_columns", "get_indexes", "get_pk_constraint", "get_table_options"):
-        migrated, created = (
-            _as_text(getattr(inspector, reflect)(table)).replace("prism_sessions", "created")
-            for table in ("prism_sessions", "created")
-        )
-        assert migrated == created
+        for ending in ("", "_sweeps", "_events"):
+            migrated, created = (
+                _as_text(getattr(inspector, reflect)(table + ending)).replace("prism_sessions", "created")
+                for table in ("prism_sessions", "created")
+            )
+            assert migrated == created
 
 
 def _as_text(reflected: object) -> str:
@@ -89,16 +92,16 @@ def _as_text(reflected: object) -> str:
     return f"[{', '.join(map(_as_text, reflected))}]" if isinstance(reflected, list) else repr(reflected)
 
 
-def test_a_visitor_nobody_knows_is_not_in_the_index_of_users(database_url: str) -> None:
+@pytest.mark.parametrize("table", ["prism_sessions", "prism_sessions_events"])
+@pytest.mark.parametrize("column", ["user_id", "actor_id"])
+def test_a_visitor_nobody_knows_is_not_in_the_index_of_users(database_url: str, table: str, column: str) -> None:
     migrate.upgrade(database_url)
     (found,) = (
-        index
-        for index in inspect(engine_for(database_url)).get_indexes("prism_sessions")
-        if index["column_names"] == ["user_id"]
+        index for index in inspect(engine_for(database_url)).get_indexes(table) if index["column_names"] == [column]
     )
     where = [value for key, value in found.get("dialect_options", {}).items() if key.endswith("_where")]
     if engine_for(database_url).dialect.name in ("sqlite", "postgresql"):
-        assert "user_id IS NOT NULL" in str(where[0])
+        assert f"{column} IS NOT NULL" in str(where[0])
     else:
         assert not where, "MySQL has no such indexes"
 
@@ -183,6 +186,7 @@ def upgrade_together(url: str) -> tuple[str, ...]:
     return migrate.upgrade(url)
 
 
+@pytest.mark.whole
 def test_eight_upgraders_at_once_leave_one_schema(database_url: str) -> None:
     # Processes: Alembic keeps the run under way in a global. A fork server: they inherit no connection.
     processes = multiprocessing.get_context("forkserver")
@@ -195,6 +199,11 @@ def test_eight_upgraders_at_once_leave_one_schema(database_url: str) -> None:
     assert migrate.check(database_url).ok
 
 
+SOME = "0006"
+"""A step of every kind is among those that lead there."""
+CHANGES = {"CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT"}
+
+
 class CutOff(Exception):
     """The process died here, as far as the database can tell."""
 
@@ -203,24 +212,27 @@ def cut_off_after(statement: int, engine: Engine) -> None:
     seen = 0
 
     @event.listens_for(engine, "after_cursor_execute")
-    def cut(*_: Any) -> None:
+    def cut(_: object, __: object, sql: str, *___: object) -> None:
         nonlocal seen
-        seen += 1
+        seen += sql.split()[0] in CHANGES
         if seen == statement:
             raise CutOff
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.whole
 @pytest.mark.parametrize(
-    ("run", "ends_at"), [(command.upgrade, "head"), (command.downgrade, "base")], ids=["upgrade", "downgrade"]
+    ("run", "ends_at"), [(command.upgrade, SOME), (command.downgrade, "base")], ids=["upgrade", "downgrade"]
 )
-def test_a_run_cut_off_behind_any_statement_can_be_run_again(
-    run: Callable[[Config, str], None], ends_at: str, database_url: str
+def test_a_run_cut_off_behind_any_change_can_be_run_again(
+    run: Callable[[Config, str], None], ends_at: str, driver: str, request: pytest.FixtureRequest
 ) -> None:
+    database_url: str = request.getfixturevalue(f"{driver}_url")
     for statement in range(1, 200):
-        if ends_at == "head":
+        if ends_at == SOME:
             migrate.downgrade(database_url, revision="base")
         else:
-            migrate.upgrade(database_url)
+            migrate.upgrade(database_url, revision=SOME)
         engine = engine_for(database_url)
         cut_off_after(statement, engine)
         settings = migrate.config()
@@ -231,8 +243,9 @@ def test_a_run_cut_off_behind_any_statement_can_be_run_again(
             run(migrate.config(database_url), ends_at)
         else:
             break
-        assert migrate.current(database_url) == ("0003" if ends_at == "head" else None)
-        assert ends_at == "base" or migrate.check(database_url).ok
+        assert migrate.current(database_url) == (SOME if ends_at == SOME else None)
+    migrate.upgrade(database_url)
+    assert migrate.check(database_url).ok
     assert 5 < statement < 199
 
 
@@ -315,13 +328,13 @@ def test_an_application_with_its_own_alembic_shares_the_database(
     ]
     for run in runs if ours_first else reversed(runs):
         run()
-    both = {"host_articles", "alembic_version", "prism_sessions", "prism_alembic_version"}
+    both = {"host_articles", "alembic_version", "prism_alembic_version"} | TABLES
     assert table_names(database_url) == both
     command.check(host)
     command.check(migrate.config(database_url))
     assert migrate.check(database_url).ok
     migrate.downgrade(database_url, revision="base")
-    assert table_names(database_url) == both - {"prism_sessions"}
+    assert table_names(database_url) == both - TABLES
 
 
 def test_without_owns_the_application_would_drop_our_tables(database_url: str, tmp_path: Path) -> None:
@@ -333,12 +346,14 @@ def test_without_owns_the_application_would_drop_our_tables(database_url: str, t
 
 
 def test_owns_names_our_tables_and_no_others() -> None:
-    assert migrate.owns("prism_sessions")
+    assert all(map(migrate.owns, TABLES))
     assert migrate.owns("prism_alembic_version")
     assert migrate.owns("visits", table_name="visits")
+    assert migrate.owns("visits_events", table_name="visits")
     assert migrate.owns("prism_alembic_version_visits")
     assert not migrate.owns("alembic_version")
     assert not migrate.owns("visits")
+    assert not migrate.owns("prism_sessions_archive")
     assert not migrate.owns(None)
 
 
@@ -372,6 +387,7 @@ def sqlite_files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.db"))
 
 
+@pytest.mark.whole
 def test_url_comes_from_attributes_then_x_then_environment_then_ini(tmp_path: Path) -> None:
     ini = tmp_path / "alembic.ini"
     ini.write_text(f"[alembic]\nscript_location = {ROOT}/migrations\nsqlalchemy.url = sqlite:///ini.db\n")
@@ -391,6 +407,7 @@ def test_url_given_in_python_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sqlite_files(tmp_path) == ["sessions.db"]
 
 
+@pytest.mark.whole
 def test_table_name_comes_from_python_then_x_then_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
@@ -398,8 +415,10 @@ def test_table_name_comes_from_python_then_x_then_environment(
     migrate.upgrade(sqlite_url)
     migrate.upgrade(sqlite_url, table_name="from_python")
     alembic("-x", f"url={sqlite_url}", "-x", "table_name=from_x", "upgrade", "head")
-    ours = {name for name in table_names(sqlite_url) if name.startswith("from_")}
-    assert ours == {"from_env", "from_python", "from_x"}
+    made = {name for name in table_names(sqlite_url) if name.startswith("from_")}
+    assert made == {
+        f"from_{source}{ending}" for source in ("env", "python", "x") for ending in ("", "_sweeps", "_events")
+    }
 
 
 def test_without_a_url_all_four_ways_are_named() -> None:
@@ -409,6 +428,7 @@ def test_without_a_url_all_four_ways_are_named() -> None:
         assert way in str(caught.value)
 
 
+@pytest.mark.whole
 def test_alembic_prints_an_error_of_ours_as_one_line() -> None:
     finished = alembic("upgrade", "head")
     assert finished.returncode != 0
@@ -416,11 +436,13 @@ def test_alembic_prints_an_error_of_ours_as_one_line() -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.whole
 def test_alembic_says_what_it_does_on_standard_error(tmp_path: Path) -> None:
     finished = alembic("-x", f"url=sqlite:///{tmp_path}/s.db", "upgrade", "head")
-    assert "Running upgrade 0002 -> 0003" in finished.stderr
+    assert "Running upgrade 0009 -> 0010" in finished.stderr
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
@@ -462,6 +484,7 @@ def test_a_missing_driver_is_named_with_the_way_to_install_it(
     assert hint in str(caught.value)
 
 
+@pytest.mark.whole
 def test_a_percent_sign_in_the_ini_is_explained_without_the_password(tmp_path: Path) -> None:
     ini = tmp_path / "alembic.ini"
     ini.write_text(
@@ -490,6 +513,7 @@ def test_a_database_that_stays_locked_is_reported(mariadb_url: str, monkeypatch:
 # The statements alone
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("scheme", "module", "expected"),
     [
@@ -509,6 +533,13 @@ def test_offline_sql_needs_neither_driver_nor_server(
     assert "INSERT INTO prism_alembic_version" in written.getvalue()
 
 
+@pytest.mark.parametrize(("scheme", "statements"), [("postgresql", 1), ("mysql+pymysql", 1), ("sqlite", 7)])
+def test_new_columns_come_by_one_statement_where_that_can_be(scheme: str, statements: int) -> None:
+    written = io.StringIO()
+    migrate.upgrade(f"{scheme}://", revision="0003:head", sql=True, output=written)
+    assert written.getvalue().count("ALTER TABLE prism_sessions ADD COLUMN") == statements
+
+
 def test_offline_sql_makes_the_same_schema(database_url: str) -> None:
     written = io.StringIO()
     migrate.upgrade(database_url, sql=True, output=written)
@@ -522,11 +553,12 @@ def test_offline_sql_makes_the_same_schema(database_url: str) -> None:
 
 def test_offline_downgrade_takes_a_range(database_url: str) -> None:
     written = io.StringIO()
-    assert migrate.downgrade(database_url, revision="0003:base", sql=True, output=written) == STEPS[::-1]
+    assert migrate.downgrade(database_url, revision=f"{HEAD}:base", sql=True, output=written) == STEPS[::-1]
     assert "DROP INDEX ix_prism_sessions_sweep_bucket" in written.getvalue()
     assert table_names(database_url) == set()
 
 
+@pytest.mark.whole
 def test_plain_alembic_writes_sql_from_a_checkout() -> None:
     finished = alembic("-x", "url=postgresql://", "upgrade", "head", "--sql")
     assert finished.returncode == 0, finished.stderr

@@ -345,6 +345,7 @@ def test_settings_that_would_not_protect_are_refused(settings: dict[str, Any], s
         site_over(MemoryStore(), **settings)
 
 
+@pytest.mark.whole
 def test_without_cryptography_the_error_says_what_to_install() -> None:
     program = f"""
 import sys
@@ -361,6 +362,7 @@ except ConfigError as error:
     )
 
 
+@pytest.mark.whole
 def test_without_a_key_cryptography_is_not_imported() -> None:
     program = f"""
 import sys

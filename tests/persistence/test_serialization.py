@@ -21,7 +21,7 @@ import msgpack
 import pytest
 from babel.support import LazyProxy
 from flask_babel import lazy_gettext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 from translationstring import TranslationString
@@ -84,7 +84,7 @@ def exactly(value: object) -> object:
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=5))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_what_goes_in_comes_out_with_the_same_types(session: dict[str, Any]) -> None:
     data = SERIALIZER.dumps(session)
     assert exactly(SERIALIZER.loads(data)) == exactly(session)
@@ -136,7 +136,7 @@ def test_every_kind_of_value_survives_every_store(site: Site) -> None:
 
 
 @given(text=st.text(max_size=50))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_text_is_a_key_and_a_value(text: str) -> None:
     browser = Site().browser()
     browser.visit(lambda session: session.update({text: text}))
@@ -497,7 +497,7 @@ def test_a_planted_value_that_cannot_be_stored_is_not_stored_again(data: bytes) 
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with suppress(SerializationError):
         stored = SERIALIZER.dumps(SERIALIZER.loads(data))
@@ -505,7 +505,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3), st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 def test_a_flipped_bit_is_read_or_refused(session: dict[str, Any], data: st.DataObject) -> None:
     stored = bytearray(SERIALIZER.dumps(session))
     position = data.draw(st.integers(0, len(stored) - 1))

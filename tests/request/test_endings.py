@@ -123,4 +123,4 @@ def test_session_is_ended_that_has_begun_to_move(
             pause=0.15,  # InnoDB shows the same again to whoever asks ten times a second
         )
     ending.join()
-    assert server_store.find() == []
+    assert server_store.find_all() == []

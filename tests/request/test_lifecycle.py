@@ -7,7 +7,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_wsgi import MemoryStore, ResponseStarted, Session, SessionGone, StoredSession
@@ -648,7 +648,7 @@ OPERATIONS = {
     ),
     three_verbs=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_nothing_moves_the_end_past_the_absolute_lifetime(steps: list[tuple[str, float]], three_verbs: bool) -> None:
     clock = Clock()
     rows: list[StoredSession] = []

@@ -118,7 +118,7 @@ def test_every_acknowledged_change_is_kept_and_nobody_sees_anothers(server: str,
     processes = {process for client in clients for process in client.processes}
     assert (len(processes) > 1) == (server != "waitress")
     store = SQLAlchemyStore(url)
-    users = [session.user for session in store.find() if session.user]
+    users = [session.user for session in store.find_all() if session.user]
     assert sorted(users) == sorted(client.user for client in clients if client.user)
     store.close()
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from prism_wsgi import MemoryStore, SessionStore, SQLAlchemyStore
+from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
 from prism_wsgi.testing.states import IDS, StoreMachine
+from tests.support.databases import REDIS
 from tests.support.plain_store import PlainStore
 from tests.testing import wrong_stores
 
@@ -67,6 +69,17 @@ def sql_stores(migrated_url: str) -> Iterator[Any]:
 
 def test_sql_store_behaves_as_the_model(sql_stores: Any) -> None:
     run_state_machine_as_test(machine_of(sql_stores), settings=QUICK)
+
+
+def test_redis_store_behaves_as_the_model(redis_prefix: str) -> None:
+    with redis.Redis.from_url(REDIS) as client:
+
+        def make_store(clock: ManualClock) -> RedisStore:
+            for key in client.scan_iter(f"{redis_prefix}*"):
+                client.delete(key)
+            return RedisStore(client, prefix=redis_prefix, clock=clock)
+
+        run_state_machine_as_test(machine_of(make_store), settings=QUICK)
 
 
 WRONG_IN_TURN = [

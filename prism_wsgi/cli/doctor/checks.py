@@ -12,7 +12,8 @@ from prism_wsgi.cli.text import instant, span
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
 from prism_wsgi.settings import secret_weakness
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME, is_redis
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
+from prism_wsgi.stores.urls import is_redis
 from prism_wsgi.tokens import ID_LENGTH
 
 if TYPE_CHECKING:

@@ -99,8 +99,6 @@ def read_beaker_settings(config: Mapping[str, Any], arguments: Mapping[str, Any]
     options |= _store(given.get("type"), given.get("url"))
     renamed = {RENAMED.get(name, name): value for name, value in given.items() if name not in COMBINED}
     options |= read_settings(renamed)
-    if "domain" in renamed:
-        options["domain"] = renamed["domain"].removeprefix(".")  # a leading dot has meant nothing since RFC 6265
     return BeakerSettings(
         options,
         auto=_flag("auto", given.get("auto", False)),

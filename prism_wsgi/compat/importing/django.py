@@ -15,6 +15,7 @@ from prism_wsgi.compat.importing.peer import (
     decompress,
     milliseconds,
     read_json,
+    text,
 )
 from prism_wsgi.compat.peer_cookies import DJANGO_KEY, DjangoCookie
 
@@ -39,12 +40,13 @@ class DjangoPeer:
         """Return the session in a row of `django_session`."""
         expires_at = milliseconds(row["expire_date"])
         check_not_over(expires_at, now)
-        if not DJANGO_KEY.fullmatch(row["session_key"]):
+        key = text(row["session_key"], Skip.WEAK_KEY)
+        if not DJANGO_KEY.fullmatch(key):
             raise SkippedError(Skip.WEAK_KEY)
-        values = read_json(self._verified(row["session_data"]))
+        values = read_json(self._verified(text(row["session_data"], Skip.UNREADABLE)))
         if not values:
             raise SkippedError(Skip.EMPTY)
-        return PeerSession(row["session_key"], values, expires_at=expires_at)
+        return PeerSession(key, values, expires_at=expires_at)
 
     def _verified(self, signed: str) -> bytes:
         """Return what was signed as `payload:timestamp:signature`."""

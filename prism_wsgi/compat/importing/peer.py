@@ -82,6 +82,20 @@ class Peer(Protocol):
         ...
 
 
+def text(value: object, otherwise: Skip) -> str:
+    """Return a column's text. Raises SkippedError with the reason `otherwise` for anything else."""
+    if isinstance(value, str):
+        return value
+    raise SkippedError(otherwise)
+
+
+def binary(value: object) -> bytes:
+    """Return a column's bytes. Raises SkippedError for anything else."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise SkippedError(Skip.UNREADABLE)
+
+
 def milliseconds(moment: object) -> int:
     """Return a column's date and time in Unix ms; one without an offset is UTC. Raises SkippedError."""
     try:
@@ -91,7 +105,10 @@ def milliseconds(moment: object) -> int:
         raise SkippedError(Skip.UNREADABLE) from None
     if not isinstance(read, datetime):
         raise SkippedError(Skip.UNREADABLE)
-    return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+    try:
+        return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):  # an offset that leads out of the years 1 to 9999
+        raise SkippedError(Skip.UNREADABLE) from None
 
 
 def check_not_over(expires_at: int, now: int) -> None:

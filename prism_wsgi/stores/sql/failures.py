@@ -21,6 +21,8 @@ class Failure(Enum):
     """The server was demoted or lost its quorum; a new connection may reach its successor."""
     NO_TABLE = auto()
     """The sessions table does not exist."""
+    NO_COLUMN = auto()
+    """The sessions table is from an earlier version."""
     OTHER = auto()
 
 
@@ -38,6 +40,7 @@ _SQLSTATES = {
     "57P02": Failure.LOST,
     "57P03": Failure.LOST,
     "42P01": Failure.NO_TABLE,
+    "42703": Failure.NO_COLUMN,
 }
 # Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
 # refuses what is new with 1047, and answers 1180 to a commit of which it cannot know whether the others have it.
@@ -51,6 +54,7 @@ _MYSQL_NUMBERS = {
     1792: Failure.READ_ONLY,
     1836: Failure.READ_ONLY,
     1146: Failure.NO_TABLE,
+    1054: Failure.NO_COLUMN,
 }
 # The server, or this user of it, has as many connections as may be. PostgreSQL sends 53300 with it, but psycopg does
 # not pass on the code of an error at connecting.
@@ -97,4 +101,6 @@ def _classify_sqlite(error: Exception) -> Failure:
         return Failure.BUSY
     if getattr(error, "sqlite_errorname", "").startswith("SQLITE_CONSTRAINT_PRIMARYKEY"):
         return Failure.DUPLICATE
-    return Failure.NO_TABLE if "no such table" in str(error) else Failure.OTHER
+    if "no such table" in str(error):
+        return Failure.NO_TABLE
+    return Failure.NO_COLUMN if re.search("no such column|no column named", str(error)) else Failure.OTHER

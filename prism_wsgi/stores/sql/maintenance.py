@@ -13,12 +13,25 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    or_,
     select,
+    text,
 )
+from sqlalchemy.exc import OperationalError
 
-from prism_wsgi.stores.base import AGE_LIMITS, SessionSummary, StoredSession, StoreStats
+from prism_wsgi.stores.base import AGE_LIMITS, KEPT_EXPIRED_MS, SessionSummary, StoredSession, StoreStats
 from prism_wsgi.stores.sql.rows import loaded_columns, required_key, stored_session
+from prism_wsgi.stores.sql.schema import BUCKET_SLACK
 from prism_wsgi.stores.sql.sweeping import BatchDeletion
+
+_ESTIMATES = {
+    "postgresql": "SELECT CAST(reltuples AS bigint) FROM pg_class WHERE oid = CAST(:table AS regclass)",
+    "sqlite": "SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = :table",
+    **dict.fromkeys(
+        ("mysql", "mariadb"),
+        "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :table",
+    ),
+}
 
 
 class Maintenance:
@@ -37,10 +50,11 @@ class Maintenance:
         return self._sweeping.delete_batch(connection, before, limit)
 
     def oldest_expired(self, connection: Connection, before: int) -> int | None:
-        """Return the earliest expiry at or before `before`; reads the lowest bucket only."""
+        """Return the earliest expiry at or before `before`; reads the lowest buckets only."""
         columns = self._table.c
-        lowest = select(func.min(columns.sweep_bucket)).scalar_subquery()
-        statement = select(func.min(columns.expires_at)).where(columns.sweep_bucket == lowest)
+        # A row's bucket may lie some hours beyond its expiry, so that the next buckets may hold an earlier one.
+        last = select(func.min(columns.sweep_bucket) + BUCKET_SLACK).scalar_subquery()
+        statement = select(func.min(columns.expires_at)).where(columns.sweep_bucket <= last)
         oldest: int | None = connection.execute(statement).scalar_one()
         return None if oldest is None or oldest > before else oldest
 
@@ -52,13 +66,28 @@ class Maintenance:
     def find(
         self, connection: Connection, now: int, user: str | None, limit: int, after: str | None
     ) -> list[StoredSession]:
-        """Return the sessions that live at `now`; see `IndexedStore.find`."""
-        columns = self._table.c
-        statement = select(columns.id, *loaded_columns(self._table)).where(
-            columns.expires_at > now, columns.superseded.is_(False)
-        )
+        """Return the sessions that live at `now`, of one user or of everybody; see `IndexedStore.find`."""
+        statement = select(self._table.c.id, *loaded_columns(self._table)).where(*self._is_live(now))
         statement = self._page(statement, user, limit, after)
         return [stored_session(bytes(row[0]).hex(), row[1:]) for row in connection.execute(statement)]
+
+    def count(self, connection: Connection, now: int, user: str | None) -> int:
+        """Count the sessions that live at `now`, of one user or of everybody."""
+        statement = select(func.count()).select_from(self._table).where(*self._is_live(now))
+        if user is not None:
+            statement = statement.where(self._concerns(user))
+        return int(connection.execute(statement).scalar_one())
+
+    def estimate(self, connection: Connection) -> int | None:
+        """Return how many rows the planner believes in, None where it has no statistics of the table."""
+        statement = _ESTIMATES.get(connection.dialect.name)
+        if statement is None:
+            return None
+        try:
+            found = connection.execute(text(statement), {"table": self._table.name}).scalar()
+        except OperationalError:
+            return None  # SQLite has the table of statistics once it has any
+        return None if found is None or int(found) < 0 else int(found)
 
     def summaries(
         self,
@@ -70,7 +99,7 @@ class Maintenance:
         limit: int,
         after: str | None,
     ) -> list[SessionSummary]:
-        """Return what `find` does, without the data; `created_before` (Unix ms) leaves out younger sessions."""
+        """Return what `find` does, without the data; `created_before` leaves out younger sessions."""
         columns = self._table.c
         statement = select(
             columns.id,
@@ -79,35 +108,55 @@ class Maintenance:
             columns.expires_at,
             func.length(columns.data),
             columns.version,
-        ).where(columns.expires_at > now, columns.superseded.is_(False))
+            columns.last_seen_at,
+            columns.authenticated_at,
+            columns.auth_method,
+            columns.actor_id,
+            columns.client_address,
+            columns.user_agent,
+        ).where(*self._is_live(now))
         if created_before is not None:
             statement = statement.where(columns.created_at < created_before)
         statement = self._page(statement, user, limit, after)
         return [SessionSummary(bytes(row[0]).hex(), *row[1:]) for row in connection.execute(statement)]
 
     def destroy_many(self, connection: Connection, ids: Sequence[str]) -> int:
-        """Delete the sessions of these ids, or where they have moved; return how many there were."""
+        """Delete the sessions of these ids, or where they have moved under the same user; return how many."""
         columns = self._table.c
-        destroyed, ending = 0, list(map(bytes.fromhex, ids))
-        markers: list[bytes] = []
+        destroyed, ending = 0, set(map(bytes.fromhex, ids))
+        markers: set[bytes] = set()
         while ending:
             live = delete(self._table).where(columns.id.in_(ending), columns.superseded.is_(False))
             destroyed += int(connection.execute(live).rowcount)
-            moved = select(columns.id, columns.data).where(columns.id.in_(ending), columns.superseded.is_(True))
+            moved = select(columns.id, columns.data, columns.user_id).where(
+                columns.id.in_(ending), columns.superseded.is_(True)
+            )
             # FOR UPDATE reads what is there now, where the transaction's snapshot may be older.
             rows = connection.execute(moved.with_for_update()).all()
-            markers += [bytes(row.id) for row in rows]
-            ending = [bytes(row.data) for row in rows if row.data]
+            markers |= {bytes(row.id) for row in rows}
+            moves = {(bytes(row.data), row.user_id) for row in rows if row.data}
+            following = select(columns.id, columns.user_id).where(columns.id.in_([place for place, _ in moves]))
+            found = connection.execute(following.with_for_update()).all() if moves else []
+            ending = {bytes(row.id) for row in found if (bytes(row.id), row.user_id) in moves} - markers
         if markers:
             connection.execute(delete(self._table).where(columns.id.in_(markers)))
         return destroyed
 
     def destroy_all(self, connection: Connection, user: str, except_id: str | None) -> int:
-        """Delete every session of the user but `except_id`; return how many."""
-        statement = delete(self._table).where(self._belongs_to(user))
+        """Delete every session that concerns the user but `except_id`, and the user's markers; return how many."""
+        columns = self._table.c
+        condition = self._concerns(user)
         if except_id is not None:
-            statement = statement.where(self._table.c.id != required_key("except_id", except_id))
-        return int(connection.execute(statement).rowcount)
+            condition = and_(condition, columns.id != required_key("except_id", except_id))
+        destroyed = markers = 0
+        while True:
+            live = delete(self._table).where(condition, columns.superseded.is_(False))
+            destroyed += int(connection.execute(live).rowcount)
+            left = delete(self._table).where(condition, columns.superseded.is_(True))
+            markers = int(connection.execute(left).rowcount)
+            if not markers:
+                return destroyed
+            # A session that moved meanwhile stands behind its marker now.
 
     def stats(self, connection: Connection, now: int) -> StoreStats:
         """Count what is stored at `now`; reads the whole table."""
@@ -128,7 +177,7 @@ class Maintenance:
             count(and_(is_live, columns.version == 1)),
             func.coalesce(func.max(case((is_live, func.length(columns.data)))), 0),
             *(count(and_(is_live, columns.created_at > moment)) for moment in begun_after),
-            func.min(case((~is_unexpired, columns.expires_at))),
+            func.min(case((columns.expires_at <= now - KEPT_EXPIRED_MS, columns.expires_at))),
         )
         *counts, oldest = connection.execute(statement).one()
         live, expired, superseded, logged_in, data_bytes, saved_once, largest, *younger = map(int, counts)
@@ -138,12 +187,20 @@ class Maintenance:
     def _page(self, statement: Select[Any], user: str | None, limit: int, after: str | None) -> Select[Any]:
         column = self._table.c.id
         if user is not None:
-            statement = statement.where(self._belongs_to(user))
+            statement = statement.where(self._concerns(user))
         if after is not None:
             statement = statement.where(column > required_key("after", after))
         return statement.order_by(column).limit(limit)
 
-    def _belongs_to(self, user: str) -> ColumnElement[bool]:
-        # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
-        column = self._table.c.user_id
-        return and_(column == user, column + "." == user + ".")
+    def _is_live(self, now: int) -> tuple[ColumnElement[bool], ...]:
+        columns = self._table.c
+        return columns.expires_at > now, columns.superseded.is_(False)
+
+    def _concerns(self, user: str) -> ColumnElement[bool]:
+        """Return the condition that a user is logged in, or acts as the one who is."""
+
+        def is_user(column: ColumnElement[str]) -> ColumnElement[bool]:
+            # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
+            return and_(column == user, column + "." == user + ".")
+
+        return or_(is_user(self._table.c.user_id), is_user(self._table.c.actor_id))

@@ -8,6 +8,9 @@ from sqlalchemy import ColumnElement, Table
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import ID_LENGTH
 
+FACTS = ("last_seen_at", "authenticated_at", "auth_method", "actor_id", "client_address", "user_agent", "device_key")
+"""The columns that are empty where nothing is known, in the order of StoredSession's fields."""
+
 
 def key_of(session_id: str) -> bytes | None:
     """Return an id as it is stored, None for what cannot be one."""
@@ -28,18 +31,29 @@ def required_key(argument: str, session_id: str) -> bytes:
 
 def loaded_columns(table: Table) -> list[ColumnElement[Any]]:
     """Return what `stored_session` takes, in its order."""
-    columns = table.c
     return [
-        columns.data,
-        columns.version,
-        columns.created_at,
-        columns.expires_at,
-        columns.user_id,
-        columns.superseded,
+        table.c[name] for name in ("data", "version", "created_at", "expires_at", "user_id", "superseded", *FACTS)
     ]
 
 
 def stored_session(session_id: str, columns: Sequence[Any]) -> StoredSession:
     """Return the session of that id from its columns."""
-    data, version, created_at, expires_at, user, superseded = columns
-    return StoredSession(session_id, bytes(data), version, created_at, expires_at, user, bool(superseded))
+    data, version, created_at, expires_at, user, superseded, seen, proved, method, actor, address, agent, key = (
+        columns
+    )
+    return StoredSession(
+        session_id,
+        bytes(data),
+        version,
+        created_at,
+        expires_at,
+        user,
+        bool(superseded),
+        seen,
+        proved,
+        method,
+        actor,
+        address,
+        agent,
+        None if key is None else bytes(key),
+    )

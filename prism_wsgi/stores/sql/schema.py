@@ -1,12 +1,15 @@
-"""The sessions table, shared by the SQL store and the migrations."""
+"""The tables, shared by the SQL store and the migrations: sessions, runs of sweeps, events."""
 
 import re
+from typing import Any
 
 from sqlalchemy import (
     BINARY,
+    VARBINARY,
     BigInteger,
     Boolean,
     Column,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -18,38 +21,72 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGBLOB
 
 from prism_wsgi.errors import ConfigError
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
 
 HOUR_MS = 3_600_000
+BUCKET_SLACK = 2
+"""By how many hours a row's bucket may lie beyond the hour in which it expires."""
 
-_IS_KNOWN = text("user_id IS NOT NULL")
+_LAST_BUCKET = 2**31 - 1
+_ID = LargeBinary(32).with_variant(
+    BINARY(32), "mysql", "mariadb"
+)  # a LargeBinary is BLOB there, which cannot be a key
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in an INTEGER only
+_OPTIONS: dict[str, Any] = {
+    # User ids that differ in case or accent are different users: compare bytes.
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
 
 # The key of the table's version table is prism_alembic_version_<name>_pkc, and PostgreSQL's names end at 63
 # bytes. Lower case only: MySQL folds names on some systems.
 _PLAIN_NAME = re.compile(r"(?!prism_alembic_version)[a-z_][a-z0-9_]{0,36}")
 
 
-def sweep_bucket(expires_at: int) -> int:
-    """Return the hour (since 1970) in or at whose end a session expires; `expires_at` is Unix ms.
+def expiry_hour(moment: int) -> int:
+    """Return the hour (since 1970) in or at whose end `moment` (Unix ms) lies: the least bucket of such an expiry."""
+    return min(-(-moment // HOUR_MS), _LAST_BUCKET)
 
-    Indexing this instead of the exact expiry leaves the index alone at most touches: PostgreSQL then
-    updates the row in place (HOT), where an indexed `expires_at` made none of the updates HOT.
+
+def sweep_bucket(expires_at: int) -> int:
+    """Return the bucket of a row that is written: its expiry (Unix ms), rounded up to two hours, in hours since 1970.
+
+    A row keeps its bucket as long as that lies at most BUCKET_SLACK hours beyond the hour of the expiry. Indexing
+    this instead of the exact expiry leaves the index alone at most touches: PostgreSQL then updates the row in place
+    (HOT), where an indexed `expires_at` made none of the updates HOT.
     """
-    return -(-expires_at // HOUR_MS)
+    hour = expiry_hour(expires_at)
+    return min(hour + hour % 2, _LAST_BUCKET)
+
+
+def last_due_bucket(before: int) -> int:
+    """Return the highest bucket that a row may have which expired at or before `before` (Unix ms)."""
+    return min(expiry_hour(before) + BUCKET_SLACK, _LAST_BUCKET)
+
+
+def table_names(name: str) -> tuple[str, str, str]:
+    """Return the names of the tables that belong to the sessions table `name`, its own first."""
+    return name, f"{name}_sweeps", f"{name}_events"
 
 
 def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = None) -> Table:
-    """Return the sessions table under `name`, in `metadata` or in metadata of its own."""
+    """Return the sessions table under `name`; with it, its tables of sweeps and events are put into `metadata`."""
     if not _PLAIN_NAME.fullmatch(name):
         raise ConfigError(
             f"table_name {name!r}: use 1 to 37 lower-case letters, digits and underscores, not a digit first "
             "and not prism_alembic_version"
         )
+    metadata = MetaData() if metadata is None else metadata
+    sweeps_table(name, metadata)
+    events_table(name, metadata)
     return Table(
         name,
-        MetaData() if metadata is None else metadata,
-        # A plain LargeBinary is BLOB on MySQL, which cannot be a primary key.
-        Column("id", LargeBinary(32).with_variant(BINARY(32), "mysql", "mariadb"), primary_key=True),
+        metadata,
+        Column("id", _ID, primary_key=True),
         # BLOB on MySQL ends at 64 KiB, and without strict mode it cuts what is longer.
         Column("data", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
         Column("version", Integer, nullable=False),
@@ -58,16 +95,69 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
         Column("expires_at", BigInteger, nullable=False),
         Column("sweep_bucket", Integer, nullable=False),
         Column("superseded", Boolean, nullable=False),
+        *added_columns(),
         # Most sessions may be those of visitors nobody knows: without them, an insert is a fifth faster on SQLite.
-        Index(f"ix_{name}_user_id", "user_id", sqlite_where=_IS_KNOWN, postgresql_where=_IS_KNOWN),
+        _index_where_known(name, "user_id"),
+        _index_where_known(name, "actor_id"),
         Index(f"ix_{name}_sweep_bucket", "sweep_bucket"),
         # Room on each page for the new version of a touched row.
         postgresql_with={"fillfactor": 85},
-        # User ids that differ in case or accent are different users: compare bytes.
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
-        mariadb_engine="InnoDB",
-        mariadb_charset="utf8mb4",
-        mariadb_collate="utf8mb4_bin",
+        **_OPTIONS,
     )
+
+
+def added_columns() -> list[Column[Any]]:
+    """Return the columns that revision 0004 adds, in their order. What a touch writes has no index (HOT)."""
+    return [
+        Column("last_seen_at", BigInteger),
+        Column("authenticated_at", BigInteger),
+        Column("auth_method", String(64)),
+        Column("actor_id", String(255)),
+        Column("client_address", String(64)),
+        Column("user_agent", String(256)),
+        Column("device_key", LargeBinary().with_variant(VARBINARY(72), "mysql", "mariadb")),
+    ]
+
+
+def sweeps_table(name: str, metadata: MetaData) -> Table:
+    """Return the table of the runs of sweeps that belongs to the sessions table `name`. Times are Unix ms."""
+    return Table(
+        table_names(name)[1],
+        metadata,
+        Column("id", _NUMBER, Identity(), primary_key=True, autoincrement=True),
+        Column("started_at", BigInteger, nullable=False),
+        Column("ended_at", BigInteger),
+        Column("deleted", BigInteger, nullable=False),
+        Column("outcome", String(32), nullable=False),
+        Column("host", String(255), nullable=False),
+        **_OPTIONS,
+    )
+
+
+def events_table(name: str, metadata: MetaData) -> Table:
+    """Return the table of events that belongs to the sessions table `name`. `timestamp` is Unix ms."""
+    events = table_names(name)[2]
+    return Table(
+        events,
+        metadata,
+        Column("id", _NUMBER, Identity(), primary_key=True, autoincrement=True),
+        Column("timestamp", BigInteger, nullable=False),
+        Column("kind", String(32), nullable=False),
+        Column("reason", String(32)),
+        Column("session_id", _ID),
+        Column("previous_id", _ID),
+        Column("user_id", String(255)),
+        Column("actor_id", String(255)),
+        Column("client_address", String(64)),
+        Column("user_agent", String(256)),
+        Column("author", String(255)),
+        Index(f"ix_{events}_timestamp", "timestamp"),
+        _index_where_known(events, "user_id"),
+        _index_where_known(events, "actor_id"),
+        **_OPTIONS,
+    )
+
+
+def _index_where_known(table: str, column: str) -> Index:
+    condition = text(f"{column} IS NOT NULL")
+    return Index(f"ix_{table}_{column}", column, sqlite_where=condition, postgresql_where=condition)

@@ -3,12 +3,47 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Engine,
+    Integer,
+    Table,
+    bindparam,
+    case,
+    delete,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.sql.rows import loaded_columns
+from prism_wsgi.stores.sql.schema import BUCKET_SLACK, expiry_hour, sweep_bucket
+
+TOUCHED = ("last_seen_at", "client_address", "user_agent")
+"""The columns that a touch writes beside the expiry. None has an index, so that PostgreSQL updates in place (HOT)."""
+
+
+def used_values(session: StoredSession, key: bytes) -> dict[str, object]:
+    """Return the values that a touch and a save have in common."""
+    hour = expiry_hour(session.expires_at)
+    return {
+        "p_id": key,
+        "p_version": session.version,
+        "p_expires": session.expires_at,
+        "p_hour": hour,
+        "p_last_hour": hour + BUCKET_SLACK,
+        "p_bucket": sweep_bucket(session.expires_at),
+        "p_last_seen_at": session.last_seen_at,
+        "p_client_address": session.client_address,
+        "p_user_agent": session.user_agent,
+    }
 
 
 class Statements:
@@ -17,37 +52,49 @@ class Statements:
     def __init__(self, table: Table, engine: Engine) -> None:
         columns = table.c
         has_id = columns.id == bindparam("p_id")
-        is_live = columns.expires_at > bindparam("p_now")
+        has_version = columns.version == bindparam("p_version")
+        is_session = columns.superseded.is_(False)
+        expires_at = bindparam("p_expires", type_=BigInteger)
         one: ColumnElement[int] = literal_column("1")
-        moved: dict[str, Any] = {"expires_at": bindparam("p_expires")}
-        indexed: dict[str, Any] = {"sweep_bucket": bindparam("p_bucket")}
-        saved = {"data": bindparam("p_data"), **moved}
-        named = {"user_id": bindparam("p_user"), "superseded": bindparam("p_superseded"), **indexed}
+        # Between the hour of the expiry and the last that a bucket may name.
+        is_bucket_right = columns.sweep_bucket.between(bindparam("p_hour"), bindparam("p_last_hour"))
+        used: dict[str, Any] = {name: bindparam(f"p_{name}") for name in TOUCHED}
+        saved: dict[str, Any] = {
+            "data": bindparam("p_data"),
+            "expires_at": expires_at,
+            **used,
+            **{name: bindparam(f"p_{name}") for name in ("authenticated_at", "auth_method", "device_key")},
+        }
+        indexed: dict[str, Any] = {"user_id": bindparam("p_user_id"), "actor_id": bindparam("p_actor_id")}
+        named = {**indexed, "superseded": bindparam("p_superseded")}
+        bucket: ColumnElement[int] = bindparam("p_bucket", type_=Integer)
         born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
         self.select = Statement(select(*loaded_columns(table)).where(has_id), engine)
-        self.insert = Statement(insert(table).values(**born, **saved, **named), engine)
-        self.end = Statement(delete(table).where(has_id, columns.superseded.is_(False)), engine)
+        self.insert = Statement(insert(table).values(**born, **saved, **named, sweep_bucket=bucket), engine)
+        self.end = Statement(delete(table).where(has_id, is_session), engine)
         self.delete = Statement(delete(table).where(has_id), engine)
-        update_version = (
-            update(table)
-            .values(version=columns.version + one, **saved)
-            .where(has_id, is_live, columns.version == bindparam("p_version"))
-        )
+        # Of a row that never is: a server that takes no writes, or not from this user, refuses it all the same.
+        self.ping = Statement(update(table).values(last_seen_at=columns.last_seen_at).where(has_id), engine)
+        update_version = update(table).values(version=columns.version + one, **saved).where(has_id, has_version)
         move = (
             update(table)
-            .values(**moved)
-            .where(has_id, is_live, columns.expires_at < bindparam("p_expires"), columns.superseded.is_(False))
+            .values(expires_at=case((columns.expires_at < expires_at, expires_at), else_=columns.expires_at), **used)
+            .where(has_id, has_version, is_session)
         )
-        self.update = Statement(update_version.values(**named), engine)
-        self.touch = Statement(move.values(**indexed), engine)
+        kept_bucket = case((is_bucket_right, columns.sweep_bucket), else_=bucket)
+        moved_bucket = case(
+            (or_(columns.expires_at > expires_at, is_bucket_right), columns.sweep_bucket), else_=bucket
+        )
+        self.update = Statement(update_version.values(**named, sweep_bucket=kept_bucket), engine)
+        self.touch = Statement(move.values(sweep_bucket=moved_bucket), engine)
         self.lean_update: Statement | None = None
         self.lean_touch: Statement | None = None
         if engine.dialect.name == "sqlite":
             # It writes each index of a column in SET anew, whether or not the value differs: 32 µs instead of 14. So
-            # it is asked first to leave them alone, which suits all but one save in an hour.
+            # it is asked first to leave them alone, which suits all but one save in two hours.
             same = [columns[name].is_not_distinct_from(value) for name, value in named.items()]
-            self.lean_update = Statement(update_version.where(*same), engine)
-            self.lean_touch = Statement(move.where(columns.sweep_bucket == bindparam("p_bucket")), engine)
+            self.lean_update = Statement(update_version.where(*same, is_bucket_right), engine)
+            self.lean_touch = Statement(move.where(is_bucket_right), engine)
 
 
 class Statement:

@@ -4,7 +4,7 @@ The five hot verbs are single statements, compiled once and run on a driver's cu
 the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 from sqlalchemy import URL, Engine
@@ -24,16 +24,16 @@ from prism_wsgi.errors import (
 )
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.retry import attempts
-from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user
+from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user, was_saved
 from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import place
 from prism_wsgi.stores.sql.engine import create_store_engine
 from prism_wsgi.stores.sql.failures import BREAKING, Failure, classify
 from prism_wsgi.stores.sql.maintenance import Maintenance
 from prism_wsgi.stores.sql.rows import key_of, stored_session
-from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, sweep_bucket
-from prism_wsgi.stores.sql.statements import Statements
-from prism_wsgi.stores.urls import takes_settings_in_url
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.statements import Statements, used_values
+from prism_wsgi.stores.url_settings import takes_settings_in_url
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
@@ -132,27 +132,45 @@ class SQLAlchemyStore:
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        self._run(self._save, session, is_done=self._is_saved)
+        self._run(self._save, _checked(session), is_done=self._is_saved)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session if it is there, or where it has moved."""
-        key = key_of(session_id)
-        left = None if key is None else self._run(self._end, session_id, key)
-        if left is None:
-            return
-        if left.moved_to is not None:
-            self.destroy(left.moved_to)
-        # The marker last: as long as it stands, a failure above can be made good.
-        self._run(self._statements.delete.run, {"p_id": key})
+        """Delete the session, or where it has moved as long as the same user is logged in there."""
+        markers: dict[str, StoredSession] = {}
+        left = self._end(session_id)
+        while left is not None and left.id not in markers:
+            markers[left.id] = left
+            moved = None if left.moved_to is None else self._stored(left.moved_to)
+            if moved is None or moved.user != left.user:
+                break
+            left = self._end(moved.id)
+        self._delete(markers)
 
-    def touch(self, session_id: str, expires_at: int) -> bool:
-        """Move the expiry to `expires_at`, never back; False when the session is gone."""
-        key = key_of(session_id)
-        return key is not None and bool(self._run(self._touch, session_id, key, expires_at))
+    def revoke(self, session_id: str, *, user: str) -> bool:
+        """Delete the session if this is its user or its actor; see `RevokingStore.revoke`."""
+        checked_user(user)
+        markers: dict[str, StoredSession] = {}
+        stored = self._stored(session_id)
+        while stored is not None and stored.superseded:
+            if stored.user != user or stored.moved_to is None or stored.id in markers:
+                return False
+            markers[stored.id] = stored
+            stored = self._stored(stored.moved_to)
+        if stored is None or not stored.concerns(user):
+            return False
+        left = self._end(stored.id)
+        self._delete(markers)
+        # Where it has moved in this very moment, it is to be found behind the marker that was left.
+        return left is None or self.revoke(left.id, user=user)
+
+    def touch(self, session: StoredSession) -> bool:
+        """Record a use of the session, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        key = key_of(session.id)
+        return key is not None and bool(self._run(self._touch, session, key))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither, in one transaction."""
-        self._repeat(self._in_transaction, self._save_both, old, new, is_done=self._are_saved)
+        self._repeat(self._in_transaction, self._save_both, _checked(old), _checked(new), is_done=self._are_saved)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
@@ -166,9 +184,26 @@ class SQLAlchemyStore:
         """Return how many sessions expired at or before `before` (Unix ms)."""
         return self._execute(lambda connection: self._maintenance.count_expired(connection, before))
 
-    def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
-        """Return live sessions in the order of their ids; see `IndexedStore.find`."""
+    def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
+        checked_user(user)
         return self._execute(lambda connection: self._maintenance.find(connection, self._now(), user, limit, after))
+
+    def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of everybody in the order of their ids."""
+        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), None, limit, after))
+
+    def count(self, *, user: str | None = None) -> int:
+        """Return how many live sessions there are, in all (which reads the whole table) or of one user."""
+        return self._execute(lambda connection: self._maintenance.count(connection, self._now(), user))
+
+    def estimate(self) -> int | None:
+        """Return about how many sessions are stored, by the statistics of the database's planner."""
+        return self._execute(self._maintenance.estimate)
+
+    def ping(self) -> None:
+        """Prove that the table can be read and written to; nothing in it changes. Raises StoreUnavailable."""
+        self._run(self._ping)
 
     def summaries(
         self,
@@ -178,7 +213,10 @@ class SQLAlchemyStore:
         limit: int = 100,
         after: str | None = None,
     ) -> list[SessionSummary]:
-        """Return what `find` does, without the data; `created_before` (Unix ms) leaves out younger sessions."""
+        """Return live sessions without their data, in the order of their ids: of one user, or of everybody.
+
+        `created_before` (Unix ms) leaves out younger sessions.
+        """
         return self._execute(
             lambda connection: self._maintenance.summaries(
                 connection, self._now(), user=user, created_before=created_before, limit=limit, after=after
@@ -190,7 +228,7 @@ class SQLAlchemyStore:
         return self._execute(lambda connection: self._maintenance.destroy_many(connection, ids))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user but `except_id`; return how many."""
+        """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
         checked_user(user)
         ended = self._repeat(
             self._in_snapshot, lambda connection: self._maintenance.destroy_all(connection, user, except_id)
@@ -209,44 +247,34 @@ class SQLAlchemyStore:
         return stored_session(session_id, rows[0]) if rows else None
 
     def _save(self, cursor: DBAPICursor, session: StoredSession) -> None:
-        key = key_of(session.id)
-        if key is None:
-            raise ValueError(f"A session's id is {ID_LENGTH} lower-case hex digits")
-        values: dict[str, object] = {
-            "p_id": key,
+        key = bytes.fromhex(session.id)
+        values = used_values(session, key)
+        values |= {
             "p_data": session.data,
-            "p_user": session.user,
-            "p_expires": session.expires_at,
-            "p_bucket": sweep_bucket(session.expires_at),
+            "p_user_id": session.user,
             "p_superseded": session.superseded,
+            "p_authenticated_at": session.authenticated_at,
+            "p_auth_method": session.auth_method,
+            "p_actor_id": session.actor,
+            "p_device_key": session.device_key,
         }
         if session.version == 0:
             values["p_created"] = session.created_at
             self._statements.insert.run(cursor, values)
             return
-        values["p_version"] = session.version
-        values["p_now"] = self._now()
         lean, full = self._statements.lean_update, self._statements.update
         if lean is not None and not session.superseded and lean.run(cursor, values) == 1:
             return
         if full.run(cursor, values) == 1:
             return
-        stored = self._select(cursor, session.id, key)
-        if stored is None or stored.is_expired(self._now()):
+        if self._select(cursor, session.id, key) is None:
             raise SessionGone(f"Session {session.id} is not stored")
         raise SessionConflict(f"Session {session.id} has been saved by another request")
 
-    def _touch(self, cursor: DBAPICursor, session_id: str, key: bytes, expires_at: int) -> bool:
-        bucket = sweep_bucket(expires_at)
-        values = {"p_id": key, "p_expires": expires_at, "p_bucket": bucket, "p_now": self._now()}
+    def _touch(self, cursor: DBAPICursor, session: StoredSession, key: bytes) -> bool:
+        values = used_values(session, key)
         lean, full = self._statements.lean_touch, self._statements.touch
-        if lean is not None and lean.run(cursor, values) == 1:
-            return True
-        if full.run(cursor, values) == 1:
-            return True
-        # Nothing moved: either the session is gone, or it already lives longer.
-        stored = self._select(cursor, session_id, key)
-        return stored is not None and not stored.superseded and not stored.is_expired(self._now())
+        return (lean is not None and lean.run(cursor, values) == 1) or full.run(cursor, values) == 1
 
     def _save_both(self, cursor: DBAPICursor, old: StoredSession, new: StoredSession) -> None:
         self._save(cursor, old)
@@ -255,17 +283,32 @@ class SQLAlchemyStore:
     def _are_saved(self, _: StoredSession, new: StoredSession) -> bool:
         return self._is_saved(new)  # or neither
 
-    def _end(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
+    def _is_saved(self, session: StoredSession) -> bool:
+        return was_saved(session, self._stored(session.id))
+
+    def _stored(self, session_id: str) -> StoredSession | None:
+        """Return what is stored under the id, expired or not."""
+        key = key_of(session_id)
+        return None if key is None else self._run(self._select, session_id, key)
+
+    def _end(self, session_id: str) -> StoredSession | None:
         """Delete the session unless a marker stands in its place; return what is left."""
+        key = key_of(session_id)
+        return None if key is None else self._run(self._end_session, session_id, key)
+
+    def _end_session(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         # Where a DELETE of whatever stands there has met a marker, nobody knows any more where the session went.
         if self._statements.end.run(cursor, {"p_id": key}) == 1:
             return None
         return self._select(cursor, session_id, key)
 
-    def _is_saved(self, session: StoredSession) -> bool:
-        """Tell whether a save whose answer was lost took effect."""
-        stored = self.load(session.id)
-        return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
+    def _delete(self, markers: Iterable[str]) -> None:
+        # The first one last: as long as it stands, a failure at the others can be made good.
+        for marker in reversed(list(markers)):
+            self._run(self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
+
+    def _ping(self, cursor: DBAPICursor) -> None:
+        self._statements.ping.run(cursor, {"p_id": bytes(32)})
 
     # Running them
 
@@ -358,6 +401,11 @@ class SQLAlchemyStore:
                 f"The table {self.table.name} does not exist in {self._url}. Create it with "
                 f"`prism-wsgi db upgrade --url {self._url}`, or with `alembic upgrade head`"
             ) from error
+        if failure is Failure.NO_COLUMN:
+            raise SchemaMissing(
+                f"The table {self.table.name} in {self._url} is from before this version of prism_wsgi. Run "
+                f"`prism-wsgi db upgrade --url {self._url}`, or `alembic upgrade head`; sessions stay"
+            ) from error
         raise self._unavailable(error) from error
 
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
@@ -371,3 +419,9 @@ class SQLAlchemyStore:
 
     def _now(self) -> int:
         return milliseconds(self._clock)
+
+
+def _checked(session: StoredSession) -> StoredSession:
+    if key_of(session.id) is None:
+        raise ValueError(f"A session's id is {ID_LENGTH} lower-case hex digits")
+    return session

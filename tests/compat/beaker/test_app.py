@@ -13,6 +13,8 @@ import pytest
 from prism_wsgi import migrate
 from tests.support.served import Browser, free_port, served
 
+pytestmark = pytest.mark.whole
+
 PROGRAM = Path(__file__).parent / "beaker_app.py"
 BEAKERS_LINE = "from beaker.middleware import SessionMiddleware"
 OUR_LINE = "from prism_wsgi.compat.beaker import SessionMiddleware"

@@ -9,7 +9,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from prism_wsgi import migrate
+from prism_wsgi import Session, migrate
 from prism_wsgi.compat.beaker import SessionMiddleware
 from prism_wsgi.compat.beaker.session import BeakerSession
 from tests.support.visitors import run_at_once
@@ -135,3 +135,86 @@ def test_a_value_that_cannot_be_stored_is_told_where_it_is_saved(visitor: Visito
 def test_nothing_that_is_printed_shows_what_is_in_a_session(visitor: Visitor) -> None:
     printed = visitor.do(lambda session: f"{session!r} {session}")
     assert "blue" not in printed
+
+
+PrismAction = Callable[[BeakerSession, Session], object]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "save": {},
+    "auto": {"auto": True},
+    "unrecorded": {"save_accessed_time": False},
+}
+
+
+def both(action: PrismAction) -> Action:
+    """Return what a page does that uses our session beside Beaker's."""
+    return lambda session: action(session, session._session)
+
+
+def enter(beaker: BeakerSession, prism: Session) -> None:
+    prism["role"] = "user"
+    prism.login("ada")
+
+
+def look(beaker: BeakerSession, prism: Session) -> None:
+    assert beaker["role"] == "user"
+
+
+def change(beaker: BeakerSession, prism: Session) -> None:
+    beaker["role"] = "admin"
+
+
+def save(beaker: BeakerSession, prism: Session) -> None:
+    beaker.save()
+
+
+def lock(beaker: BeakerSession, prism: Session) -> None:
+    beaker.lock()
+
+
+def unlock(beaker: BeakerSession, prism: Session) -> None:
+    beaker.unlock()
+
+
+def leave(beaker: BeakerSession, prism: Session) -> None:
+    prism.logout()
+
+
+LOGOUTS: dict[str, list[PrismAction]] = {
+    "looked before": [look, leave],
+    "saved before": [look, save, leave],
+    "changed before": [change, save, leave],
+    "saved after": [look, leave, save],
+    "locked before": [lock, save, leave, unlock],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("steps", LOGOUTS.values(), ids=LOGOUTS)
+def test_a_logout_by_our_session_is_not_undone_by_the_copy(
+    settings: dict[str, Any], steps: list[PrismAction]
+) -> None:
+    visitor = Visitor(**settings)
+    visitor.do(both(enter))
+    assert visitor.do(both(lambda beaker, prism: (prism.user, beaker["role"]))) == ("ada", "user")
+    visitor.do(lambda beaker: [step(beaker, beaker._session) for step in steps])
+    assert visitor.do(both(lambda beaker, prism: prism.user)) is None
+    assert visitor.values() == {}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_both_sessions_change_is_kept(settings: dict[str, Any]) -> None:
+    visitor = Visitor(**settings)
+    visitor.do(both(lambda beaker, prism: prism.update(old=1, gone=1, tags=["a"])))
+
+    def change_both(beaker: BeakerSession, prism: Session) -> None:
+        beaker["colour"] = "blue"
+        del beaker["gone"]
+        prism["role"] = "user"
+        prism["old"] = 2
+        beaker.save()
+        beaker.persist()
+        prism["late"] = True
+        beaker["tags"].append("b")
+
+    visitor.do(both(change_both))
+    assert visitor.values() == {"old": 2, "tags": ["a", "b"], "colour": "blue", "role": "user", "late": True}

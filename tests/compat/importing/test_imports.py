@@ -26,6 +26,8 @@ from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSess
 from tests.compat.importing.write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 from tests.support import databases
 
+pytestmark = pytest.mark.whole
+
 WRITER = Path(__file__).parent / "write_peers.py"
 MODULES = {"django": "django", "flask-session": "flask_session", "beaker": "beaker"}
 OPTIONS = {

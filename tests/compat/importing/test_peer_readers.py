@@ -103,3 +103,37 @@ def test_a_user_is_text_or_a_number(user: object, imported_as: str | None) -> No
     else:
         (stored,) = store.find_all()
         assert stored.user == imported_as
+
+
+ODD_ROWS: dict[str, tuple[Peer, dict[str, Any], Skip]] = {}
+for odd in (None, 5, 0.5, b"\xff" * 32, b"x:y:z"):
+    ODD_ROWS[f"django key {odd!r}"] = (
+        DjangoPeer(["k"]),
+        {"session_key": odd, "session_data": "x:y:z", "expire_date": NEVER},
+        Skip.WEAK_KEY,
+    )
+    ODD_ROWS[f"django data {odd!r}"] = (
+        DjangoPeer(["k"]),
+        {"session_key": KEY, "session_data": odd, "expire_date": NEVER},
+        Skip.UNREADABLE,
+    )
+    ODD_ROWS[f"flask-session key {odd!r}"] = (
+        FlaskSessionPeer("session:"),
+        {"id": 1, "session_id": odd, "data": b"\x80", "expiry": NEVER},
+        Skip.WEAK_KEY,
+    )
+    ODD_ROWS[f"beaker key {odd!r}"] = (BeakerPeer(None), {"namespace": odd, "data": b"x"}, Skip.NO_SESSION)
+for odd in (None, 5, 0.5, "text"):
+    ODD_ROWS[f"flask-session data {odd!r}"] = (
+        FlaskSessionPeer("session:"),
+        {"id": 1, "session_id": "session:" + "A" * 43, "data": odd, "expiry": NEVER},
+        Skip.UNREADABLE,
+    )
+    ODD_ROWS[f"beaker data {odd!r}"] = (BeakerPeer(None), {"namespace": KEY, "data": odd}, Skip.UNREADABLE)
+
+
+@pytest.mark.parametrize(("peer", "row", "reason"), ODD_ROWS.values(), ids=ODD_ROWS)
+def test_a_value_of_another_type_than_the_package_writes_is_counted_and_left(
+    peer: Peer, row: dict[str, Any], reason: Skip
+) -> None:
+    assert result_of(peer, row).skipped == {reason: 1}

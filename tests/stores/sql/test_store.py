@@ -14,7 +14,7 @@ from typing import Any
 import psycopg.errors
 import pymysql
 import pytest
-from sqlalchemy import Engine, StaticPool, create_engine, make_url, select, text
+from sqlalchemy import Engine, StaticPool, create_engine, event, make_url, select, text
 
 from prism_wsgi import (
     ConfigError,
@@ -30,7 +30,7 @@ from prism_wsgi import (
 )
 from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.connections import ConnectionLease
-from prism_wsgi.stores.sql.schema import sweep_bucket
+from prism_wsgi.stores.sql.schema import HOUR_MS
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
 
 SERVERS = ["postgresql", "mariadb", "mysqlclient"]
@@ -62,6 +62,11 @@ def dialect_of(store: SQLAlchemyStore) -> str:
     return store.engine.dialect.name.replace("mariadb", "mysql")
 
 
+def later(session: StoredSession, version: int = 1) -> StoredSession:
+    """The session as it was stored in that version, used a second later."""
+    return replace(session, version=version, expires_at=session.expires_at + 1000)
+
+
 def give_back(*leases: ConnectionLease) -> None:
     for lease in leases:
         with lease:
@@ -77,10 +82,10 @@ def give_back(*leases: ConnectionLease) -> None:
         lambda store: store.load("0" * 64),
         lambda store: store.save(new_session()),
         lambda store: store.destroy("0" * 64),
-        lambda store: store.touch("0" * 64, 1),
+        lambda store: store.touch(new_session(version=1)),
         lambda store: store.replace(new_session(), new_session()),
         lambda store: store.sweep(1, 1),
-        lambda store: store.find(),
+        lambda store: store.find_all(),
         lambda store: store.destroy_all("alice"),
         lambda store: store.stats(),
     ],
@@ -130,6 +135,7 @@ def test_nothing_is_connected_before_the_first_use() -> None:
     assert "nowhere" in repr(store)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
 def test_unreachable_server_is_reported_without_the_password(driver: str) -> None:
     store = SQLAlchemyStore(f"{driver}://user:hunter2@127.0.0.1:1/db", timeout=1)
@@ -243,7 +249,7 @@ def test_each_verb_takes_as_few_statements_as_it_can(store: SQLAlchemyStore, wat
     assert statements_of(lambda: store.save(session)) == ["INSERT"]
     assert statements_of(lambda: store.load(session.id)) == ["SELECT"]
     assert statements_of(lambda: store.save(replace(session, version=1))) == ["UPDATE"]
-    assert statements_of(lambda: store.touch(session.id, session.expires_at + 1000)) == ["UPDATE"]
+    assert statements_of(lambda: store.touch(later(session, version=2))) == ["UPDATE"]
     new = new_session()
     marker = replace(marker_of(session), version=2)
     assert statements_of(lambda: store.replace(marker, new)) == ["BEGIN", "UPDATE", "INSERT"]
@@ -266,7 +272,7 @@ def test_load_is_one_command_on_the_wire(mariadb_url: str, monkeypatch: pytest.M
     monkeypatch.setattr(driver, "_execute_command", counted)
     store.load(session.id)
     store.save(replace(session, version=1))
-    store.touch(session.id, session.expires_at + 1000)
+    store.touch(later(session, version=2))
     assert commands == ["SELECT", "UPDATE", "UPDATE"]
     store.close()
 
@@ -333,21 +339,69 @@ def test_data_is_never_cut_even_where_mariadb_is_not_strict(
     store.close()
 
 
-def test_row_is_always_in_the_bucket_of_its_expiry(store: SQLAlchemyStore) -> None:
+def stored_bucket(store: SQLAlchemyStore) -> int:
+    with store.engine.connect() as connection:
+        return int(connection.scalar(select(store.table.c.sweep_bucket)) or 0)
+
+
+def write_expiry(store: SQLAlchemyStore, session: StoredSession, verb: str) -> StoredSession:
+    """Touch or save the session with the expiry that it has, and return it as it is stored then."""
+    if verb == "touch":
+        assert store.touch(session)
+    else:
+        store.save(session)
+    return loaded(store, session)
+
+
+@pytest.mark.parametrize("verb", ["touch", "save"])
+def test_row_is_always_in_a_bucket_that_covers_its_expiry(store: SQLAlchemyStore, verb: str) -> None:
     """Or sweeps would pass over it again and again, or never come to it."""
-    hour, session = 3_600_000, new_session()
-
-    def buckets() -> set[tuple[int, int]]:
-        columns = store.table.c
-        with store.engine.connect() as connection:
-            rows = connection.execute(select(columns.expires_at, columns.sweep_bucket))
-            return {(expires_at, bucket) for expires_at, bucket in rows}
-
+    session, step = new_session(), HOUR_MS // 4
     store.save(session)
-    store.save(replace(session, version=1, expires_at=session.expires_at + 2 * hour))
-    assert buckets() == {(session.expires_at + 2 * hour, sweep_bucket(session.expires_at + 2 * hour))}
-    store.touch(session.id, session.expires_at + 4 * hour)
-    assert buckets() == {(session.expires_at + 4 * hour, sweep_bucket(session.expires_at + 4 * hour))}
+    session, buckets = loaded(store, session), []
+    for _ in range(20):
+        session = write_expiry(store, replace(session, expires_at=session.expires_at + step), verb)
+        hour = -(-session.expires_at // HOUR_MS)
+        assert hour <= stored_bucket(store) <= hour + 2
+        buckets.append(stored_bucket(store))
+    assert len(set(buckets)) <= 4, "five hours, two to a bucket"
+
+
+def test_row_that_is_to_expire_much_sooner_gets_another_bucket(store: SQLAlchemyStore) -> None:
+    session = new_session()
+    store.save(replace(session, expires_at=session.expires_at + 24 * HOUR_MS))
+    store.save(replace(session, version=1))
+    assert stored_bucket(store) <= -(-session.expires_at // HOUR_MS) + 2
+
+
+def test_touch_that_comes_late_moves_neither_expiry_nor_bucket_back(store: SQLAlchemyStore) -> None:
+    session = new_session()
+    kept = replace(session, expires_at=session.expires_at + 24 * HOUR_MS)
+    store.save(kept)
+    before = stored_bucket(store)
+    assert store.touch(replace(session, version=1, last_seen_at=5))
+    assert store.load(session.id) == replace(kept, version=1, last_seen_at=5)
+    assert stored_bucket(store) == before
+
+
+def test_oldest_expired_is_found_where_its_bucket_is_not_the_lowest(store: SQLAlchemyStore) -> None:
+    moment = 1_000_000 * HOUR_MS
+    for number, (hours, bucket) in enumerate([(-0.1, 1_000_000), (-0.9, 1_000_002), (5.0, 1_000_006)]):
+        session = replace(new_session(), id=f"{number:064x}", expires_at=moment + int(hours * HOUR_MS))
+        store.save(session)
+        with store.engine.begin() as connection:
+            connection.execute(
+                store.table.update().where(store.table.c.id == bytes.fromhex(session.id)).values(sweep_bucket=bucket)
+            )
+    assert store.oldest_expired(moment) == moment - int(0.9 * HOUR_MS)
+    assert store.sweep(moment, 10) == 2
+
+
+def test_expiry_of_the_far_future_has_a_bucket(store: SQLAlchemyStore) -> None:
+    session = new_session(expires_at=2**62)
+    store.save(session)
+    assert store.touch(replace(session, version=1, expires_at=2**62 + 1))
+    assert loaded(store, session).expires_at == 2**62 + 1
 
 
 @pytest.mark.parametrize(
@@ -356,7 +410,7 @@ def test_row_is_always_in_the_bucket_of_its_expiry(store: SQLAlchemyStore) -> No
 def test_what_cannot_be_an_id_is_not_stored_and_asks_nothing(session_id: Any, watch: Watch) -> None:
     store = SQLAlchemyStore("postgresql://nobody@127.0.0.1:1/nowhere")
     assert store.load(session_id) is None
-    assert store.touch(session_id, 1) is False
+    assert store.touch(replace(new_session(), id=session_id)) is False
     store.destroy(session_id)
 
 
@@ -374,7 +428,154 @@ def test_other_spelling_of_an_id_is_another_id(store: SQLAlchemyStore) -> None:
     assert store.load(session.id) is not None
 
 
+# Users
+
+
+def plan_of(store: SQLAlchemyStore, user: str) -> str:
+    """Return how the database looks for a user's sessions."""
+    statements: list[tuple[str, Any]] = []
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def note(_: object, __: object, statement: str, values: object, *___: object) -> None:
+        statements.append((statement, values))
+
+    store.find(user=user)
+    event.remove(store.engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN" if dialect_of(store) == "sqlite" else "EXPLAIN"
+    with store.engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"{explain} {statements[0][0]}", statements[0][1]).all()
+    return "\n".join(map(str, rows))
+
+
+def test_sessions_of_a_user_and_of_an_actor_are_found_by_their_indexes(store: SQLAlchemyStore) -> None:
+    rows = [
+        {
+            "id": bytes.fromhex(f"{number:064x}"),
+            "data": b"x" * 100,
+            "version": 1,
+            "user_id": f"user{number}" if number % 2 else None,
+            "actor_id": f"actor{number}" if number % 500 == 1 else None,
+            "created_at": 1,
+            "expires_at": 2**40,
+            "sweep_bucket": 2**20,
+            "superseded": False,
+        }
+        for number in range(5000)
+    ]
+    analyze = {"mysql": "ANALYZE TABLE prism_sessions"}.get(dialect_of(store), "ANALYZE prism_sessions")
+    with store.engine.begin() as connection:
+        connection.execute(store.table.insert(), rows)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(analyze).close()
+    plan = plan_of(store, "user7")
+    assert "ix_prism_sessions_user_id" in plan
+    assert "ix_prism_sessions_actor_id" in plan
+    assert 2500 <= (store.estimate() or 0) <= 10_000
+
+
+def test_user_whose_name_ends_in_spaces_is_another_user(store: SQLAlchemyStore) -> None:
+    for user, actor in (("ada", "root"), ("ada ", "root "), ("bob", None)):
+        store.save(replace(new_session(user=user), actor=actor))
+    assert [store.count(user=name) for name in ("ada", "ada ", "root", "root ", "bob")] == [1] * 5
+    assert store.destroy_all("root ") == 1
+    assert [one.user for one in store.find(user="ada")] == ["ada"]
+    assert store.count(user="ada ") == 0
+
+
+def test_estimate_is_none_where_there_are_no_statistics(sqlite_url: str) -> None:
+    migrate.upgrade(sqlite_url)
+    store = SQLAlchemyStore(sqlite_url)
+    assert store.estimate() is None
+    store.close()
+
+
+READING_ONLY: dict[str, dict[str, str]] = {
+    "postgresql": {"options": "-c default_transaction_read_only=on"},
+    "mariadb": {"init_command": "SET SESSION TRANSACTION READ ONLY"},
+    "sqlite": {"mode": "ro", "uri": "true"},
+}
+
+
+@pytest.mark.parametrize("driver", READING_ONLY)
+def test_ping_fails_where_sessions_are_read_and_not_written(driver: str, request: pytest.FixtureRequest) -> None:
+    url: str = request.getfixturevalue(f"{driver}_url")
+    migrate.upgrade(url)
+    target = make_url(url)
+    if driver == "sqlite":
+        target = target.set(database=f"file:{target.database}")
+    options = READING_ONLY[driver]
+    if "options" in target.query:
+        options = {"options": f"{target.query['options']} {options['options']}"}
+    store = SQLAlchemyStore(target.update_query_dict(options), timeout=1)
+    assert store.load(new_session().id) is None
+    with pytest.raises(StoreUnavailable):
+        store.ping()
+    store.close()
+
+
+@pytest.mark.parametrize("missing", ["UPDATE", "SELECT"])
+def test_ping_fails_where_the_database_user_lacks_a_right(postgresql_url: str, missing: str) -> None:
+    migrate.upgrade(postgresql_url)
+    admin, role = create_engine(postgresql_url), f"prism_test_{os.getpid()}_{missing.lower()}"
+    rights = ", ".join({"SELECT", "INSERT", "UPDATE", "DELETE"} - {missing})
+    with admin.begin() as connection:
+        schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        connection.exec_driver_sql(f"GRANT {rights} ON prism_sessions TO {role}")
+    store = SQLAlchemyStore(make_url(postgresql_url).set(username=role), timeout=1)
+    try:
+        with pytest.raises(StoreUnavailable, match="permission denied"):
+            store.ping()
+    finally:
+        store.close()
+        with admin.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        admin.dispose()
+
+
 # Connections
+
+
+@pytest.mark.parametrize(("setting", "value"), [("max_connections", 0), ("max_connections", 1.5), ("max_idle", 0)])
+def test_number_of_connections_that_cannot_work_is_refused(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        SQLAlchemyStore("sqlite:///x.db", **{setting: value})
+
+
+def test_settings_of_connections_do_not_go_with_the_applications_engine() -> None:
+    with pytest.raises(ConfigError, match="pool_size"):
+        SQLAlchemyStore(create_engine("sqlite:///x.db"), max_connections=3)
+
+
+def test_maintenance_takes_no_connection_beyond_the_limit(migrated_url: str) -> None:
+    store = SQLAlchemyStore(migrated_url, max_connections=1, timeout=0.2)
+    with store._connections.acquire(), pytest.raises(StoreUnavailable, match="max_connections"):
+        store.stats()
+    assert store.stats().live == 0
+    store.close()
+
+
+def test_role_that_may_have_few_connections_is_waited_for(postgresql_url: str) -> None:
+    migrate.upgrade(postgresql_url)
+    admin, role = create_engine(postgresql_url), f"prism_test_{os.getpid()}_few"
+    with admin.begin() as connection:
+        schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 3")
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    store = SQLAlchemyStore(make_url(postgresql_url).set(username=role), timeout=30)
+    sessions = [new_session() for _ in range(12)]
+    try:
+        assert set(race([lambda session=session: store.save(session) for session in sessions])) == {None}  # type: ignore[misc]
+        assert store.count() == 12
+    finally:
+        store.close()
+        with admin.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        admin.dispose()
 
 
 def test_every_connection_is_back_after_each_use(store: SQLAlchemyStore) -> None:
@@ -440,9 +641,9 @@ VERBS: dict[str, Callable[[SQLAlchemyStore, StoredSession], object]] = {
     "insert": lambda store, session: store.save(new_session()),
     "update": lambda store, session: store.save(replace(session, version=1)),
     "destroy": lambda store, session: store.destroy(session.id),
-    "touch": lambda store, session: store.touch(session.id, session.expires_at + 1000),
+    "touch": lambda store, session: store.touch(later(session)),
     "replace": lambda store, session: store.replace(marker_of(session), new_session()),
-    "find": lambda store, session: store.find(),
+    "find": lambda store, session: store.find_all(),
     "destroy_all": lambda store, session: store.destroy_all("alice"),
     "sweep": lambda store, session: store.sweep(1, 1),
     "stats": lambda store, session: store.stats(),
@@ -521,13 +722,13 @@ def test_connection_lost_around_a_statement_leaves_exactly_one_effect(
     statement = {"insert": "INSERT", "update": "UPDATE", "destroy": "DELETE", "touch": "UPDATE"}[verb]
     wire.fail(when, statement, drop_connection)
     changed = replace(session, data=b"changed", version=0 if verb == "insert" else 1)
-    later = session.expires_at + 60_000
+    used = later(session)
     if verb in ("insert", "update"):
         on_server.save(changed)
         assert on_server.load(session.id) == replace(changed, version=changed.version + 1)
     elif verb == "touch":
-        assert on_server.touch(session.id, later) is True
-        assert on_server.load(session.id) == replace(session, version=1, expires_at=later)
+        assert on_server.touch(used) is True
+        assert on_server.load(session.id) == used
     else:
         on_server.destroy(session.id)
         assert on_server.load(session.id) is None
@@ -863,7 +1064,7 @@ def test_transaction_of_the_application_is_its_own(engine: Engine) -> None:
         connection.execute(text("INSERT INTO orders VALUES (1)"))
         store.save(replace(session, version=1, data=b"saved"))
         store.load(session.id)
-        store.touch(session.id, session.expires_at + 1000)
+        store.touch(later(session, version=2))
         store.destroy_all("nobody")
         with pytest.raises(SessionConflict):
             store.save(replace(session, version=1))
@@ -931,7 +1132,7 @@ def test_what_cannot_be_an_id_is_refused_where_one_is_to_be_spared_or_continued_
     with pytest.raises(ValueError, match="except_id must be the id of a session: 64 lower-case hex digits"):
         store.destroy_all("alice", except_id=malformed)
     with pytest.raises(ValueError, match="after must be the id of a session"):
-        store.find(after=malformed)
+        store.find_all(after=malformed)
 
 
 def test_a_sweep_passes_over_what_another_transaction_has_locked(on_server: SQLAlchemyStore, server_url: str) -> None:

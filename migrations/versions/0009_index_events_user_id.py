@@ -1,0 +1,16 @@
+"""Index whom events concern: listing and erasing those of one user."""
+
+from prism_wsgi import migrate
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade(table_name: str) -> None:
+    migrate.create_index(
+        f"ix_{table_name}_events_user_id", f"{table_name}_events", ["user_id"], where="user_id IS NOT NULL"
+    )
+
+
+def downgrade(table_name: str) -> None:
+    migrate.drop_index(f"ix_{table_name}_events_user_id", f"{table_name}_events")
