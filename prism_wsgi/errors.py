@@ -38,7 +38,7 @@ class ResponseStarted(PrismError, RuntimeError):
 
 
 class NotLoggedIn(PrismError, RuntimeError):
-    """What was asked is for a user who is logged in, and not impersonated."""
+    """A user has to be logged in for this, and not be impersonated."""
 
 
 class StoreError(PrismError):

@@ -166,7 +166,7 @@ def serve(
     """Serve one request with a session: from the cookie that came to the cookie that is sent.
 
     Inside another middleware of the same cookie and key the application has that one's session. With another cookie
-    it has one of its own, in an environ of its own. Raises ConfigError where each would replace the other's cookie.
+    it has another session, in a copy of the environ. Raises ConfigError where each would replace the other's cookie.
     `found` is what another package's cookie has led to.
     """
     outer = _session_around(site, environ)

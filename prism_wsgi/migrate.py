@@ -158,7 +158,7 @@ def run() -> None:
     """Do what the Alembic command under way asks for: all of `migrations/env.py`."""
     at_a_terminal = context.config.cmd_opts is not None
     if at_a_terminal:
-        # Here and not in alembic.ini: who starts from a pyproject.toml of his own reads no ini of ours.
+        # Here and not in alembic.ini: a run configured by another project's pyproject.toml reads no alembic.ini.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("alembic").setLevel(logging.INFO)
     try:

@@ -181,13 +181,13 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def user(self) -> str | None:
-        """Who is logged in, as given to `login()`."""
+        """The user who is logged in, as given to `login()`."""
         self._read()
         return self._state.document.login.user
 
     @property
     def actor(self) -> str | None:
-        """Who impersonates the user, if anybody does; see `impersonate()`."""
+        """The administrator who impersonates the user, if there is one; see `impersonate()`."""
         self._read()
         return self._state.document.login.actor
 
@@ -200,7 +200,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def auth_method(self) -> str | None:
-        """How the user last proved who they are, as given to `login()` or `confirm_login()`."""
+        """The method by which the user last proved who they are, as given to `login()` or `confirm_login()`."""
         self._read()
         return self._state.document.login.auth_method
 

@@ -19,7 +19,7 @@ from prism_wsgi.stores.base import SessionStore
 
 
 class SessionOptions(TypedDict, total=False):
-    """The settings that frameworks have no names of their own for; see SessionMiddleware."""
+    """The settings for which frameworks have no names; see SessionMiddleware."""
 
     store: SessionStore | str | None
     secret: Secret | Sequence[Secret] | None

@@ -47,7 +47,7 @@ class CookieOn(StrEnum):
 
 
 class OnStoreError(StrEnum):
-    """What a request gets when the store fails."""
+    """The answer to a request whose store fails."""
 
     UNAVAILABLE = "503"
     """The answer 503 with Retry-After."""
@@ -56,7 +56,7 @@ class OnStoreError(StrEnum):
 
 
 class Encryption(StrEnum):
-    """What it takes to read an encrypted session."""
+    """The keys that it takes to read an encrypted session."""
 
     SERVER = "server"
     """The server's key."""

@@ -1,4 +1,4 @@
-"""Sweeper: deletes expired sessions from a store in small batches: once, at intervals, or in a thread of its own."""
+"""Sweeper: deletes expired sessions from a store in small batches: once, at intervals, or in a thread."""
 
 import math
 import threading

@@ -19,7 +19,7 @@ def _store(name: str, text: str) -> object:
         return urls.open_store(text)
     if ":" not in text:
         raise ConfigError(
-            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours "
+            f"{name} must be a URL of a database or of Redis, the word memory, or the name of your store "
             f"written package.module:name, not {text!r}"
         )
     return text_values.named(name, text)

@@ -40,7 +40,7 @@ def lines(name: str, value: str) -> list[str]:
     """Return the lines, at least one, without those that are empty."""
     found = [line.strip() for line in value.splitlines() if line.strip()]
     if not found:
-        raise ConfigError(f"{name} must not be empty; write one or more, each on a line of its own")
+        raise ConfigError(f"{name} must not be empty; write one or more, each on its own line")
     return found
 
 

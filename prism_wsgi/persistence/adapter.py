@@ -18,7 +18,7 @@ from prism_wsgi.stores.base import (
 )
 
 SUPERSEDED_MS = 10_000
-"""How long a marker stays where a session moved away, for requests already under way with its cookie."""
+"""The life of a marker where a session moved away, in ms, for requests already under way with its cookie."""
 PAGE = 100
 
 _ResultT = TypeVar("_ResultT")

@@ -149,7 +149,7 @@ class Codec:
         )
 
     def _loads(self, data: bytes) -> dict[str, Any]:
-        """Read the values; a serializer of the application's own may fail in ways of its own."""
+        """Read the values; the application's serializer may raise anything."""
         try:
             values = self.serializer.loads(data)
         except SerializationError:

@@ -11,12 +11,12 @@ from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import pause
 
 HOLD_SECONDS = 5.0
-"""How long one request may stay inside `atomic()` before another takes it for dead."""
+"""The time that one request may stay inside `atomic()` before another takes it for dead."""
 WAIT_SECONDS = 30.0
-"""How long `atomic()` waits for the lock."""
+"""The longest wait of `atomic()` for the lock."""
 PATIENT_WAITERS = 4
-"""How many requests for one session wait that long in a process; more wait for HOLD_SECONDS only, so that one visitor
-who opens many connections cannot occupy every thread."""
+"""The number of requests for one session that wait so long in a process. Others wait for HOLD_SECONDS only, so that
+one visitor who opens many connections cannot occupy every thread."""
 
 # Which locks are waited for in this process, by session id. Adding to a set and taking away are atomic.
 _waiting: dict[str, set[int]] = {}

@@ -11,7 +11,7 @@ from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.tokens import Signer, Token, holds_token, is_token_shaped, issued_at
 
 MAX_CANDIDATES = 4
-"""How many cookies are verified: a request must not buy any number of HMACs."""
+"""The most cookies that are verified: a request must not buy any number of HMACs."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 9.2.1
 _PAGES = frozenset({"document", "iframe", "frame"})
@@ -100,7 +100,7 @@ class CookiePolicy:
         )
 
     def is_sent_by(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether a request brought a cookie of ours in any form, valid or not."""
+        """Tell whether a request brought a session cookie in any form, valid or not."""
         header = environ.get("HTTP_COOKIE", "")
         return any(read_cookie(header, name) for name in self._names)
 
@@ -143,7 +143,7 @@ class CookiePolicy:
     def _choose(self, values: list[str], signer: Signer) -> Token | Reason:
         """Return the one valid token among several cookies of one name, or why none is used.
 
-        Another site under the same domain may have planted a session of its own ("cookie tossing"): neither
+        Another site under the same domain may have planted its own session ("cookie tossing"): neither
         the order of the cookies nor any number of forged ones decides which session is used.
         """
         values = [value for value in values if is_token_shaped(value)]

@@ -75,9 +75,8 @@ class Exchange:
                     _close(body)
             return self.recover(error)
         if written:
-            return _Body(
-                self, body
-            )  # after write() the session may have changed once more, and only close() saves that
+            # The session may have changed again since write(), and only close() saves that.
+            return _Body(self, body)
         self._state.detach()
         return body
 

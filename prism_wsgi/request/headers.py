@@ -1,4 +1,4 @@
-"""What a session means for the response's headers: pure functions over lists of WSGI header pairs.
+"""The response's headers where a session is used: pure functions over lists of WSGI header pairs.
 
 Each returns a new list: an application may hand the same list to every request, and a middleware that changes
 it sends one visitor's cookie to the next.
@@ -54,7 +54,7 @@ def _is_public(directives: list[str]) -> bool:
 
 def make_private(headers: Headers) -> Headers:
     """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
-    # Without a header of its own, a shared cache goes by Cache-Control.
+    # Without such a header, a shared cache goes by Cache-Control.
     headers = [pair for pair in headers if not (_is_for_shared_caches(pair[0]) and _lets_them_store(*pair))]
     directives = _cache_directives(headers)
     if not directives:

@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 
 class Phase(Enum):
-    """What is known of the session in the store."""
+    """The part of the session's life that the request has seen."""
 
     UNREAD = auto()
     """The cookie names it; the store has not been asked."""
@@ -18,21 +18,21 @@ class Phase(Enum):
 
 
 class Stage(Enum):
-    """How far the response is, which decides when changes are saved."""
+    """The progress of the response, which decides when changes are saved."""
 
     OPEN = auto()
     """Not started: changes are saved before it starts."""
     STREAMING = auto()
     """The headers are out: changes are saved when the server closes the response."""
     DETACHED = auto()
-    """Over, or out of our hands, so that nothing will close it: changes are saved at once."""
+    """Over, or handed to the server as it is, so that nothing will close it: changes are saved at once."""
 
 
 class Outcome(Enum):
-    """What this request has come to with the store."""
+    """The result of the request's last dealings with the store."""
 
     NOTHING = auto()
-    """It has read at most."""
+    """It has read the session at most."""
     LOAD_FAILED = auto()
     """The store failed at the last attempt to load."""
     TOUCHED = auto()
@@ -52,15 +52,15 @@ class Outcome(Enum):
 
 
 class Choice(Enum):
-    """What a request can decide beside the values of keys."""
+    """A decision that a request can take beside assigning keys."""
 
     TTL = auto()
     PERSISTENT = auto()
     MAX_LIFETIME = auto()
     LOGIN = auto()
-    """Who is logged in."""
+    """Somebody was logged in or out."""
     PROOF = auto()
-    """That somebody has just proved who they are."""
+    """A user has just proved who they are."""
 
 
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
@@ -71,7 +71,7 @@ NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Out
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What is known of the request itself.
+    """Facts about the request itself.
 
     `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
     `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
@@ -84,5 +84,5 @@ class Visit:
 
 
 ORDINARY = Visit()
-"""A request that is nothing special, as nearly all are."""
+"""The visit of nearly every request."""
 WITHHELD = Visit(is_withheld=True)

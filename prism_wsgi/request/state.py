@@ -31,7 +31,7 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at
 
 MAX_SUCCESSORS = 8
-"""How many markers are followed from one id to the next, in search of the session that took its place."""
+"""The most markers that are followed from one id to the next, in search of the session that took its place."""
 
 _NOTHING_DECIDED: frozenset[str | Choice] = frozenset()
 
@@ -49,7 +49,7 @@ class Snapshot(NamedTuple):
 
 
 class SessionState:
-    """What is known of a request's session, kept in step with the store.
+    """One request's view of its session, kept in step with the store.
 
     Only the methods here change it; the session's values aside, which an application may hold.
     """
@@ -73,7 +73,7 @@ class SessionState:
     )
 
     document: Document
-    """What the request works on; there once the session has been read."""
+    """The values and properties that the request works on; set once the session has been read."""
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
@@ -89,7 +89,7 @@ class SessionState:
         self.holds_mutable = False
         """Whether the application holds a mutable value (a list, say), which may change without an assignment."""
         self.decided: frozenset[str | Choice] = _NOTHING_DECIDED
-        """What this request has assigned or chosen, as opposed to what was loaded."""
+        """The keys and choices that this request has assigned, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
         self.endings = 0
@@ -404,7 +404,7 @@ class SessionState:
     def lose_race(self, found: StoredSession | None) -> None:
         """Learn at a save that the session was moved (`found` is the marker) or ended by another request.
 
-        A login goes on all the same, in a session of its own; other changes are dropped.
+        A login goes on all the same, in a new session; other changes are dropped.
         """
         login = self.document.login
         if not self.is_login:

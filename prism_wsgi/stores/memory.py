@@ -78,7 +78,7 @@ class MemoryStore:
         if self._warns_of_fork:
             self._warns_of_fork = False
             logger.warning(
-                "MemoryStore is used by a process that was forked: each worker keeps sessions of its own, so with "
+                "MemoryStore is used by a process that was forked: each worker keeps separate sessions, so with "
                 "several workers visitors lose theirs at random. Use a store that they share, such as SQLAlchemyStore"
             )
         now = self._now()

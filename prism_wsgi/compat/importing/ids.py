@@ -1,7 +1,7 @@
 """The names of sessions that came from elsewhere: all follow from the key in the visitor's old cookie.
 
-That key, unlike a secret of ours, stood in the clear in the old store. Ours never holds it: the id that an imported
-session waits under is its hash, and so is the secret with which the visitor goes on.
+That key, unlike a secret of prism_wsgi, stood in the clear in the old store. The new store never holds it: the id
+that an imported session waits under is its hash, and so is the secret with which the visitor goes on.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from prism_wsgi.tokens import ID_LENGTH, RANDOM_BYTES, TIME_BYTES
 def imported_id(origin: str, key: str) -> str:
     """Return the id under which the session of an old key waits for its visitor.
 
-    It begins with the time zero, so that no secret of ours leads to it and no cookie can name it.
+    It begins with the time zero, so that no drawn secret leads to it and no cookie can name it.
     """
     return _digest("imported session", origin, key).hex().rjust(ID_LENGTH, "0")
 

@@ -123,13 +123,13 @@ for odd in (None, 5, 0.5, b"\xff" * 32, b"x:y:z"):
         Skip.WEAK_KEY,
     )
     ODD_ROWS[f"beaker key {odd!r}"] = (BeakerPeer(None), {"namespace": odd, "data": b"x"}, Skip.NO_SESSION)
-for odd in (None, 5, 0.5, "text"):
-    ODD_ROWS[f"flask-session data {odd!r}"] = (
+for data in (None, 5, 0.5, "text"):
+    ODD_ROWS[f"flask-session data {data!r}"] = (
         FlaskSessionPeer("session:"),
-        {"id": 1, "session_id": "session:" + "A" * 43, "data": odd, "expiry": NEVER},
+        {"id": 1, "session_id": "session:" + "A" * 43, "data": data, "expiry": NEVER},
         Skip.UNREADABLE,
     )
-    ODD_ROWS[f"beaker data {odd!r}"] = (BeakerPeer(None), {"namespace": KEY, "data": odd}, Skip.UNREADABLE)
+    ODD_ROWS[f"beaker data {data!r}"] = (BeakerPeer(None), {"namespace": KEY, "data": data}, Skip.UNREADABLE)
 
 
 @pytest.mark.parametrize(("peer", "row", "reason"), ODD_ROWS.values(), ids=ODD_ROWS)
