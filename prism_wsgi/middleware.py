@@ -8,13 +8,13 @@ from prism_wsgi import settings
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.errors import ConfigError
-from prism_wsgi.events import EventLog, Reason
+from prism_wsgi.events import Events, Reason, SessionObserver
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY
-from prism_wsgi.persistence.adapter import StoreAdapter
+from prism_wsgi.persistence.adapter import ObservedStoreAdapter, StoreAdapter
 from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
-from prism_wsgi.request.exchange import Exchange, note_client
+from prism_wsgi.request.exchange import Exchange, note_client, path_of
 from prism_wsgi.request.phases import OPEN, ORDINARY, WITHHELD
 from prism_wsgi.request.site import Site
 from prism_wsgi.request.state import SessionState
@@ -59,6 +59,7 @@ class SessionMiddleware:
     `max_sessions_per_user`: the newest so many logins of a user stay, and the others end.
     `cookie_fallbacks`: earlier forms of the session cookie: names, or Cookies with their path and domain.
     `keep_fallbacks`: leave earlier forms in the browser, as long as workers run that know nothing else.
+    `observers`: objects that are told of each event, and of each call of the store; see `SessionObserver`.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
     `clock`: returns Unix seconds; for tests.
 
@@ -97,6 +98,7 @@ class SessionMiddleware:
         max_sessions_per_user: int | None = None,
         cookie_fallbacks: Sequence[str | Cookie] = (),
         keep_fallbacks: bool = False,
+        observers: Sequence[SessionObserver] = (),
         environ_key: str = DEFAULT_ENVIRON_KEY,
         clock: Clock = system_clock,
     ) -> None:
@@ -116,7 +118,8 @@ class SessionMiddleware:
             idle, settings.max_lifetime(max_lifetime), settings.touch_interval(touch_interval, idle)
         )
         clock = settings.session_clock(clock)
-        events = EventLog()
+        events = Events(settings.observers(observers), clock)
+        make_adapter = ObservedStoreAdapter if events.observers else StoreAdapter
         persistent = settings.flag("persistent", persistent)
         cipher = settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted)
         limit = settings.max_sessions_per_user(max_sessions_per_user)
@@ -132,7 +135,7 @@ class SessionMiddleware:
             ),
             lifetimes=lifetimes,
             codec=Codec(settings.session_serializer(serializer), settings.max_size(max_size)),
-            adapter=StoreAdapter(settings.session_store(store, clock=clock, limit=limit), cipher, events),
+            adapter=make_adapter(settings.session_store(store, clock=clock, limit=limit), cipher, events),
             events=events,
             clock=clock,
             persistent=persistent,
@@ -179,10 +182,12 @@ def serve(
         state = SessionState(site, token)
     else:
         state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)
-        if token is not None:
-            site.events.emit(token)
     if site.record_client:
         note_client(site, state, environ)
+    if site.events.observers:
+        state.note_path(path_of(environ))
+    if isinstance(token, Reason):
+        site.events.emit(token, origin=state.visit)
     if site.is_passive is not None and site.is_passive(environ):
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)

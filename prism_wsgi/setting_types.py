@@ -12,6 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import Cookie, SameSite
+from prism_wsgi.events import SessionObserver
 from prism_wsgi.middleware import SessionMiddleware, serve
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
@@ -41,6 +42,7 @@ class SessionOptions(TypedDict, total=False):
     max_sessions_per_user: int | None
     cookie_fallbacks: Sequence[str | Cookie]
     keep_fallbacks: bool
+    observers: Sequence[SessionObserver]
     environ_key: str
     clock: Clock
 

@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
+from prism_wsgi.events import SessionObserver
 from prism_wsgi.persistence.encryption import Cipher
 from prism_wsgi.request.cookie_policy import Fallback
 from prism_wsgi.serializers import Serializer, TypedSerializer
@@ -261,6 +262,20 @@ def optional_function(name: str, value: Callable[..., _ResultT] | None) -> Calla
     if value is not None and not callable(value):
         raise ConfigError(f"{name} must be a function that takes the WSGI environ, not {value!r}")
     return value
+
+
+def observers(given: Sequence[SessionObserver]) -> Sequence[SessionObserver]:
+    """Return the observers. Raises ConfigError for what cannot be told of events and of store calls."""
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"observers must be a list of objects: observers=[AuditTrail(store)], not {given!r}")
+    for one in given:
+        if isinstance(one, type):
+            raise ConfigError(f"observers must hold objects, not the class {one.__name__}; call it")
+        if not all(callable(getattr(one, method, None)) for method in ("on_event", "on_store_call")):
+            raise ConfigError(
+                f"observers must hold objects with the methods on_event and on_store_call, not {type(one).__name__}"
+            )
+    return given
 
 
 def user_id_key(value: str | None) -> str | None:

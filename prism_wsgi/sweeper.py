@@ -1,6 +1,7 @@
 """Sweeper: deletes expired sessions from a store in small batches: once, at intervals, or in a thread."""
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from secrets import SystemRandom
 
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SchemaMissing, StoreError
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import BacklogStore, SweepingStore, SweepPace
+from prism_wsgi.stores.base import BacklogStore, SweepingStore, SweepPace, SweepRecordingStore, SweepRun
 
 DEFAULT_BATCH_SIZE = 5000
 SMALLEST_BATCH_SIZE = 50
@@ -107,12 +108,14 @@ class Sweeper:
         `on_batch` is called after each batch with the sessions deleted and the batches done so far. A batch
         that fails is repeated; failing still, it ends the sweep, and its error is in the result, not raised.
         """
+        began = milliseconds(self._clock)
         before = int((self._clock() - self._older_than) * 1000)
         started = self._timer()
         deleted = batches = 0
 
         def ended(end: SweepEnd, error: StoreError | None = None) -> SweepResult:
             oldest = None if error else self._oldest(before)
+            self._record(began, deleted, end)
             return SweepResult(deleted, batches, self._timer() - started, end, error, oldest)
 
         while not self._stopping.is_set():
@@ -135,7 +138,7 @@ class Sweeper:
     def sweep_every(
         self,
         seconds: float,
-        on_sweep: Callable[[SweepResult], None],
+        on_sweep: Callable[[SweepResult], object],
         *,
         jitter: float = 0.0,
         on_batch: Callable[[int, int], None] | None = None,
@@ -215,6 +218,13 @@ class Sweeper:
         if gone == size or wanted < size:
             self._next_size = min(self._batch_size, max(SMALLEST_BATCH_SIZE, wanted))
         return gone
+
+    def _record(self, began: int, deleted: int, end: SweepEnd) -> None:
+        """Keep a record of the sweep where the store has one; a role that may only sweep may lack the right to."""
+        if isinstance(self._store, SweepRecordingStore):
+            run = SweepRun(began, milliseconds(self._clock), deleted, end, socket.gethostname())
+            with suppress(StoreError):
+                self._store.add_sweep(run)
 
     def _oldest(self, before: int) -> int | None:
         if isinstance(self._store, BacklogStore):

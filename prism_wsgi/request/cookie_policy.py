@@ -117,10 +117,10 @@ class CookiePolicy:
 
         `of_session`: the session has ended. `replaces_all`: the browser sent cookies that contradict each other.
         """
-        if not (of_session or replaces_all):
-            return self._earlier_deletions
-        host_only = [] if self.cookie.domain is None else [_host_only(self.cookie).deletion().header_value]
-        return list(dict.fromkeys([*self._deletions, *host_only]))
+        if replaces_all and self.cookie.domain is not None:
+            # A cookie that this site set before it had a domain is another one to browsers, and just as good.
+            return [*self._deletions, _host_only(self.cookie).deletion().header_value]
+        return self._deletions if of_session or replaces_all else self._earlier_deletions
 
     def lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""

@@ -8,6 +8,7 @@ from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
 from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.observing import tell_logout
 from prism_wsgi.request.phases import (
     DETACHED,
     GONE,
@@ -139,6 +140,11 @@ class SessionState:
         """Whether somebody has logged in by this request."""
         return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
 
+    @property
+    def is_proof_untold(self) -> bool:
+        """Whether this request has proved who the user is, and the observers have not been told."""
+        return Choice.PROOF in self.decided and Choice.TOLD not in self.decided
+
     def next_expiry(self) -> int:
         """Return when the session ends if it is used now and never again, in Unix ms."""
         document = self.document
@@ -195,6 +201,10 @@ class SessionState:
         """Note which device makes this request."""
         self.visit = replace(self.visit, address=address, user_agent=user_agent)
 
+    def note_path(self, path: str) -> None:
+        """Note which path is requested, for those who observe."""
+        self.visit = replace(self.visit, path=path)
+
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
         identity, site = self.identity, self.site
@@ -218,10 +228,10 @@ class SessionState:
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
-            site.events.emit(Reason.UNKNOWN_ID, identity.id)
+            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self.visit)
             self.start_over()
         elif stored.superseded:
-            site.events.emit(Reason.SUPERSEDED_ID, identity.id)
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self.visit)
             self.phase, self.document = GONE, Document(created_at=stored.created_at)
             identity.stored = stored
         else:
@@ -239,7 +249,7 @@ class SessionState:
 
         What another user had stays behind; see `Session.login`.
         """
-        self.decided |= {Choice.LOGIN, Choice.PROOF}
+        self.decided = (self.decided | {Choice.LOGIN, Choice.PROOF}) - {Choice.TOLD}
         if self.phase is GONE:
             self._begin_again(login)
         elif self.document.login.user not in (None, login.user):
@@ -261,7 +271,7 @@ class SessionState:
 
     def confirm_login(self, login: Login) -> None:
         """Move to a new id on which the same user has proved anew who they are."""
-        self.decided |= {Choice.PROOF}
+        self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login
         self.written = True
@@ -301,6 +311,7 @@ class SessionState:
         try:
             if not was_read:
                 self.load()
+            ending = self._observed_endings()
             self._end_stored(was_read)
         except BaseException:
             self.outcome = Outcome.DESTROY_FAILED
@@ -315,6 +326,8 @@ class SessionState:
         self.written = self.holds_mutable = False
         self.decided = _NOTHING_DECIDED
         self.endings += 1
+        for row in ending:
+            tell_logout(self.site.events, row, self.visit)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -380,6 +393,10 @@ class SessionState:
         self.identity.stored, self.moved_from = row, None
         self.outcome, self.phase = SAVED, STORED
 
+    def note_told(self) -> None:
+        """Note that the observers know how the user has proved who they are."""
+        self.decided |= {Choice.TOLD}
+
     def hold_touched(self, row: StoredSession) -> None:
         """Learn that the store has recorded the use of the session, as `row`."""
         self.identity.stored, self.outcome = row, TOUCHED
@@ -391,14 +408,14 @@ class SessionState:
     def drop(self) -> None:
         """Learn that the session has ended elsewhere: changes go nowhere."""
         if self.outcome is not Outcome.DROPPED:
-            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id)
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self.visit)
             self.outcome = Outcome.DROPPED
         self.phase = GONE
 
     def withhold(self) -> None:
         """Keep this request's changes from being stored."""
         if self.outcome is not Outcome.WITHHELD:
-            self.site.events.emit(Reason.WRITE_WITHHELD)
+            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self.visit)
             self.outcome = Outcome.WITHHELD
 
     def lose_race(self, found: StoredSession | None) -> None:
@@ -491,7 +508,7 @@ class SessionState:
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         unreadable = self.identity.id
-        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error))
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self.visit)
         self.start_over()
         self.identity.instead_of = unreadable
 
@@ -546,6 +563,18 @@ class SessionState:
                 return self.site.codec.decode(following).values if following.user == login.user else {}
             marker = following
         return {}
+
+    def _observed_endings(self) -> list[StoredSession]:
+        """Return the stored sessions that `destroy` is about to end, where somebody observes."""
+        if not self.site.events.observers:
+            return []
+        if self.phase is GONE:
+            live = self.site.adapter.live_behind(self.contested.id)
+        elif self.identity.instead_of is not None:
+            live = self.site.adapter.live_behind(self.identity.instead_of)
+        else:
+            live = self.contested.stored
+        return [] if live is None else [live]
 
     def _end_stored(self, was_read: bool) -> None:
         contested, adapter = self.contested, self.site.adapter

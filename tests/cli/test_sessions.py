@@ -2,11 +2,13 @@
 
 import json
 import time
+from dataclasses import fields
 from importlib import import_module
 
 import pytest
 
 from prism_wsgi import MemoryStore, SQLAlchemyStore, StoredSession, migrate
+from prism_wsgi.stores.base import SessionSummary
 from tests.support.command_line import HOUR, keep, keep_expired, run, session_id, store_of
 
 CONTENTS = b"what the visitor keeps"
@@ -105,7 +107,7 @@ def test_list_shows_live_sessions_without_their_contents(migrated_url: str) -> N
     keep(migrated_url, 3, expires_in=-HOUR)
     printed = run("sessions", "list", "--url", migrated_url).stdout.splitlines()
     assert [line.split()[0] for line in printed] == [session_id(1), session_id(2)]
-    assert printed[0].count("22 B  ada  ")
+    assert printed[0].endswith("22 B  ada")
     assert printed[1].endswith("22 B  -")
     assert CONTENTS.decode() not in "".join(printed)
 
@@ -132,7 +134,7 @@ def test_list_prints_one_json_object_a_line(url: str) -> None:
     keep(url, 2)
     shown = [json.loads(line) for line in run("sessions", "list", "--json", "--url", url).stdout.splitlines()]
     assert [session["user"] for session in shown] == ["ada", None]
-    assert set(shown[0]) == {"id", "user", "created_at", "expires_at", "size", "version"}
+    assert set(shown[0]) == {field.name for field in fields(SessionSummary)}
     assert shown[0]["size"] == len(CONTENTS)
 
 
@@ -173,8 +175,9 @@ def test_what_is_known_of_a_session_is_shown_and_what_is_not_is_unknown(url: str
     ):
         assert line in shown.splitlines()
     (listed,) = run("sessions", "list", "--url", url).stdout.splitlines()
-    assert "ada (impersonated by root)  last used 2027-01-15T08:00:00Z" in listed
-    assert listed.endswith("by pwd otp  from 192.0.2.7, Firefox?[2J")
+    assert "last used 2027-01-15T08:00:00Z" in listed
+    assert "by pwd otp  from 192.0.2.7, Firefox?[2J  " in listed
+    assert listed.endswith("  ada (impersonated by root)")
     told = json.loads(run("sessions", "list", "--json", "--url", url).stdout)
     moments = {"last_seen_at": "2027-01-15T08:00:00Z", "authenticated_at": "2023-11-14T22:13:20Z"}
     assert told.items() >= {**known, **moments}.items()

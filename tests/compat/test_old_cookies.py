@@ -30,10 +30,10 @@ from prism_wsgi.persistence.document import Codec, Document
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore
 from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.plain_store import PlainStore
 from tests.support.visitors import Browser, application, put, run_at_once
 
-SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 KEY = "0d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 DAY = 24 * 3600
 VALUES = {"cart": ["apple"], "name": "Ada"}

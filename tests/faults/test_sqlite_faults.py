@@ -17,10 +17,9 @@ from sqlalchemy import event
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoreUnavailable, migrate
 from prism_wsgi.testing import loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.served import ROOT
 from tests.support.visitors import Browser, application, put
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 
 
 @pytest.fixture

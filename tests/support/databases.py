@@ -1,5 +1,6 @@
 """Real databases for the tests: where the servers are, and a fresh, empty database for each test."""
 
+import importlib.util
 import os
 import secrets
 from collections.abc import Iterator
@@ -104,6 +105,12 @@ def redis_prefix() -> Iterator[str]:
         yield prefix
         if keys := list(client.scan_iter(f"{prefix}*", count=1000)):
             client.delete(*keys)
+
+
+def need_mysqlclient() -> None:
+    """Skip the test where mysqlclient is not installed: it has to be built, so `dev.py` does without."""
+    if importlib.util.find_spec("MySQLdb") is None:
+        unavailable("mysqlclient", "the driver is not installed")
 
 
 def unavailable(engine: str, reason: str) -> None:

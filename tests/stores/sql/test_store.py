@@ -32,6 +32,7 @@ from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.connections import ConnectionLease
 from prism_wsgi.stores.sql.schema import HOUR_MS
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
+from tests.support import databases
 
 SERVERS = ["postgresql", "mariadb", "mysqlclient"]
 
@@ -138,6 +139,8 @@ def test_nothing_is_connected_before_the_first_use() -> None:
 @pytest.mark.whole
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
 def test_unreachable_server_is_reported_without_the_password(driver: str) -> None:
+    if driver == "mysql+mysqldb":
+        databases.need_mysqlclient()
     store = SQLAlchemyStore(f"{driver}://user:hunter2@127.0.0.1:1/db", timeout=1)
     with pytest.raises(StoreUnavailable) as error:
         store.load("0" * 64)
