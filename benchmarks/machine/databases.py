@@ -21,7 +21,7 @@ ENGINES = ("memory", "sqlite", "postgresql", "mariadb", "redis", "cookie")
 _SERVERS = {"postgresql": POSTGRESQL, "mariadb": MARIADB}
 
 Places = dict[str, str]
-"""Where each engine that can be measured keeps its data: a URL, or "" for memory and cookies.
+"""The engines that can be measured, each with the place of its data: a URL, or "" for memory and cookies.
 
 That of Redis has the beginning of this run's keys as `prefix` in its query, as RedisStore reads it.
 """

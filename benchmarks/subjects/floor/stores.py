@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import msgpack
 
 MARKER: bytes = msgpack.packb({})
-"""What stays for a moment under the id that a session has left."""
+"""The data of a marker, which stays for a moment where a session moved away."""
 
 _HOUR_MS = 3_600_000
 
@@ -101,7 +101,7 @@ class SQLFloor:
 
 
 class SharedFloor:
-    """Several stores, each with a connection of its own, for as many threads."""
+    """Several stores, each with one connection, for as many threads."""
 
     def __init__(self, stores: Iterable[FloorStore]) -> None:
         self._idle = deque(stores)
@@ -130,7 +130,7 @@ class SharedFloor:
 
 
 def sqlite_cursor(path: str) -> sqlite3.Cursor:
-    """Return a cursor on a connection as everybody's here: WAL, synchronous=NORMAL."""
+    """Return a cursor on a connection with the pragmas that all subjects have: WAL, synchronous=NORMAL."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

@@ -31,7 +31,7 @@ def subjects(places: Places) -> list[Subject]:
 
 
 def floor_store(engine: str, place: str) -> FloorStore | None:
-    """Return the floor's store for an engine, with a connection of its own; None for an engine that has none."""
+    """Return the floor's store for an engine, with a new connection; None for an engine without a floor."""
     if engine == "memory":
         return MemoryFloor()
     if engine == "sqlite":

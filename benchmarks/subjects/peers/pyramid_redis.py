@@ -1,6 +1,6 @@
 """pyramid_session_redis: Pyramid's sessions in Redis.
 
-Its own best settings: JSON instead of pickle, the time to live kept by Redis alone.
+Its best documented settings: JSON instead of pickle, the time to live kept by Redis alone.
 """
 
 import json
