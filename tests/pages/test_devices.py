@@ -80,6 +80,15 @@ def test_session_of_another_user_is_left_alone(
     assert desk.values("end") == [session_id]
 
 
+@pytest.mark.parametrize("session_id", ["", "\0", "0" * 64, "F" * 64, "ä" * 300])
+def test_id_of_no_session_ends_nothing(two: tuple[Visitor, Visitor], session_id: str) -> None:
+    desk, phone = two
+    desk.get("/devices")
+    assert desk.submit("/devices", end=session_id).status_int == 303
+    assert "That device was not logged in any more." in desk.get("/devices").text
+    assert phone.user == "ada"
+
+
 @pytest.mark.parametrize("token", ["", "f" * 64, "ä"])
 def test_form_without_the_right_token_ends_nothing(two: tuple[Visitor, Visitor], token: str) -> None:
     desk, phone = two
