@@ -109,7 +109,7 @@ ENGLISH: Mapping[str, Text] = {
     "end_everything_lead": "Everybody but you is logged out, and what visitors have in their sessions is lost.",
     "end_everything_sure": "Yes, end all sessions but mine",
     "ended": plural("{count} session has ended.", "{count} sessions have ended."),
-    "ended_in_part": "{count} sessions have ended, and there are more. Do it again, or run prism-wsgi sessions revoke.",
+    "ended_in_part": "{count} sessions have ended, and there are more. Do it again for the others.",
     "not_live": "That session was not live any more.",
     "not_sure": "Nothing was ended, because you have not ticked the box.",
     # TimeLeft

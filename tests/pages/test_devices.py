@@ -6,6 +6,7 @@ import pytest
 
 from prism_wsgi import ConfigError, MemoryStore, SessionStore
 from prism_wsgi.pages import DevicesPage, plural
+from prism_wsgi.pages.texts import Text
 from prism_wsgi.testing import ManualClock
 from tests.support.page_visits import FIREFOX, IPHONE, Visitor, site_with
 
@@ -233,7 +234,7 @@ def test_form_that_is_too_large_or_broken_is_refused(
 
 
 def test_sentences_language_and_direction_can_be_replaced(in_memory: MemoryStore, clock: ManualClock) -> None:
-    texts = {
+    texts: dict[str, Text] = {
         "devices_title": "מחוברים",
         "this_device": "המכשיר הזה",
         "minutes_ago": plural("לפני דקה", "לפני {count} דקות"),
