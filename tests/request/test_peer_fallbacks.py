@@ -318,9 +318,8 @@ def test_the_absolute_lifetime_counts_from_the_beginning(store: MemoryStore, clo
     assert browser.read() == {}
 
 
-def test_the_old_key_stands_nowhere_in_the_database(sqlite_url: str, tmp_path: Path, clock: Clock) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url, clock=clock)
+def test_the_old_key_stands_nowhere_in_the_database(empty_sqlite_url: str, tmp_path: Path, clock: Clock) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url, clock=clock)
     keep_imported(store, clock)
     browser_of(site_of(store, clock)).do(put("size", "small"))
     store.close()
