@@ -166,10 +166,9 @@ def test_interrupted_move_is_whole_or_can_be_done_again(make_store: Callable[[],
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_signals_at_random_moments_cost_no_connection_and_mix_up_no_answers(
-    make_store: Callable[[], RedisStore],
-) -> None:
-    store, sessions = make_store(), [new_session(data=b"%d" % number) for number in range(10)]
+def test_signals_at_random_moments_cost_no_connection_and_mix_up_no_answers(redis_prefix: str) -> None:
+    store = RedisStore(REDIS, prefix=redis_prefix, max_connections=2, timeout=1)
+    sessions = [new_session(data=b"%d" % number) for number in range(10)]
     for session in sessions:
         store.save(session)
 
