@@ -188,6 +188,10 @@ class SQLAlchemyStore:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
         return self._execute(lambda connection: self._maintenance.sweep(connection, before, limit))
 
+    def server_time(self) -> float | None:
+        """Return what the database server's clock says, in Unix seconds; None for SQLite, which has none."""
+        return self._execute(self._maintenance.server_time)
+
     def oldest_expired(self, before: int) -> int | None:
         """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
         return self._execute(lambda connection: self._maintenance.oldest_expired(connection, before))
