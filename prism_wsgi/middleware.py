@@ -6,6 +6,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import settings
 from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.cookie_fallbacks import AnyCookie, Secret
 from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.events import Events, Reason, SessionObserver
@@ -20,7 +21,7 @@ from prism_wsgi.request.site import Site
 from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
-from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
+from prism_wsgi.settings import CookieOn, Encryption, OnStoreError
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.tokens import Signer, Token
 
@@ -57,7 +58,8 @@ class SessionMiddleware:
     `is_passive`: takes the WSGI environ and tells whether a request reads the session without counting as its use.
     `user_id_key`: the key under which a login library puts the user; a save that finds it new or changed is a login.
     `max_sessions_per_user`: the newest so many logins of a user stay, and the others end.
-    `cookie_fallbacks`: earlier forms of the session cookie: names, or Cookies with their path and domain.
+    `cookie_fallbacks`: earlier forms of the session cookie: names, Cookies with their path and domain, or another
+    package's cookie, whose sessions go on; see `prism_wsgi.cookie_fallbacks`.
     `keep_fallbacks`: leave earlier forms in the browser, as long as workers run that know nothing else.
     `observers`: objects that are told of each event, and of each call of the store; see `SessionObserver`.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
@@ -96,7 +98,7 @@ class SessionMiddleware:
         is_passive: Callable[[WSGIEnvironment], bool] | None = None,
         user_id_key: str | None = None,
         max_sessions_per_user: int | None = None,
-        cookie_fallbacks: Sequence[str | Cookie] = (),
+        cookie_fallbacks: Sequence[str | Cookie | AnyCookie] = (),
         keep_fallbacks: bool = False,
         observers: Sequence[SessionObserver] = (),
         environ_key: str = DEFAULT_ENVIRON_KEY,
@@ -131,6 +133,7 @@ class SessionMiddleware:
                 clock,
                 persistent=persistent,
                 fallbacks=settings.cookie_fallbacks(cookie_fallbacks, cookie, secrets),
+                peers=settings.peer_fallbacks(cookie_fallbacks),
                 keep_fallbacks=settings.flag("keep_fallbacks", keep_fallbacks),
             ),
             lifetimes=lifetimes,
@@ -163,22 +166,22 @@ def serve(
     app: WSGIApplication,
     environ: WSGIEnvironment,
     start_response: StartResponse,
-    *,
-    found: Token | None = None,
 ) -> Iterable[bytes]:
     """Serve one request with a session: from the cookie that came to the cookie that is sent.
 
     Inside another middleware of the same cookie and key the application has that one's session. With another cookie
     it has another session, in a copy of the environ. Raises ConfigError where each would replace the other's cookie.
-    `found` is what another package's cookie has led to.
     """
     outer = _session_around(site, environ)
     if outer is not None:
         if _is_same(outer._state.site, site):
             return app(environ, start_response)  # mounted twice: the outer one has it in hand
         environ = {**environ, "webob.adhoc_attrs": {**environ["webob.adhoc_attrs"]}}
-    token = found or site.cookies.received(environ)
-    if isinstance(token, Token):
+    token = site.cookies.received(environ)
+    earlier = site.cookies.earlier(environ, token)
+    if earlier is not None:
+        state = SessionState(site, None, earlier=earlier)
+    elif isinstance(token, Token):
         state = SessionState(site, token)
     else:
         state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)

@@ -142,7 +142,8 @@ class Session(MutableMapping[str, Any]):
         return self
 
     def __repr__(self) -> str:
-        return f"<Session {self.id}>"
+        self._state.accessed = True
+        return f"<Session {self._state.identity.id}>"  # without a store call, whoever prints it
 
     # State
 
@@ -150,6 +151,8 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
         self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
+        if self._state.earlier is not None:
+            self._read()
         return self._state.identity.id
 
     @property

@@ -124,7 +124,7 @@ INVALID: list[tuple[str, list[Any]]] = [
     ("path", ["shop", "", None, 5, "/a;b", "/\n", "/é", "/" * 1025]),
     (
         "domain",
-        ["", ".example.com", "example.com:80", "https://example.com", "é.example", 5, "a b", "-a", "a" * 1025],
+        ["", "..example.com", "example.com:80", "https://example.com", "é.example", 5, "a b", "-a", "a" * 1025],
     ),
     ("secure", [1, "yes", None]),
     ("httponly", [0, "no", None]),

@@ -1,5 +1,6 @@
 """SessionState: one session during one request, and every way in which it changes."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,7 +9,9 @@ from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
 from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.adoption import adopt
 from prism_wsgi.request.observing import tell_logout
+from prism_wsgi.request.peer_fallbacks import Earlier
 from prism_wsgi.request.phases import (
     DETACHED,
     GONE,
@@ -59,6 +62,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "earlier",
         "endings",
         "holds_mutable",
         "identity",
@@ -78,9 +82,13 @@ class SessionState:
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, site: Site, token: Token | None, visit: Visit = ORDINARY) -> None:
+    def __init__(
+        self, site: Site, token: Token | None, visit: Visit = ORDINARY, earlier: Earlier | None = None
+    ) -> None:
         self.site = site
         self.visit = visit
+        self.earlier = earlier
+        """What another package's cookie has led to, until the session is read."""
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -97,7 +105,9 @@ class SessionState:
         """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
-        if token is None:
+        if earlier is not None:
+            self.phase, self.identity = UNREAD, drawn_identity(site.now())
+        elif token is None:
             self._begin()
         else:
             self.phase = UNREAD
@@ -207,6 +217,10 @@ class SessionState:
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
+        if self.earlier is not None:
+            self._take_over()
+            if self.phase is not UNREAD:
+                return
         identity, site = self.identity, self.site
         assert identity.token is not None
         try:
@@ -495,6 +509,25 @@ class SessionState:
     def _fresh_token(self) -> Token:
         now = self.site.now() // 1000
         return Token(self.identity.secret, now, self.document.ttl, self.document.persistent)
+
+    def _take_over(self) -> None:
+        """Become the session that another package's cookie has led to, or a new one."""
+        earlier = self.earlier
+        assert earlier is not None
+        try:
+            token = None if earlier.values is not None else adopt(self.site, earlier)
+        except StoreUnavailable:
+            self.outcome = LOAD_FAILED
+            raise
+        self.earlier = None
+        if token is not None:
+            self.identity = replace(identity_of(token), is_sent=False)
+            return
+        self._begin()
+        for key, value in (earlier.values or {}).items():
+            with suppress(SerializationError):
+                self.document.values[key] = self.site.codec.check(key, value)
+                self.written = True
 
     def _begin(self) -> None:
         now = self.site.now()

@@ -44,8 +44,8 @@ def test_downgrade_prints_sql() -> None:
     assert "DROP TABLE prism_sessions" in printed
 
 
-def test_check_agrees_after_an_upgrade(migrated_url: str) -> None:
-    result = run("db", "check", "--url", migrated_url)
+def test_check_agrees_after_an_upgrade(empty_url: str) -> None:
+    result = run("db", "check", "--url", empty_url)
     assert (result.exit_code, result.stdout) == (0, f"The schema is at {migrate.head()}, as it should be\n")
 
 

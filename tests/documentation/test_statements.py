@@ -24,6 +24,7 @@ from prism_wsgi import (
     StoredSession,
     errors,
     get_session,
+    migrate,
     testing,
 )
 from prism_wsgi.cli import commands
@@ -168,6 +169,11 @@ def missing_table() -> str:
         store.close()
 
 
+def outdated_table() -> str:
+    migrate.upgrade("sqlite:///sessions.db", revision="0003")
+    return missing_table()
+
+
 def missing_driver(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     return refused(lambda: SQLAlchemyStore("postgresql://user:password@host/database"))
@@ -230,6 +236,7 @@ def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
         *caplog.messages,
         *map(warned, (None, "change-me", "abc123")),
         missing_table(),
+        outdated_table(),
         missing_driver(monkeypatch),
         refused(lambda: get_session({})),
         refused(lambda: Session().update(owner=object())),

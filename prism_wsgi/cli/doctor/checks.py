@@ -147,14 +147,24 @@ def _isolation(store: "SQLAlchemyStore") -> Finding:
 
 
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
-    oldest = store.oldest_expired(milliseconds(clock))
+    oldest, last = store.oldest_expired(milliseconds(clock)), _last_sweep(store)
     if oldest is None:
-        return Finding("sweeper", Level.OK, "nothing waits for a sweep")
+        return Finding("sweeper", Level.OK, f"nothing waits for a sweep; {last}")
     lag = clock() * 1000 - oldest
-    message = f"the oldest expired session is of {instant(oldest)} ({span(lag)} ago)"
+    message = f"the oldest expired session is of {instant(oldest)} ({span(lag)} ago); {last}"
     if lag <= MAX_LAG_MS:
         return Finding("sweeper", Level.OK, message)
     return Finding("sweeper", Level.WARN, message, "run `prism-wsgi sweep`, and then daily or with --every 300")
+
+
+def _last_sweep(store: "SQLAlchemyStore") -> str:
+    try:
+        last = next(iter(store.last_sweeps()), None)
+    except StoreUnavailable:
+        return "the record of sweeps cannot be read: `prism-wsgi db grants` says which right is missing"
+    if last is None:
+        return "no sweep has ever run"
+    return f"the last one ended at {instant(last.ended_at)}: {last.outcome.replace('_', ' ')}, {last.deleted} deleted"
 
 
 def check_secret(secret: str) -> Finding:

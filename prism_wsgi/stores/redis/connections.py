@@ -132,11 +132,10 @@ class _PooledLease:
         self._give_back(is_broken=True)
 
     def _give_back(self, is_broken: bool) -> None:
-        connection = vars(self).get("connection")
-        if connection is None:
+        if "connection" not in vars(self):
             return
         if is_broken:
             with suppress(Exception):  # whatever is wrong with it, it is on its way out
-                connection.disconnect()
-        del self.connection
-        self._pool.release(connection)
+                self.connection.disconnect()
+        # At once, since what is interrupted in between is lost to the pool.
+        self._pool.release(vars(self).pop("connection"))

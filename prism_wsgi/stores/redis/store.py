@@ -389,5 +389,6 @@ def _pool_of_client(client: object) -> "redis.ConnectionPool":
 def _place(pool: "redis.ConnectionPool") -> str:
     """Return where the server is, without the password."""
     where = pool.connection_kwargs
-    address = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+    service = getattr(pool, "service_name", None)  # of Sentinel, which knows the address
+    address = service or where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
     return f"{address}/{where.get('db', 0)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prism_wsgi import Session, migrate
+from prism_wsgi import Session
 from prism_wsgi.compat.beaker import SessionMiddleware
 from prism_wsgi.compat.beaker.session import BeakerSession
 from tests.support.keys import SECRET
@@ -26,9 +26,8 @@ def values_of(browser: Browser) -> dict[str, Any]:
 
 
 @pytest.fixture(params=[{}, {"auto": True}, {"save_accessed_time": False}], ids=["save", "auto", "unrecorded"])
-def browser(request: pytest.FixtureRequest, sqlite_url: str) -> Browser:
-    migrate.upgrade(sqlite_url)
-    browser = browser_of(type="ext:database", url=sqlite_url, **request.param)
+def browser(request: pytest.FixtureRequest, empty_sqlite_url: str) -> Browser:
+    browser = browser_of(type="ext:database", url=empty_sqlite_url, **request.param)
     browser.do(put("colour", "blue"))
     return browser
 

@@ -10,7 +10,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
-from prism_wsgi import ConfigError, MemoryStore, RedisStore, SQLAlchemyStore, get_session, migrate
+from prism_wsgi import ConfigError, MemoryStore, RedisStore, SQLAlchemyStore, get_session
 from prism_wsgi.compat.beaker import SessionMiddleware, filter_app
 from prism_wsgi.compat.beaker.settings import read_beaker_settings
 from tests.support.keys import SECRET
@@ -168,8 +168,7 @@ def test_cookie_expires_ends_a_session_in_the_middle_of_use() -> None:
     assert browser.page() == "1"
 
 
-def test_a_lock_makes_counting_exact(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
+def test_a_lock_makes_counting_exact(empty_sqlite_url: str) -> None:
 
     def count_locked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         session = environ["beaker.session"]
@@ -183,7 +182,7 @@ def test_a_lock_makes_counting_exact(sqlite_url: str) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [str(session["n"]).encode()]
 
-    browser = Browser(SessionMiddleware(count_locked, type="ext:database", url=sqlite_url, secret=SECRET))
+    browser = Browser(SessionMiddleware(count_locked, type="ext:database", url=empty_sqlite_url, secret=SECRET))
     assert [browser.page() for _ in range(3)] == ["1", "2", "3"]
 
 
