@@ -233,8 +233,8 @@ class KeptConnections(Generic[ConnectionT]):
                 return lease
 
     def _wait_for_another(self, pool: _Pool[ConnectionT], deadline: float) -> Lease[ConnectionT] | None:
-        """Return the next lease that comes free; None where no connection is open, and when the time is over."""
-        while pool.open and time.monotonic() < deadline:
+        """Return the next lease that comes free; None where no connection is open or being opened, or too late."""
+        while (pool.open or pool.in_use) and time.monotonic() < deadline:
             with suppress(queue.Empty):
                 return pool.free.get(timeout=_LOOK_SECONDS)
         return None

@@ -63,9 +63,9 @@ def sweep_bucket(expires_at: int) -> int:
     return min(hour + hour % 2, _LAST_BUCKET)
 
 
-def last_due_bucket(before: int) -> int:
-    """Return the highest bucket that a row may have which expired at or before `before` (Unix ms)."""
-    return min(expiry_hour(before) + BUCKET_SLACK, _LAST_BUCKET)
+def last_bucket(moment: int) -> int:
+    """Return the highest bucket that a row may have which expires at `moment` (Unix ms) or before."""
+    return min(expiry_hour(moment) + BUCKET_SLACK, _LAST_BUCKET)
 
 
 def table_names(name: str) -> tuple[str, str, str]:

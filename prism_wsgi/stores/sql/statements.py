@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.sql.rows import loaded_columns
-from prism_wsgi.stores.sql.schema import BUCKET_SLACK, expiry_hour, sweep_bucket
+from prism_wsgi.stores.sql.schema import expiry_hour, last_bucket, sweep_bucket
 
 TOUCHED = ("last_seen_at", "client_address", "user_agent")
 """The columns that a touch writes beside the expiry. None has an index, so that PostgreSQL updates in place (HOT)."""
@@ -32,13 +32,12 @@ TOUCHED = ("last_seen_at", "client_address", "user_agent")
 
 def used_values(session: StoredSession, key: bytes) -> dict[str, object]:
     """Return the values that a touch and a save have in common."""
-    hour = expiry_hour(session.expires_at)
     return {
         "p_id": key,
         "p_version": session.version,
         "p_expires": session.expires_at,
-        "p_hour": hour,
-        "p_last_hour": hour + BUCKET_SLACK,
+        "p_hour": expiry_hour(session.expires_at),
+        "p_last_hour": last_bucket(session.expires_at),
         "p_bucket": sweep_bucket(session.expires_at),
         "p_last_seen_at": session.last_seen_at,
         "p_client_address": session.client_address,
