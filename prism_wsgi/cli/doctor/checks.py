@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import click
 
@@ -16,10 +16,9 @@ from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
 from prism_wsgi.settings import secret_weakness
 from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from prism_wsgi.stores.urls import is_redis
-from prism_wsgi.tokens import ID_LENGTH
 
 if TYPE_CHECKING:
-    from prism_wsgi import SQLAlchemyStore
+    from prism_wsgi import RedisStore, SQLAlchemyStore
 
 SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
 _Check: TypeAlias = "Callable[[SQLAlchemyStore], Finding]"
@@ -65,14 +64,23 @@ def _allowed(check: "_Check", store: "SQLAlchemyStore") -> Finding:
 
 
 def check_redis(url: str) -> Finding:
-    """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
+    """Return whether a Redis answers, takes writes and keeps them; it has neither schema nor sweeper."""
     try:
         with open_store(url, None) as store:
-            store.load("0" * ID_LENGTH)
+            redis = cast("RedisStore", store)
+            redis.ping()
+            policy = redis.eviction_policy
     except (PrismError, click.ClickException) as error:
         return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
-    message = "it answers; there is no schema to check, and nothing to sweep"
-    return Finding("redis", Level.OK, f"{message}; see that its maxmemory-policy is noeviction")
+    if (policy or "").startswith("allkeys-"):
+        message = (
+            f"maxmemory-policy is {policy}: when it is full, it throws sessions away, and lists of users' sessions"
+        )
+        return Finding("redis", Level.FAIL, message, "set maxmemory-policy to noeviction or to a volatile one")
+    message = "it answers and takes writes; there is no schema to check, and nothing to sweep"
+    if policy is None:
+        message += "; it does not say its maxmemory-policy: see that it is noeviction"
+    return Finding("redis", Level.OK, message)
 
 
 def _advice(error: Exception) -> str:
