@@ -1,4 +1,4 @@
-"""Measure prism_wsgi beside the floor and its peers, on databases of its own that are dropped at the end."""
+"""Measure prism_wsgi beside the floor and its peers, on fresh databases that are dropped at the end."""
 
 import argparse
 import json
@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import parts
-from benchmarks.chart import draw
-from benchmarks.databases import ENGINES, fresh_databases
-from benchmarks.machine import machine
-from benchmarks.page import as_text, write_page
-from benchmarks.placement import Placement
-from benchmarks.report import Figures
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.subjects import FLOOR, PEERS, PRISM
+from benchmarks.machine.databases import ENGINES, fresh_databases
+from benchmarks.machine.facts import machine
+from benchmarks.machine.placement import Placement
+from benchmarks.parts.plan import Plan
+from benchmarks.parts.registry import PARTS, SHORT_PARTS, run
+from benchmarks.report.chart import draw
+from benchmarks.report.figures import Figures
+from benchmarks.report.page import as_text, write_page
+from benchmarks.subjects.registry import MODULES
+from benchmarks.subjects.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -39,7 +40,7 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> Figures:
     """Return the figures of a run."""
-    plan = parts.Plan(
+    plan = Plan(
         options.subjects,
         options.scenarios,
         seconds=min(options.seconds, 60) if options.quick else options.seconds,
@@ -49,9 +50,9 @@ def measured(options: argparse.Namespace) -> Figures:
     )
     figures: Figures = {"machine": machine()}
     with fresh_databases(options.engines) as places:
-        for part in parts.PARTS if options.publish else options.parts:
+        for part in PARTS if options.publish else options.parts:
             print(f"Measuring {part} ...", flush=True)
-            figures |= parts.run(part, places, plan)
+            figures |= run(part, places, plan)
     figures["load_after"] = machine()["load_average"]
     return figures
 
@@ -62,12 +63,11 @@ def _write_json(path: Path, figures: Figures) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev.py bench", description=__doc__)
-    _add_choice(parser, "--parts", tuple(parts.PARTS), parts.SHORT_PARTS)
+    _add_choice(parser, "--parts", PARTS, SHORT_PARTS)
     _add_choice(parser, "--engines", ENGINES, ENGINES)
     scenarios = tuple(scenario.name for scenario in SCENARIOS)
     _add_choice(parser, "--scenarios", scenarios, scenarios)
-    everybody = (PRISM, FLOOR, *PEERS)
-    _add_choice(parser, "--subjects", everybody, everybody)
+    _add_choice(parser, "--subjects", tuple(MODULES), tuple(MODULES))
     seconds = "how long requests are timed; default: %(default)s"
     parser.add_argument("--seconds", type=float, default=480, metavar="N", help=seconds)
     rounds = "how often the other parts take turns; default: %(default)s"

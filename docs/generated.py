@@ -1,4 +1,4 @@
-"""What the documentation has from the code itself: references of settings and commands, and docstrings made readable.
+"""The parts of the documentation that come from the code: references of settings and commands, readable docstrings.
 
 A setting's type and default are the signature's, its meaning is the docstring's, and its rule is the sentence that
 SessionMiddleware answers a wrong value with. A setting that lacks one of them fails the build.
@@ -20,7 +20,7 @@ from prism_wsgi.setting_types import SessionOptions
 SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 
 GROUPS = {
-    "What sessions need": ("store", "secret"),
+    "Store and secret": ("store", "secret"),
     "How long sessions last": ("ttl", "max_lifetime", "touch_interval"),
     "The cookie": (
         "cookie_name",
@@ -33,10 +33,14 @@ GROUPS = {
         "persistent",
         "cookie_on",
     ),
-    "What is stored": ("max_size", "serializer", "record_client"),
+    "When the cookie changes": ("cookie_fallbacks", "keep_fallbacks"),
+    "Logins": ("user_id_key", "max_sessions_per_user"),
+    "Activity and devices": ("is_passive", "record_client", "client_address"),
+    "What is stored": ("max_size", "serializer"),
     "Encryption": ("encryption_key", "encryption", "read_unencrypted"),
     "When something fails": ("on_store_error", "save_on_error"),
-    "Where the session is, and what time it is": ("environ_key", "clock"),
+    "Observing": ("observers",),
+    "The environ and the clock": ("environ_key", "clock"),
 }
 
 WRONG: dict[str, tuple[dict[str, Any], ...]] = {
@@ -51,7 +55,7 @@ WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "max_lifetime": ({"max_lifetime": 0},),
     "touch_interval": ({"touch_interval": 3600},),
     "path": ({"path": "shop"},),
-    "domain": ({"domain": ".example.com"},),
+    "domain": ({"domain": "example.com:8000"},),
     "secure": ({"secure": "yes"},),
     "httponly": ({"httponly": 1},),
     "samesite": ({"samesite": "loose"}, {"samesite": "none", "secure": False}),
@@ -65,7 +69,14 @@ WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "encryption_key": ({"encryption_key": "too short"},),
     "encryption": ({"encryption": "both"}, {"encryption": "cookie"}),
     "read_unencrypted": ({"read_unencrypted": True},),
-    "record_client": ({"record_client": "yes"},),
+    "record_client": ({"record_client": "yes"}, {"record_client": True, "encryption_key": SECRET[::-1]}),
+    "client_address": ({"client_address": "REMOTE_ADDR"},),
+    "is_passive": ({"is_passive": True},),
+    "user_id_key": ({"user_id_key": ""},),
+    "max_sessions_per_user": ({"max_sessions_per_user": 0},),
+    "cookie_fallbacks": ({"cookie_fallbacks": "old_name"}, {"cookie_fallbacks": ["prism_session"]}),
+    "keep_fallbacks": ({"keep_fallbacks": 1},),
+    "observers": ({"observers": print}, {"observers": [print]}),
     "environ_key": ({"environ_key": "session"},),
     "clock": ({"clock": 5},),
 }
@@ -81,9 +92,10 @@ def settings_reference() -> str:
     for place, found in (("GROUPS", set(grouped)), ("the docstring", set(described)), ("WRONG", set(WRONG))):
         if found != set(parameters):
             raise LookupError(f"Not the settings of SessionMiddleware in {place}: {found ^ set(parameters)}")
-    parts = []
+    parts = ["## All settings\n", "| setting | default | what it does |", "| --- | --- | --- |"]
+    parts.extend(_overview(parameters[name], described[name]) for name in grouped)
     for title, names in GROUPS.items():
-        parts.append(f"## {title}\n")
+        parts.append(f"\n## {title}\n")
         parts.extend(_setting(parameters[name], described[name]) for name in names)
     return "\n".join(parts)
 
@@ -95,11 +107,17 @@ def _described(documented: object) -> dict[str, str]:
     return {name: " ".join(meaning.split()) for names, meaning in found for name in re.findall(r"\w+", names)}
 
 
+def _overview(parameter: inspect.Parameter, meaning: str) -> str:
+    """Return a row of the table: the setting, its default, and the first sentence of what it does."""
+    sentence = re.split(r"(?<=[.;]) ", meaning, maxsplit=1)[0].rstrip(".;")
+    return f"| [{parameter.name}](#{parameter.name}) | `{_shown(parameter.default)}` | {_capitalised(sentence)} |"
+
+
 def _setting(parameter: inspect.Parameter, meaning: str) -> str:
     lines = [
         f"### {parameter.name}\n",
         f"`{_type(parameter.annotation)} = {_shown(parameter.default)}`\n",
-        f"{meaning[0].upper()}{meaning[1:]}\n",
+        f"{_capitalised(meaning)}\n",
     ]
     if parameter.name not in SessionOptions.__annotations__:
         lines.append("In Flask, the configuration sets it: see [](frameworks/flask.md).\n")
@@ -107,6 +125,10 @@ def _setting(parameter: inspect.Parameter, meaning: str) -> str:
         given = ", ".join(f"{name}={_shown(value)}" for name, value in wrong.items())
         lines.append(f"- `{given}` gives {_answer(wrong)}")
     return "\n".join([*lines, ""])
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _type(annotation: Any) -> str:

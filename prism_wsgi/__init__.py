@@ -1,5 +1,6 @@
 """Server-side sessions for any WSGI application, behind a signed cookie."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from prism_wsgi.cookies import Cookie, SameSite
@@ -59,6 +60,9 @@ __all__ = [
     "StoredSession",
     "get_session",
 ]
+
+if find_spec("redis") is None:
+    del __all__[__all__.index("RedisStore")]  # so that `from prism_wsgi import *` works without redis-py
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,7 @@ class SameSite(StrEnum):
 class Cookie:
     """One cookie to be set, checked when it is built.
 
+    A leading dot of `domain` is stripped: it has meant nothing since RFC 6265, and frameworks still write it.
     `max_age` is in seconds, 0 to 400 days; `expires` an aware datetime; without both the cookie ends with
     the browser's session. `samesite` takes a SameSite or its name. `partitioned` keeps the cookie apart
     for each top-level site (CHIPS).
@@ -63,6 +64,8 @@ class Cookie:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samesite", _same_site(self.samesite))
+        if isinstance(self.domain, str):
+            object.__setattr__(self, "domain", self.domain.removeprefix("."))
         _check_pair(self.name, self.value)
         _check_attributes(self)
         _check_prefix(self)
@@ -141,8 +144,7 @@ def _check_attributes(cookie: Cookie) -> None:
         raise InvalidCookie(f"path must begin with / and be printable ASCII without semicolon, not {cookie.path!r}")
     if cookie.domain is not None and (not isinstance(cookie.domain, str) or not _DOMAIN.fullmatch(cookie.domain)):
         raise InvalidCookie(
-            f"domain must be a plain host name such as example.com (no leading dot, scheme or port), "
-            f"not {cookie.domain!r}"
+            f"domain must be a plain host name such as example.com (no scheme or port), not {cookie.domain!r}"
         )
     if max(len(cookie.path), len(cookie.domain or "")) > MAX_ATTRIBUTE_BYTES:
         raise InvalidCookie(f"path and domain must not be longer than {MAX_ATTRIBUTE_BYTES} bytes")

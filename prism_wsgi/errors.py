@@ -38,7 +38,7 @@ class ResponseStarted(PrismError, RuntimeError):
 
 
 class NotLoggedIn(PrismError, RuntimeError):
-    """What was asked is for a user who is logged in, and not impersonated."""
+    """A user has to be logged in for this, and not be impersonated."""
 
 
 class StoreError(PrismError):
@@ -63,6 +63,10 @@ class StoreUnavailable(StoreError):
 
 class SchemaMissing(StoreUnavailable):
     """The sessions table does not exist, or is from an earlier version; the message names the command to run."""
+
+
+class ClocksDiffer(StoreError):
+    """This host's clock and the database's are too far apart to say what has expired."""
 
 
 class InsecureSecretWarning(UserWarning):

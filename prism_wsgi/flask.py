@@ -4,28 +4,53 @@ if __name__ == "flask":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
 
 from collections.abc import Iterable
-from typing import Unpack, cast
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Unpack, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import flask
 from flask.sessions import SessionInterface, SessionMixin
 
-from prism_wsgi.cookies import SameSite
+from prism_wsgi.cookie_fallbacks import Secret
+from prism_wsgi.cookies import MAX_AGE_LIMIT, SameSite
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.http import get_session
-from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.middleware import SessionMiddleware, serve
+from prism_wsgi.persistence.login import Login, named_user
+from prism_wsgi.request.phases import STORED, UNREAD
+from prism_wsgi.request.site import CSRF_KEY, Site
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.session import Session
-from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions, around
-from prism_wsgi.settings import Secret
+from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
+from prism_wsgi.settings import choice
 
 EXTENSION = "prism_wsgi"
 _PAUSED_KEY = "prism.flask.paused"
+_UNSAVED_KEY = "prism.flask.unsaved"
+
+# Flask-Login's names
+_USER, _FRESH, _REMEMBER, _REMEMBER_SECONDS = "_user_id", "_fresh", "_remember", "_remember_seconds"
+
+
+class Remember(StrEnum):
+    """What becomes of `login_user(remember=True)`."""
+
+    SESSION = "session"
+    """The session lives longer, and the store can end it."""
+    FLASK_LOGIN = "flask-login"
+    """Flask-Login sets a cookie of its own, which nothing but a new SECRET_KEY can end."""
 
 
 class FlaskSession(Session):
     """A Session that also has the attributes which Flask's documentation gives to `flask.session`."""
 
-    __slots__ = ()
+    __slots__ = ("_grows_stale",)
+
+    def __init__(self, state: SessionState | None = None, *, grows_stale: bool = False) -> None:
+        super().__init__(state)
+        self._grows_stale = grows_stale
 
     @property
     def new(self) -> bool:
@@ -45,7 +70,8 @@ class FlaskSession(Session):
     def modified(self) -> bool:
         """Whether there are changes, nested ones included, that have not been saved.
 
-        Setting it is never needed: True says that something changed, False forgets what was changed.
+        Setting it is never needed: True says that something changed; False keeps what has changed so far from being
+        saved, unless more is written.
         """
         return super().modified
 
@@ -54,7 +80,7 @@ class FlaskSession(Session):
         if value:
             self.changed()
         else:
-            self._state.roll_back()
+            self._state.forget_changes()
 
     @property
     def accessed(self) -> bool:
@@ -73,6 +99,13 @@ class FlaskSession(Session):
         """
         self.destroy()
 
+    def _read(self) -> dict[str, Any]:
+        values = super()._read()
+        if self._grows_stale:
+            self._grows_stale = False
+            _note_long_absence(self._state)
+        return values
+
 
 SessionMixin.register(FlaskSession)
 
@@ -88,39 +121,102 @@ class PrismSessions(SessionInterface):
     `SECRET_KEY` signs the cookie, and those in `SECRET_KEY_FALLBACKS` are accepted too. All of them are read
     once, in `init_app()`. Other settings of SessionMiddleware are passed by name.
 
+    Where the application uses Flask-Login, its logins are logins of the session (`user_id_key="_user_id"`).
+    `remember`: "session" makes `login_user(remember=True)` a session that lives for `REMEMBER_COOKIE_DURATION` after
+    its last use and outlives the browser's; after more than `PERMANENT_SESSION_LIFETIME` without use it is not fresh
+    any more. No remember cookie is set, and one that a browser still has is ignored and deleted. With
+    `remember_until`, a date or an aware datetime, such a cookie logs its user in once more until then.
+    "flask-login" leaves all that to Flask-Login; its cookie then survives `destroy_all()` and `logout_elsewhere()`.
+
     Raises ConfigError for a setting that is missing or breaks its rule.
     """
 
-    def __init__(self, app: flask.Flask | None = None, **options: Unpack[SessionOptions]) -> None:
+    def __init__(
+        self,
+        app: flask.Flask | None = None,
+        *,
+        remember: Remember | str = Remember.SESSION,
+        remember_until: date | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> None:
         self._options = options
+        self._remember = choice("remember", remember, Remember)
+        self._remember_until = _checked_moment(remember_until)
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: flask.Flask) -> None:
         """Put sessions around an application, by its configuration."""
-        middleware = SessionMiddleware(app.wsgi_app, **self._settings_of(app))
+        middleware = _FlaskMiddleware(app, self, self._settings_of(app))
         app.extensions[EXTENSION] = middleware
         app.wsgi_app = middleware  # type: ignore[method-assign]  # Flask's own way to add a middleware
         app.session_interface = self
 
     def open_session(self, app: flask.Flask, request: flask.Request) -> SessionMixin:
         """Return the session that the middleware has put into the request."""
-        middleware: SessionMiddleware = app.extensions[EXTENSION]
-        if middleware.site.environ_key not in request.environ:
-            _open_outside_a_response(middleware, request.environ)
-        opened = get_session(request, environ_key=middleware.site.environ_key)
+        middleware: _FlaskMiddleware = app.extensions[EXTENSION]
+        site = middleware.adapted_site()
+        if site.environ_key not in request.environ:
+            _open_outside_a_response(site, request.environ)
+        if self._is_selective:
+            request.environ[_UNSAVED_KEY] = True
+        opened = get_session(request, environ_key=site.environ_key)
         # Over the same state, so that the middleware saves what is written by Flask's names.
-        return cast(SessionMixin, FlaskSession(opened._state))
+        return cast(SessionMixin, FlaskSession(opened._state, grows_stale=self.keeps_logins_of(app)))
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
-        """End a session that the request has emptied, as Flask does; the middleware saves all others."""
-        opened = cast(FlaskSession, session)
-        is_emptied = opened.modified and not opened and not opened.permanent and opened.user is None
-        if is_emptied and response.status_code < 500:
-            opened.destroy()
-        paused = flask.request.environ.pop(_PAUSED_KEY, None)
+        """Let the middleware save the session with the response; a subclass that does not call this saves nothing."""
+        environ = flask.request.environ
+        environ.pop(_UNSAVED_KEY, None)
+        if self.keeps_logins_of(app):
+            self._keep_login(app, cast(FlaskSession, session), response)
+        paused = environ.pop(_PAUSED_KEY, None)
         if paused is not None:
             response.headers.extend(paused())
+
+    def keeps_logins_of(self, app: flask.Flask) -> bool:
+        """Tell whether Flask-Login's logins are remembered by the session rather than by a cookie of their own."""
+        return self._remember is Remember.SESSION and hasattr(app, "login_manager")
+
+    def takes_remember_cookies(self, now: int) -> bool:
+        """Tell whether a remember cookie of Flask-Login's may log its user in at `now` (Unix ms)."""
+        until = self._remember_until
+        if until is None:
+            return False
+        moment = datetime.fromtimestamp(now / 1000, UTC)
+        return moment < until if isinstance(until, datetime) else moment.date() <= until
+
+    @property
+    def _is_selective(self) -> bool:
+        return type(self).save_session is not PrismSessions.save_session
+
+    def _keep_login(self, app: flask.Flask, session: FlaskSession, response: flask.Response) -> None:
+        """Do with the session what Flask-Login would do with its remember cookie, which is deleted."""
+        state = session._state
+        if state.phase is UNREAD or not state.accessed:
+            return
+        wish, seconds = session.pop(_REMEMBER, None), session.pop(_REMEMBER_SECONDS, None)
+        came_with_cookie = flask.request.environ.get(_REMEMBER, False)
+        user = named_user(session.get(_USER))
+        is_taken_over = (
+            came_with_cookie
+            and user is not None
+            and session.user is None
+            and _USER in state.decided
+            and session.get(_FRESH) is False
+        )
+        if is_taken_over:
+            state.log_in(Login(user))  # by a cookie, which proves less than a password does
+        if is_taken_over or (wish == "set" and user is not None):
+            session.ttl = _remember_seconds(app, seconds)
+            session.persistent = True
+        if came_with_cookie:
+            config = app.config
+            response.delete_cookie(
+                _remember_cookie(app),
+                path=config.get("REMEMBER_COOKIE_PATH", "/"),
+                domain=config.get("REMEMBER_COOKIE_DOMAIN"),
+            )
 
     def _settings_of(self, app: flask.Flask) -> MiddlewareOptions:
         if not app.config["SESSION_REFRESH_EACH_REQUEST"]:
@@ -128,7 +224,7 @@ class PrismSessions(SessionInterface):
                 "SESSION_REFRESH_EACH_REQUEST must not be False: every use extends a session. For sessions that end "
                 "at a fixed time, pass max_lifetime to PrismSessions"
             )
-        if app.config["SECRET_KEY"] is None and "secret" not in self._options:
+        if app.secret_key is None and "secret" not in self._options:
             raise ConfigError("SECRET_KEY must be set before PrismSessions(app); make one with `prism-wsgi secret`")
         settings: MiddlewareOptions = {
             "secret": _secrets_of(app),
@@ -136,7 +232,7 @@ class PrismSessions(SessionInterface):
             "persistent": False,
             "cookie_name": self.get_cookie_name(app),
             "path": self.get_cookie_path(app),
-            "domain": self.get_cookie_domain(app),
+            "domain": self.get_cookie_domain(app) or None,
             "secure": self.get_cookie_secure(app),
             "httponly": self.get_cookie_httponly(app),
             "samesite": self.get_cookie_samesite(app) or SameSite.LAX,
@@ -145,11 +241,90 @@ class PrismSessions(SessionInterface):
         return {**settings, **self._options}
 
 
+class _FlaskMiddleware(SessionMiddleware):
+    """The middleware around a Flask application, which learns at the first request what that has been made of."""
+
+    def __init__(self, app: flask.Flask, interface: PrismSessions, settings: MiddlewareOptions) -> None:
+        super().__init__(app.wsgi_app, **settings)
+        self._flask = app
+        self._interface = interface
+        self._follows_flask_login = "user_id_key" not in settings
+        self._is_adapted = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._flask.session_interface is not self._interface:
+            return self.app(environ, start_response)  # somebody has given the application other sessions since
+        return serve(self.adapted_site(), self._respond, environ, start_response)
+
+    def adapted_site(self) -> Site:
+        """Return the site as the extensions of the application need it; they may be added until the first request."""
+        if not self._is_adapted:
+            csrf = self._flask.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")  # of Flask-WTF
+            self.site = replace(self.site, csrf_keys=(CSRF_KEY, csrf))
+            self._is_adapted = True
+        if hasattr(self._flask, "login_manager") and self._follows_flask_login:
+            self._follows_flask_login = False
+            self.site = replace(self.site, user_id_key=_USER)
+        if self._interface.keeps_logins_of(self._flask):
+            _take_from_flask_login(self._flask)
+        return self.site
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._interface.keeps_logins_of(self._flask):
+            name, header = _remember_cookie(self._flask), environ.get("HTTP_COOKIE", "")
+            others = [pair for pair in header.split(";") if pair.partition("=")[0].strip() != name]
+            environ[_REMEMBER] = len(others) < len(header.split(";"))
+            if environ[_REMEMBER] and not self._interface.takes_remember_cookies(self.site.now()):
+                environ["HTTP_COOKIE"] = ";".join(others)
+        body = self.app(environ, start_response)
+        if environ.pop(_UNSAVED_KEY, False):
+            get_session(environ, environ_key=self.site.environ_key)._state.ignore()
+        return body
+
+
+def _take_from_flask_login(app: flask.Flask) -> None:
+    """Take away the function by which Flask-Login sets its remember cookie after each request."""
+    functions = app.after_request_funcs.get(None, [])
+    for one in functions[:]:
+        if getattr(one, "__self__", None) is app.login_manager and one.__name__ == "_update_remember_cookie":  # type: ignore[attr-defined]
+            functions.remove(one)
+
+
+def _note_long_absence(state: SessionState) -> None:
+    """Note that a user is not freshly logged in who comes back after more than PERMANENT_SESSION_LIFETIME."""
+    stored, site, values = state.identity.stored, state.site, state.document.values
+    if state.phase is not STORED or stored is None or stored.last_seen_at is None:
+        return
+    if values.get(_FRESH) is True and site.now() - stored.last_seen_at > site.lifetimes.ttl * 1000:
+        values[_FRESH] = False
+        state.note_write(_FRESH)
+
+
+def _remember_cookie(app: flask.Flask) -> str:
+    name: str = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")
+    return name
+
+
+def _remember_seconds(app: flask.Flask, seconds: float | None) -> int:
+    """Return for how long a login is remembered; browsers keep no cookie for longer than 400 days."""
+    duration = app.config.get("REMEMBER_COOKIE_DURATION", timedelta(days=365)) if seconds is None else seconds
+    whole = int(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+    return min(max(1, whole), MAX_AGE_LIMIT)
+
+
+def _checked_moment(value: date | None) -> date | None:
+    if value is not None and not isinstance(value, date):
+        raise ConfigError(f"remember_until must be a date or an aware datetime, not {value!r}")
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ConfigError("remember_until must have a time zone, or be a date: datetime(2027, 1, 1, tzinfo=UTC)")
+    return value
+
+
 def _secrets_of(app: flask.Flask) -> list[Secret]:
-    return [app.config["SECRET_KEY"], *(app.config["SECRET_KEY_FALLBACKS"] or ())]
+    return [app.secret_key or "", *(app.config["SECRET_KEY_FALLBACKS"] or ())]
 
 
-def _open_outside_a_response(middleware: SessionMiddleware, environ: WSGIEnvironment) -> None:
+def _open_outside_a_response(site: Site, environ: WSGIEnvironment) -> None:
     """Open a session for a request that no server sent: `test_request_context()`, `session_transaction()`.
 
     It goes through the middleware all the same, around an application that pauses before its first item until
@@ -164,7 +339,7 @@ def _open_outside_a_response(middleware: SessionMiddleware, environ: WSGIEnviron
     def receive(status: str, sent: list[tuple[str, str]], exc_info: object = None, /) -> None:
         headers.extend(sent)
 
-    body = around(pause, middleware)(environ, cast("StartResponse", receive))
+    body = serve(site, pause, environ, cast("StartResponse", receive))
 
     def resume() -> list[tuple[str, str]]:
         list(body)

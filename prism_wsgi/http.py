@@ -8,7 +8,7 @@ import webob
 
 from prism_wsgi.cookies import Cookie
 from prism_wsgi.errors import ConfigError
-from prism_wsgi.request.state import DETACHED
+from prism_wsgi.request.phases import DETACHED
 from prism_wsgi.session import Session
 
 DEFAULT_ENVIRON_KEY = "prism.session"

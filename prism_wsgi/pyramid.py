@@ -4,19 +4,23 @@ if __name__ == "pyramid":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
 
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from pyramid.authentication import SessionAuthenticationHelper
 from pyramid.events import ApplicationCreated
-from pyramid.interfaces import ISession
+from pyramid.interfaces import IAuthenticationPolicy, ISecurityPolicy, ISession
 from zope.interface import classImplements
 
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY, get_session
-from prism_wsgi.middleware import SessionMiddleware
+from prism_wsgi.middleware import serve
+from prism_wsgi.request.site import Site
 from prism_wsgi.session import Session
-from prism_wsgi.setting_types import around, prepared
+from prism_wsgi.setting_types import prepared
 from prism_wsgi.text_settings import read_settings
 
 PREFIX = "prism."
@@ -57,8 +61,12 @@ def includeme(config: Any) -> None:
     """Make `request.session` a PyramidSession, by the settings whose names begin with `prism.`.
 
     With `prism.secret`, SessionMiddleware is put around the application that `config.make_wsgi_app()` returns;
-    each other setting of it is `prism.` and its name, as text or as the object itself. Without any, the sessions
-    are those of a SessionMiddleware that you put around it.
+    each other setting of it is `prism.` and its name, as text or as the object itself. A user whom
+    SessionAuthenticationHelper or SessionAuthenticationPolicy remembers is then logged in to the session:
+    `prism.user_id_key` is "auth.userid", or begins with the prefix of the security policy, unless you set it.
+
+    Without any setting, the sessions are those of a SessionMiddleware that you put around the application; give
+    `user_id_key` to it.
 
     Raises ConfigError for a setting that does not exist or breaks its rule.
     """
@@ -66,7 +74,7 @@ def includeme(config: Any) -> None:
     environ_key = options.get("environ_key", DEFAULT_ENVIRON_KEY)
     config.set_session_factory(_session_factory(environ_key))
     if "secret" in options:
-        _put_around(config, prepared(options))
+        _put_around(config, prepared(options).site, finds_user_key="user_id_key" not in options)
     elif options.keys() - {"environ_key"}:
         raise ConfigError(
             f"{PREFIX}secret is not set, and {PREFIX}{min(options.keys() - {'environ_key'})} has no effect without; "
@@ -89,20 +97,30 @@ def _session_factory(environ_key: str) -> Any:
     return session_of
 
 
-def _put_around(config: Any, middleware: SessionMiddleware) -> None:
+def _put_around(config: Any, site: Site, *, finds_user_key: bool) -> None:
     # Around the execution policy, and thus tweens, exception views and the body, whoever sets it and when.
     def wrap(event: ApplicationCreated) -> None:
         router = event.app
         policy = router.execution_policy
+        adapted = replace(site, user_id_key=_user_key(router.registry)) if finds_user_key else site
 
         def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             body: Iterable[bytes] = policy(environ, router)(environ, start_response)
             return body
 
-        wrapped = around(respond, middleware)
+        wrapped = partial(serve, adapted, respond)
         router.execution_policy = lambda environ, router: wrapped  # a response is a WSGI application
 
     config.add_subscriber(wrap, ApplicationCreated)
+
+
+def _user_key(registry: Any) -> str:
+    """Return the key under which Pyramid's session authentication puts the user."""
+    for policy in (registry.queryUtility(ISecurityPolicy), registry.queryUtility(IAuthenticationPolicy)):
+        for part in getattr(policy, "__dict__", {}).values():
+            if isinstance(part, SessionAuthenticationHelper):
+                return str(part.userid_key)
+    return str(SessionAuthenticationHelper().userid_key)
 
 
 def _forget_failed_attempts(config: Any, environ_key: str) -> None:

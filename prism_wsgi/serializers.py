@@ -5,8 +5,10 @@ Never pickle, in either direction: reading a pickle runs whatever was stored (CV
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -19,15 +21,28 @@ _MomentT = TypeVar("_MomentT", datetime, time)
 MAX_DEPTH = 64
 """How many containers may be nested in each other, the session itself included."""
 
+# Sets, not comparisons with the names in this module: freezegun puts classes of its own under `datetime` and `date`.
 _SCALARS = frozenset({type(None), bool, int, bytes, UUID, date, timedelta})
+_NUMBERS = frozenset({float, Decimal})
+_MOMENTS = frozenset({datetime, time})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+_LAZY_TEXTS = frozenset(
+    {
+        ("babel.support", "LazyProxy"),
+        ("django.utils.functional", "Promise"),
+        ("flask_babel.speaklater", "LazyString"),
+    }
+)
+"""Translations that are made when they are shown; by name, so that their packages need not be imported, nor there."""
 
 
 class Serializer(Protocol):
     """What turns a session's mapping into bytes and back.
 
     A `check(path, value)`, as TypedSerializer has, is used where it is there, to refuse a value when it is assigned;
-    and then a `dumps_checked(value)`, to save what nothing can have changed since.
+    what it returns, unless that is None, is held in the session instead of the value. With it, a
+    `dumps_checked(value)` is used to save what nothing can have changed since.
     """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
@@ -44,8 +59,12 @@ class TypedSerializer:
 
     Takes None, bool, int of any size, finite float, str, bytes, list, tuple, dict with str keys, set,
     frozenset, datetime (aware, as a fixed offset from UTC, and naive), date, time, timedelta, UUID and
-    Decimal, nested up to MAX_DEPTH, and `markupsafe.Markup`, which Flask and Jinja make of HTML. Other subclasses of
-    these are refused: they would come back as the base.
+    Decimal, nested up to MAX_DEPTH, and `markupsafe.Markup`, which Flask and Jinja make of HTML.
+
+    A value of a subclass of these comes back as its base: an OAuth token as a dict, a namedtuple as a tuple. An
+    object with `__html__` comes back as Markup, or as text where markupsafe is not installed; a lazy translation as
+    text, in the language of the request that assigned it. Enums and dataclasses are refused: they would lose what
+    they are.
     """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
@@ -70,16 +89,21 @@ class TypedSerializer:
             raise SerializationError(f"Stored session data holds no dict, but a {type(value).__name__}")
         return value
 
-    def check(self, path: str, value: object) -> None:
-        """Raise SerializationError when `value` cannot be stored; `path` says where it is to go."""
+    def check(self, path: str, value: object) -> Any:
+        """Return what a session is to hold for `value`: the value, or a copy in which lazy translations are texts.
+
+        `path` says where it is to go. Raises SerializationError when the value cannot be stored.
+        """
         try:
-            _check(value, 0 if path == "session" else 1)
+            is_lazy = _check(value, 0 if path == "session" else 1)
+            # Later, outside the request, it would be translated into another language.
+            return _unpack(_pack(value)) if is_lazy else value
         except _UnstorableError as error:
             where = path + "".join(reversed(error.steps))
             raise SerializationError(f"{where} {error}", where) from None
 
 
-class _UnstorableError(Exception):
+class _UnstorableError(TypeError):
     """What is wrong with a value; `steps` lead to it, innermost first."""
 
     def __init__(self, problem: str) -> None:
@@ -87,49 +111,65 @@ class _UnstorableError(Exception):
         self.steps: list[str] = []
 
 
-def _check(value: object, depth: int) -> None:
+def _check(value: object, depth: int) -> bool:
+    """Tell whether a value has a lazy translation in it. Raises _UnstorableError."""
     kind = type(value)
     if kind is str:
         _check_text(value)  # type: ignore[arg-type]
-    elif kind is float or kind is Decimal:
-        # math.isfinite() would take 1E+400 for infinite, since no float is that large
-        if not (value.is_finite() if kind is Decimal else math.isfinite(value)):  # type: ignore[attr-defined, arg-type]
-            raise _UnstorableError("is not a finite number")
-    elif kind is datetime or kind is time:
-        offset = value.utcoffset()  # type: ignore[attr-defined]
-        if offset is None and value.tzinfo is not None:  # type: ignore[attr-defined]
-            raise _UnstorableError("has a time zone without a fixed offset; use a datetime instead")
-        # Python 3.11 reads an offset below a second as UTC
-        if offset is not None and offset.microseconds:
-            raise _UnstorableError("has an offset from UTC that is not whole seconds")
     elif kind in _CONTAINERS:
         if depth > MAX_DEPTH:
             raise _UnstorableError(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
-        _check_elements(value, depth)
-    elif _is_markup(kind):
-        _check_text(str(value))
+        return _check_elements(value, depth)
+    elif kind in _NUMBERS:
+        # math.isfinite() would take 1E+400 for infinite, since no float is that large
+        if not (value.is_finite() if kind is Decimal else math.isfinite(value)):  # type: ignore[attr-defined, arg-type]
+            raise _UnstorableError("is not a finite number")
+    elif kind in _MOMENTS:
+        _check_offset(value)
     elif kind not in _SCALARS:
-        raise _UnstorableError(
-            f"is of type {kind.__module__}.{kind.__qualname__}, which a session cannot store; "
-            "store its parts as plain values instead"
-        )
+        return _check_by_base(value, depth)
+    return False
 
 
-def _check_elements(container: Any, depth: int) -> None:
+def _check_by_base(value: object, depth: int) -> bool:
+    kind, base = _as_base(value)
+    is_lazy = not isinstance(value, _BASES)
+    if kind in _MOMENTS:
+        _check_offset(base)
+    elif _is_markup(kind):
+        _check_text(str(base))
+    elif kind not in _SCALARS:
+        return _check(base, depth) or is_lazy
+    return is_lazy
+
+
+def _check_offset(moment: Any) -> None:
+    offset = moment.utcoffset()
+    if offset is None and moment.tzinfo is not None:
+        raise _UnstorableError("has a time zone without a fixed offset; use a datetime instead")
+    # Python 3.11 reads an offset below a second as UTC
+    if offset is not None and offset.microseconds:
+        raise _UnstorableError("has an offset from UTC that is not whole seconds")
+
+
+def _check_elements(container: Any, depth: int) -> bool:
     if type(container) is dict:
         _check_keys(container)
         elements: Iterable[tuple[Any, object]] = container.items()
     else:
         elements = enumerate(container)
+    is_lazy = False
     step: Any = None
     try:
         for step, element in elements:  # noqa: B007, read where the error is caught
             kind = type(element)
-            if not (kind in _SCALARS or (kind is str and element.isascii())):  # type: ignore[attr-defined]
-                _check(element, depth + 1)
+            is_plain = kind in _SCALARS or (kind is str and element.isascii())  # type: ignore[attr-defined]
+            if not is_plain and _check(element, depth + 1):
+                is_lazy = True
     except _UnstorableError as error:
         error.steps.append(_step(container, step, depth))
         raise
+    return is_lazy
 
 
 def _step(container: object, step: Any, depth: int) -> str:
@@ -141,7 +181,7 @@ def _step(container: object, step: Any, depth: int) -> str:
 
 def _check_keys(value: dict[Any, Any]) -> None:
     for key in value:
-        if type(key) is not str:
+        if type(key) is not str and (not isinstance(key, str) or isinstance(key, Enum)):
             raise _UnstorableError(f"has a key of type {type(key).__name__}; keys must be str")
         _check_text(key)
 
@@ -184,11 +224,13 @@ def _unpack_decimal(data: bytes) -> Decimal:
     return value
 
 
-def _pack_moment(value: datetime | date | time) -> bytes:
-    return value.isoformat().encode()
+def _moment_packer(isoformat: Callable[[Any], str]) -> Callable[[Any], bytes]:
+    # The method of the base: what a subclass writes instead (nanoseconds, say) might not be readable.
+    return lambda value: isoformat(value).encode()
 
 
-def _with_storable_offset(value: _MomentT) -> _MomentT:
+def _read_moment(kind: type[_MomentT], data: bytes) -> _MomentT:
+    value = kind.fromisoformat(data.decode())
     offset = value.utcoffset()
     if offset is not None and offset.microseconds:
         raise ValueError("an offset from UTC that is not whole seconds")
@@ -199,8 +241,37 @@ def _pack_timedelta(value: timedelta) -> bytes:
     return _pack([value.days, value.seconds, value.microseconds])
 
 
+def _as_base(value: object) -> tuple[type, Any]:
+    """Return which storable type a value is stored as, and the value as that. Raises _UnstorableError."""
+    kind = type(value)
+    if _is_markup(kind):
+        return kind, value
+    if not issubclass(kind, Enum) and not is_dataclass(kind):
+        if hasattr(kind, "__html__"):
+            return _html(value.__html__())  # type: ignore[attr-defined]
+        if (kind.__module__, kind.__name__) == ("translationstring", "TranslationString"):
+            value = value.interpolate()  # type: ignore[attr-defined]
+        for one in kind.__mro__:
+            if one in _STORABLE:
+                return one, _CONVERSIONS[one](value) if one in _CONVERSIONS else value
+            if (one.__module__, one.__name__) in _LAZY_TEXTS:
+                return str, str(value)
+    raise _UnstorableError(
+        f"is of type {kind.__module__}.{kind.__qualname__}, which a session cannot store; "
+        "store its parts as plain values instead"
+    )
+
+
+def _html(text: Any) -> tuple[type, Any]:
+    try:
+        from markupsafe import Markup
+    except ImportError:
+        return str, str.__str__(text)
+    return Markup, Markup(str.__str__(text))  # noqa: S704, which it is
+
+
 def _is_markup(kind: type) -> bool:
-    # By name: who has no such value need not import, nor have, the package.
+    # By name: the package need not be imported, nor there.
     return kind.__name__ == "Markup" and kind.__module__ == "markupsafe"
 
 
@@ -220,9 +291,9 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
     2: (set, _pack_set, lambda data, depth: set(_unpack_set(data, depth))),
     3: (frozenset, _pack_set, lambda data, depth: frozenset(_unpack_set(data, depth))),
     4: (int, _pack_int, lambda data, _: int.from_bytes(data, "big", signed=True)),
-    5: (datetime, _pack_moment, lambda data, _: _with_storable_offset(datetime.fromisoformat(data.decode()))),
-    6: (date, _pack_moment, lambda data, _: date.fromisoformat(data.decode())),
-    7: (time, _pack_moment, lambda data, _: _with_storable_offset(time.fromisoformat(data.decode()))),
+    5: (datetime, _moment_packer(datetime.isoformat), lambda data, _: _read_moment(datetime, data)),
+    6: (date, _moment_packer(date.isoformat), lambda data, _: date.fromisoformat(data.decode())),
+    7: (time, _moment_packer(time.isoformat), lambda data, _: _read_moment(time, data)),
     8: (timedelta, _pack_timedelta, lambda data, depth: timedelta(*_unpack(data, depth))),
     9: (UUID, lambda value: value.bytes, lambda data, _: UUID(bytes=data)),
     10: (Decimal, lambda value: str(value).encode(), lambda data, _: _unpack_decimal(data)),
@@ -230,13 +301,32 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], bytes], _Unpack]] = {
 _MARKUP = 11
 _PACKERS = {kind: (code, pack) for code, (kind, pack, _) in _EXTENSIONS.items()}
 
+_STORABLE = _SCALARS | _NUMBERS | _MOMENTS | _CONTAINERS | {str}
+_BASES = tuple(_STORABLE)
 
-def _pack_extension(value: object) -> msgpack.ExtType:
-    if _is_markup(type(value)):
-        return msgpack.ExtType(_MARKUP, str(value).encode())
-    if type(value) not in _PACKERS:
-        raise TypeError(f"{type(value).__name__} cannot be stored")
-    code, pack = _PACKERS[type(value)]
+# How a value of a subclass becomes one of the base, where the msgpack library has to see the base. By the base's own
+# methods, whatever the subclass has made of `__str__` and its like; containers as the application sees them.
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    Decimal: Decimal,
+    **{kind: kind for kind in _CONTAINERS},
+}
+_MSGPACK_INTEGERS = range(-(2**63), 2**64)
+
+
+def _pack_extension(value: object) -> Any:
+    """Return what the msgpack library is to write for a value that it does not know."""
+    kind = type(value)
+    if kind not in _PACKERS:
+        kind, value = _as_base(value)
+        if _is_markup(kind):
+            return msgpack.ExtType(_MARKUP, str(value).encode())
+        if kind not in _PACKERS or (kind is int and value in _MSGPACK_INTEGERS):
+            return value
+    code, pack = _PACKERS[kind]
     return msgpack.ExtType(code, pack(value))
 
 

@@ -1,11 +1,14 @@
 """Session: the mapping an application sees. It knows neither HTTP nor SQL."""
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
+from threading import RLock
 from typing import Any
 from uuid import UUID
 
@@ -13,23 +16,23 @@ from prism_wsgi import settings
 from prism_wsgi.clock import system_clock
 from prism_wsgi.cookies import Cookie
 from prism_wsgi.errors import NotLoggedIn, ResponseStarted, SerializationError
-from prism_wsgi.events import EventLog
+from prism_wsgi.events import Events
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.client import Client, client_of
-from prism_wsgi.persistence.document import Codec
+from prism_wsgi.persistence.document import FLASH_PREFIX, Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
 from prism_wsgi.request.atomic import Lock
 from prism_wsgi.request.cookie_policy import CookiePolicy
+from prism_wsgi.request.observing import end_others, revoke
+from prism_wsgi.request.phases import DETACHED, GONE, NEW, OPEN, UNREAD, Choice
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import CSRF_KEY, Site
-from prism_wsgi.request.state import DETACHED, GONE, NEW, OPEN, UNREAD, Choice, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 from prism_wsgi.tokens import Signer
-
-_FLASH_PREFIX = "_f_"
 
 # What an application cannot change inside a session without assigning it anew. A tuple may hold a list.
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
@@ -59,9 +62,16 @@ class Session(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if self._state.stage is DETACHED:
+            with _late_writes():
+                self._set(key, value)
+        else:
+            self._set(key, value)
+
+    def _set(self, key: str, value: Any) -> None:
         values = self._begin_write()
         state = self._state
-        state.site.codec.check(key, value)
+        value = state.site.codec.check(key, value)
         if key == state.site.user_id_key:
             _check_user_key(state, value)
         values[key] = value
@@ -70,6 +80,13 @@ class Session(MutableMapping[str, Any]):
         self._end_write(key)
 
     def __delitem__(self, key: str) -> None:
+        if self._state.stage is DETACHED:
+            with _late_writes():
+                self._delete(key)
+        else:
+            self._delete(key)
+
+    def _delete(self, key: str) -> None:
         values = self._begin_write()
         if key == self._state.site.user_id_key and key in values:
             _check_user_key(self._state, None)
@@ -125,7 +142,8 @@ class Session(MutableMapping[str, Any]):
         return self
 
     def __repr__(self) -> str:
-        return f"<Session {self.id}>"
+        self._state.accessed = True
+        return f"<Session {self._state.identity.id}>"  # without a store call, whoever prints it
 
     # State
 
@@ -133,6 +151,8 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
         self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
+        if self._state.earlier is not None:
+            self._read()
         return self._state.identity.id
 
     @property
@@ -165,13 +185,13 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def user(self) -> str | None:
-        """Who is logged in, as given to `login()`."""
+        """The user who is logged in, as given to `login()`."""
         self._read()
         return self._state.document.login.user
 
     @property
     def actor(self) -> str | None:
-        """Who impersonates the user, if anybody does; see `impersonate()`."""
+        """The administrator who impersonates the user, if there is one; see `impersonate()`."""
         self._read()
         return self._state.document.login.actor
 
@@ -184,7 +204,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def auth_method(self) -> str | None:
-        """How the user last proved who they are, as given to `login()` or `confirm_login()`."""
+        """The method by which the user last proved who they are, as given to `login()` or `confirm_login()`."""
         self._read()
         return self._state.document.login.auth_method
 
@@ -225,7 +245,7 @@ class Session(MutableMapping[str, Any]):
 
     @passive.setter
     def passive(self, value: bool) -> None:
-        self._state.visit.is_passive = settings.flag("passive", value)
+        self._state.be_passive(settings.flag("passive", value))
 
     @property
     def ttl(self) -> int:
@@ -338,7 +358,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self) -> None:
         """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
         self.destroy()
-        self._state.decided.add(Choice.LOGIN)
+        self._state.decide_login()
 
     def impersonate(self, user: str) -> None:
         """Let the user who is logged in, the `actor`, see the site as another user does.
@@ -380,10 +400,10 @@ class Session(MutableMapping[str, Any]):
 
         Another user's session is left alone. Raises NotLoggedIn when nobody is logged in or the user is impersonated.
         """
-        login = self._own_login("revoke()")
+        login, state = self._own_login("revoke()"), self._state
         if session_id in self._ids():
             return False
-        return self._state.site.adapter.revoke(session_id, login.user or "")
+        return revoke(state.site, session_id, login.user or "", state.visit)
 
     def logout_elsewhere(self) -> int:
         """End every session of the user but this one, at once; return how many.
@@ -391,8 +411,8 @@ class Session(MutableMapping[str, Any]):
         Before or after `login()` and `regenerate()`, this device stays logged in. Raises NotLoggedIn when nobody is
         logged in or the user is impersonated, and ConfigError for a store that cannot.
         """
-        login = self._own_login("logout_elsewhere()")
-        return self._state.site.adapter.destroy_all(login.user or "", self._state.contested.id)
+        login, state = self._own_login("logout_elsewhere()"), self._state
+        return end_others(state.site, login.user or "", state.contested.id, state.visit)
 
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.
@@ -439,18 +459,21 @@ class Session(MutableMapping[str, Any]):
     # Flash messages and CSRF tokens
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
-        """Add a message to a queue, to be shown by this request or the next."""
-        messages = self.get(_FLASH_PREFIX + queue, [])
+        """Add a message to a queue, to be shown by this request or the next.
+
+        Where nobody ever shows them and the session becomes too large, the oldest messages are dropped.
+        """
+        messages = self.get(FLASH_PREFIX + queue, [])
         if allow_duplicate or msg not in messages:
-            self[_FLASH_PREFIX + queue] = [*messages, msg]
+            self[FLASH_PREFIX + queue] = [*messages, msg]
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         """Return the messages of a queue and empty it."""
-        return list(self.pop(_FLASH_PREFIX + queue, []))
+        return list(self.pop(FLASH_PREFIX + queue, []))
 
     def peek_flash(self, queue: str = "") -> list[Any]:
         """Return the messages of a queue and leave them there."""
-        return list(self.get(_FLASH_PREFIX + queue, []))
+        return list(self.get(FLASH_PREFIX + queue, []))
 
     def get_csrf_token(self) -> str:
         """Return the session's CSRF token; the first call makes it."""
@@ -527,7 +550,7 @@ class Session(MutableMapping[str, Any]):
 
 def _standalone_site() -> Site:
     """Return the site of a session that lives by itself, in memory."""
-    events, lifetimes = EventLog(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
+    events, lifetimes = Events(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
     cookie = Cookie("prism_session", "")
     signer = Signer([secrets.token_bytes(settings.MIN_SECRET_BYTES)], cookie.name)
     return Site(
@@ -538,6 +561,20 @@ def _standalone_site() -> Site:
         events=events,
         clock=system_clock,
     )
+
+
+@cache
+def _lock_of_process(process: int) -> AbstractContextManager[object]:  # noqa: ARG001, what it is cached by
+    return RLock()
+
+
+def _late_writes() -> AbstractContextManager[object]:
+    """Return the lock under which sessions are written after their response, which several threads may do at once.
+
+    Made at first use, since gevent may replace the locks after this module is imported; and one for each process,
+    since another thread of the parent may have held the parent's.
+    """
+    return _lock_of_process(os.getpid())
 
 
 def _check_user_key(state: SessionState, value: object) -> None:

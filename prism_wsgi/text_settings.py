@@ -1,17 +1,16 @@
 """Settings written as text, as in an ini file, read into what SessionMiddleware takes.
 
-Numbers are seconds or bytes, flags `true` and `false`; of several secrets, each stands on a line of its own. Of an
-object, the name is written: `package.module:name`.
+Numbers are seconds or bytes, flags `true` and `false`; of several secrets or cookies, each stands on a line of its
+own. Of an object or a function, the name is written: `package.module:name`.
 """
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
-from prism_wsgi import text_values
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.stores import urls
+from prism_wsgi.stores import text_values, urls
 
 
 def _store(name: str, text: str) -> object:
@@ -19,10 +18,23 @@ def _store(name: str, text: str) -> object:
         return urls.open_store(text)
     if ":" not in text:
         raise ConfigError(
-            f"{name} must be a URL of a database or of Redis, the word memory, or the name of a store of yours "
+            f"{name} must be a URL of a database or of Redis, the word memory, or the name of your store "
             f"written package.module:name, not {text!r}"
         )
     return text_values.named(name, text)
+
+
+def _fallbacks(name: str, text: str) -> object:
+    # No cookie has a colon in its name.
+    return [text_values.named(name, one) if ":" in one else one for one in text_values.lines(name, text)]
+
+
+def _record_client(name: str, text: str) -> object:
+    return text if text == "readable" else text_values.flag(name, text)
+
+
+def _observers(name: str, text: str) -> object:
+    return [text_values.named(name, one) for one in text_values.lines(name, text)]
 
 
 READERS: dict[str, Callable[[str, str], object]] = {
@@ -47,7 +59,14 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "encryption_key": text_values.lines,
     "encryption": text_values.text,
     "read_unencrypted": text_values.flag,
-    "record_client": text_values.flag,
+    "record_client": _record_client,
+    "client_address": text_values.named,
+    "is_passive": text_values.named,
+    "user_id_key": text_values.text,
+    "max_sessions_per_user": text_values.number,
+    "cookie_fallbacks": _fallbacks,
+    "keep_fallbacks": text_values.flag,
+    "observers": _observers,
     "environ_key": text_values.text,
     "clock": text_values.named,
 }

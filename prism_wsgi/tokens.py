@@ -102,6 +102,14 @@ class Signer:
     def __repr__(self) -> str:
         return f"<Signer with {len(self._macs)} keys>"
 
+    def shares_key_with(self, other: "Signer") -> bool:
+        """Tell whether a key of this one, for the same name, is one of the other's."""
+        return not self._marks().isdisjoint(other._marks())  # noqa: SLF001, another of the same class
+
+    def _marks(self) -> set[bytes]:
+        """Return what tells the keys apart: the signature that each gives to nothing under this name."""
+        return {hmac.digest(mac.digest(), self._prefix, "sha256") for mac in self._macs}
+
     def sign(self, secret: str, refreshed: int, ttl: int | None = None, persistent: bool | None = None) -> str:
         """Return the cookie value that says all this; see Token."""
         own_ttl = "" if ttl is None else f"+{ttl}"

@@ -1,16 +1,22 @@
 """The fixtures every test may ask for: a fresh database of each engine, empty or migrated; the wheel."""
 
-import importlib.util
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from prism_wsgi import migrate
 from tests.support import databases, leak_canary, wheels
 from tests.support.databases import KeptTable, Server
 from tests.support.leak_canary import Canary
+
+pytest_plugins = ["tests.support.lanes"]
+
+# Hypothesis takes an example that lasts 200 ms for a fault, and so does a busy machine.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
 
@@ -67,7 +73,7 @@ def mariadb_url(mariadb_server: Server) -> str:
 
 @pytest.fixture
 def mysqlclient_url(request: pytest.FixtureRequest) -> str:
-    _require_mysqlclient()
+    databases.need_mysqlclient()
     url: str = request.getfixturevalue("mariadb_url")
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
@@ -111,7 +117,7 @@ def empty_mariadb_url(_mariadb_table: KeptTable) -> str:
 
 @pytest.fixture
 def empty_mysqlclient_url(request: pytest.FixtureRequest) -> str:
-    _require_mysqlclient()
+    databases.need_mysqlclient()
     url: str = request.getfixturevalue("empty_mariadb_url")
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
@@ -148,8 +154,3 @@ def empty_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with an empty sessions table, on each engine in turn, for tests that only use it."""
     url: str = request.getfixturevalue(f"empty_{request.param}_url")
     return url
-
-
-def _require_mysqlclient() -> None:
-    if importlib.util.find_spec("MySQLdb") is None:
-        databases.unavailable("mysqlclient", "the driver is not installed")

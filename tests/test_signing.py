@@ -11,12 +11,13 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_wsgi import PrismError, Session, StoreUnavailable
 from prism_wsgi.tokens import Signer, is_token_shaped, issued_at, new_secret, session_id
-from tests.support.browsing import OTHER_SECRET, SECRET, Browser, Site, ThreeVerbStore, read, write
+from tests.support.browsing import Browser, Site, ThreeVerbStore, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 pytest_plugins = ["tests.support.site_fixtures"]
 
@@ -152,7 +153,6 @@ def test_keys_are_derived_without_ambiguity(one: tuple[bytes, str], other: tuple
     ttl=st.one_of(st.none(), st.integers(1, 34_560_000)),
     persistent=st.sampled_from([None, True, False]),
 )
-@settings(deadline=None)
 def test_a_token_says_what_was_signed(refreshed: int, ttl: int | None, persistent: bool | None) -> None:
     signer = Signer([SECRET.encode()], "sid")
     secret = new_secret(1)

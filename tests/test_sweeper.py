@@ -17,6 +17,7 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
+from prism_wsgi.errors import ClocksDiffer
 from prism_wsgi.stores.base import SweepPace
 from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.sweeper import (
@@ -26,6 +27,7 @@ from prism_wsgi.sweeper import (
     Sweeper,
     SweepResult,
 )
+from tests.support.waiting import PATIENCE, eventually
 
 NOW = 1_800_000_000.0
 
@@ -390,10 +392,7 @@ def test_number_out_of_range_is_refused_by_name(make: Callable[[], object], sett
 
 
 def wait_until_empty(store: MemoryStore) -> None:
-    deadline = time.monotonic() + 30
-    while len(store):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)  # another thread works; there is nothing to be told by
+    eventually(lambda: len(store) == 0, "the thread does not sweep", pause=0.001)
 
 
 def test_thread_sweeps_at_once_and_ends_when_told() -> None:
@@ -402,7 +401,7 @@ def test_thread_sweeps_at_once_and_ends_when_told() -> None:
     sweeper.start(every=3600)
     wait_until_empty(store)
     assert sweeper.is_running
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
     assert not sweeper.is_running
 
 
@@ -414,7 +413,7 @@ def test_thread_does_not_keep_the_process_alive_and_is_one_however_often_started
         sweeper.start()
     (thread,) = (one for one in threading.enumerate() if one.name == "prism-wsgi-sweeper" and one not in others)
     assert thread.daemon
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_thread_can_be_started_again() -> None:
@@ -423,7 +422,7 @@ def test_thread_can_be_started_again() -> None:
     sweeper.stop()
     sweeper.start(every=3600)
     wait_until_empty(store)
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -431,7 +430,7 @@ def test_thread_logs_a_failure_and_goes_on(caplog: pytest.LogCaptureFixture) -> 
     sweeper = Sweeper(store, clock=clock)
     sweeper.start(every=0.001, jitter=0)
     wait_until_empty(store)
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
     assert "store_failed: the session store failed: not now" in caplog.text
 
 
@@ -446,13 +445,13 @@ def test_forked_child_does_not_sweep_and_may_start_to() -> None:
             keep(store, 3, expires_in=-60)
             sweeper.start(every=3600)
             wait_until_empty(store)
-            sweeper.stop(30)
+            sweeper.stop(PATIENCE)
             os._exit(0)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert sweeper.is_running
-    sweeper.stop(30)
+    sweeper.stop(PATIENCE)
 
 
 def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
@@ -485,3 +484,42 @@ def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
     remaining = [session.id for session in keeping.find_all(limit=1000)]
     keeping.close()
     assert remaining == sorted(extended)
+
+
+class ClockedBacklog(MemoryStore):
+    """A store whose server's clock is ahead of this host's by so many seconds."""
+
+    ahead = 0.0
+
+    def server_time(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.mark.parametrize(("ahead", "end"), [(0, "complete"), (59, "complete"), (61, "failed"), (-3600, "failed")])
+def test_a_sweep_by_a_clock_a_minute_from_the_databases_deletes_nothing(ahead: float, end: str) -> None:
+    store = ClockedBacklog()
+    store.ahead = ahead
+    swept: list[int] = []
+    store.sweep = lambda before, limit: swept.append(before) or 0  # type: ignore[method-assign,func-returns-value]
+    result = Sweeper(store).sweep()
+    assert result.end == end
+    assert bool(swept) is (end == "complete")
+    if end == "failed":
+        assert isinstance(result.error, ClocksDiffer)
+        assert "ahead of" in str(result.error) if ahead > 0 else "behind" in str(result.error)
+
+
+def test_the_thread_goes_on_when_the_clocks_agree_again() -> None:
+    store = ClockedBacklog()
+    store.ahead = 120
+    ends: list[str] = []
+    sweeper = Sweeper(store)
+
+    def report(result: SweepResult) -> None:
+        ends.append(result.end)
+        store.ahead = 0
+        if len(ends) == 2:
+            sweeper.stop()
+
+    sweeper.sweep_every(0, report)
+    assert ends == ["failed", "complete"]

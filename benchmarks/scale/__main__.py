@@ -8,6 +8,8 @@ filled and swept over and over.
 import argparse
 import json
 import multiprocessing
+import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +22,7 @@ from typing import Any
 
 from sqlalchemy import create_engine
 
-from benchmarks.databases import fresh_databases
+from benchmarks.machine.databases import fresh_databases
 from benchmarks.scale import generate, sweeps
 from benchmarks.scale.cycles import cycles
 from benchmarks.scale.live import Sample, live_load
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="in each, every contender sweeps once")
     parser.add_argument("--json", type=Path, help="write every figure there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no database behind
     figures: dict[str, Figures] = {}
     with fresh_databases(options.engines) as places:
         for engine, url in places.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url
 
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS
 from prism_wsgi.stores.sql.schema import sweep_bucket
 
 TABLE = "prism_sessions"
@@ -20,7 +21,7 @@ Row = tuple[bytes, bytes, int, str | None, int, int, int, bool]
 
 
 def rows(count: int, *, now: int, chance: Random) -> Iterator[Row]:
-    """Yield sessions begun in the ten days before `now` (Unix ms), every second one expired.
+    """Yield sessions begun in the ten days before `now` (Unix ms), every second one expired, and due for a sweep.
 
     One in three belongs to a user. They hold 60 to 400 bytes.
     """
@@ -31,7 +32,7 @@ def rows(count: int, *, now: int, chance: Random) -> Iterator[Row]:
             expires_at = now + chance.randint(HOUR_MS, 14 * DAY_MS)
         else:
             used = int(chance.expovariate(1 / HOUR_MS))
-            expires_at = min(created_at + used + HOUR_MS, now - chance.randint(1, HOUR_MS))
+            expires_at = min(created_at + used + HOUR_MS, now - KEPT_EXPIRED_MS - chance.randint(1, HOUR_MS))
         user = f"user-{chance.randrange(50_000)}" if number % 3 == 0 else None
         yield _row(created_at, expires_at, chance, user)
 
@@ -66,7 +67,7 @@ def fill(url: str, generated: Iterable[Row]) -> None:
 
 
 def make_source(url: str, generated: Iterable[Row]) -> None:
-    """Keep sessions in a table of their own, to start from again and again."""
+    """Keep sessions in a second table, from which each measurement starts again."""
     clear(url)
     fill(url, generated)
     _execute(url, f"CREATE TABLE {SOURCE} AS SELECT * FROM {TABLE}")

@@ -38,7 +38,11 @@ def summaries(
         return store.summaries(user=user, created_before=created_before, limit=limit, after=after)
     found: list[SessionSummary] = []
     while len(found) < limit:
-        page = store.find(user=user, limit=PAGE, after=after)
+        page = (
+            store.find_all(limit=PAGE, after=after)
+            if user is None
+            else store.find(user=user, limit=PAGE, after=after)
+        )
         found += [summary_of(one) for one in page if created_before is None or one.created_at < created_before]
         if len(page) < PAGE:
             break
@@ -60,5 +64,16 @@ def destroy_many(store: AnyStore, ids: Sequence[str]) -> int:
 def summary_of(session: StoredSession) -> SessionSummary:
     """Return what a listing shows of a session."""
     return SessionSummary(
-        session.id, session.user, session.created_at, session.expires_at, len(session.data), session.version
+        session.id,
+        session.user,
+        session.created_at,
+        session.expires_at,
+        len(session.data),
+        session.version,
+        session.last_seen_at,
+        session.authenticated_at,
+        session.auth_method,
+        session.actor,
+        session.client_address,
+        session.user_agent,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from prism_wsgi.clock import Clock
-from prism_wsgi.stores import urls
+from prism_wsgi.stores import url_settings, urls
 from prism_wsgi.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ store_url_option = _url_option(
 table_name_option = option(
     "--table-name",
     envvar="PRISM_TABLE_NAME",
-    help=f"The table of the sessions.  [default: {urls.DEFAULT_TABLE_NAME}]",
+    help=f"The table of the sessions.  [default: {url_settings.DEFAULT_TABLE_NAME}]",
 )
 json_option = option("--json", is_flag=True, help="Print JSON, one object a line.")
 

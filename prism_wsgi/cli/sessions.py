@@ -1,4 +1,4 @@
-"""`prism-wsgi sessions`: whose sessions there are, and ending them. Never shows what is in them."""
+"""`prism-wsgi sessions`: whose sessions there are, and ending them. Only `export` shows what is in them."""
 
 import re
 from json import dumps
@@ -6,11 +6,17 @@ from typing import Any
 
 import click
 
+from prism_wsgi.cli.events import report_ended
 from prism_wsgi.cli.listing import AnyStore, batch_size, destroy_many, summaries, summary_of
 from prism_wsgi.cli.options import json_option, open_store, option, store_options
+from prism_wsgi.cli.rights import erase, export
 from prism_wsgi.cli.text import instant, one_line, size
 from prism_wsgi.clock import system_clock
+from prism_wsgi.events import Ending
 from prism_wsgi.stores.base import SessionSummary, StoredSession
+
+MOST_REPORTED = 10_000
+"""How many sessions of one user are reported as ended."""
 
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -24,7 +30,11 @@ def _checked_id(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.group
 def sessions() -> None:
-    """List, show and revoke sessions; what is in them is never shown."""
+    """List, show and revoke sessions; what is in them, `export` alone shows."""
+
+
+sessions.add_command(export)
+sessions.add_command(erase)
 
 
 older_than_option = option(
@@ -59,7 +69,12 @@ def list_sessions(
             click.echo(dumps(_as_json(session)))
         return
     for session in found:
-        click.echo(f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}")
+        click.echo(
+            f"{session.id}  until {instant(session.expires_at)}  last used {_moment(session.last_seen_at)}"
+            f"  login {_moment(session.authenticated_at)} by {_text(session.auth_method)}"
+            f"  from {_text(session.client_address)}, {_text(session.user_agent)}"
+            f"  {size(session.size):>9}  {_user(session)}"
+        )
     if len(found) == limit:
         click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
 
@@ -79,6 +94,12 @@ def show(url: str, table_name: str | None, session_id: str, json: bool) -> None:
     click.echo(f"user     {_user(session)}")
     click.echo(f"created  {instant(session.created_at)}")
     click.echo(f"expires  {instant(session.expires_at)}")
+    click.echo(f"used     {_moment(session.last_seen_at)}")
+    click.echo(f"login    {_moment(session.authenticated_at)}")
+    click.echo(f"method   {_text(session.auth_method)}")
+    click.echo(f"actor    {'-' if session.actor is None else one_line(session.actor)}")
+    click.echo(f"address  {_text(session.client_address)}")
+    click.echo(f"browser  {_text(session.user_agent)}")
     click.echo(f"size     {size(session.size)}")
     click.echo(f"version  {session.version}")
 
@@ -110,16 +131,16 @@ def revoke(
         raise click.UsageError("Give --user, --older-than or both, or --id, or --all")
     with open_store(url, table_name) as store:
         if session_id is not None:
-            _live(store.load(session_id))
+            session = _live(store.load(session_id))
             _confirm(f"End session {session_id}?", yes)
             revoked = destroy_many(store, [session_id])
+            report_ended(store, [session], Ending.REVOKED)
         else:
             _confirm(_question(user, older_than), yes)
-            # All rows of a user at once, also a marker or one that is new since the question.
             revoked = (
                 _revoke_in_batches(store, user, _before(older_than))
                 if user is None or older_than is not None
-                else store.destroy_all(user)
+                else _revoke_user(store, user)
             )
     click.echo(dumps({"revoked": revoked}) if json else f"Revoked: {revoked}")
 
@@ -129,6 +150,15 @@ def _revoke_in_batches(store: AnyStore, user: str | None, created_before: int | 
     while found := summaries(store, user=user, created_before=created_before, limit=batch_size(store), after=last):
         last = found[-1].id
         revoked += destroy_many(store, [session.id for session in found])
+        report_ended(store, found, Ending.REVOKED)
+    return revoked
+
+
+def _revoke_user(store: AnyStore, user: str) -> int:
+    """End all rows of a user at once, also a marker or one that is new since the question."""
+    found = summaries(store, user=user, limit=MOST_REPORTED)
+    revoked = store.destroy_all(user)
+    report_ended(store, found, Ending.REVOKED)
     return revoked
 
 
@@ -160,10 +190,25 @@ def _as_json(session: SessionSummary) -> dict[str, Any]:
         "user": session.user,
         "created_at": instant(session.created_at),
         "expires_at": instant(session.expires_at),
+        "last_seen_at": None if session.last_seen_at is None else instant(session.last_seen_at),
+        "authenticated_at": None if session.authenticated_at is None else instant(session.authenticated_at),
+        "auth_method": session.auth_method,
+        "actor": session.actor,
+        "client_address": session.client_address,
+        "user_agent": session.user_agent,
         "size": session.size,
         "version": session.version,
     }
 
 
 def _user(session: SessionSummary) -> str:
-    return "-" if session.user is None else one_line(session.user)
+    user = "-" if session.user is None else one_line(session.user)
+    return user if session.actor is None else f"{user} (impersonated by {one_line(session.actor)})"
+
+
+def _moment(milliseconds: int | None) -> str:
+    return "unknown" if milliseconds is None else instant(milliseconds)
+
+
+def _text(value: str | None) -> str:
+    return "unknown" if value is None else one_line(value)

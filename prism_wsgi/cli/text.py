@@ -2,12 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
-from prism_wsgi.errors import PrismError, SchemaMissing, StoreError
+from prism_wsgi.errors import ClocksDiffer, PrismError, SchemaMissing, StoreError
 
 
 def instant(milliseconds: int) -> str:
-    """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339)."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339).
+
+    What lies outside the years 1 to 9999, which somebody else has written, is returned in Unix seconds.
+    """
+    try:
+        moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds // 1000} s since 1970"
     return moment.isoformat().replace("+00:00", "Z")
 
 
@@ -39,6 +45,6 @@ def one_line(text: str) -> str:
 def explain(error: PrismError) -> str:
     """Return an error as one line that ends with what to do."""
     line = one_line(str(error))
-    if isinstance(error, StoreError) and not isinstance(error, SchemaMissing):
+    if isinstance(error, StoreError) and not isinstance(error, SchemaMissing | ClocksDiffer):
         return f"{line}; check --url, and that the database is up: `prism-wsgi doctor`"
     return line

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import msgpack
@@ -25,6 +26,11 @@ _HEADER_SIZE = struct.Struct(">H")
 _KINDS = {"ttl": int, "persistent": bool, "lock": int, "max_lifetime": int}
 _PERSISTENT = {None: 0, False: 1, True: 2}
 _PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
+
+FLASH_PREFIX = "_f_"
+"""What the keys of flash queues begin with; Pyramid's name."""
+FLASK_FLASHES = "_flashes"
+"""Where `flask.flash()` puts messages."""
 
 
 @dataclass(slots=True)
@@ -63,24 +69,33 @@ class Codec:
         self._check = getattr(serializer, "check", None)
         self._dumps_checked = getattr(serializer, "dumps_checked", serializer.dumps)
 
-    def check(self, key: object, value: object) -> None:
-        """Raise SerializationError when a value cannot be stored, as early as the serializer can tell."""
-        if type(key) is not str:
+    def check(self, key: object, value: object) -> Any:
+        """Return what the session is to hold for a value; see `Serializer`.
+
+        Raises SerializationError when the value cannot be stored, as early as the serializer can tell.
+        """
+        if not isinstance(key, str) or isinstance(key, Enum):
             raise SerializationError(f"session[{key!r}]: keys must be str, not {type(key).__name__}", "session")
-        if self._check is not None:
-            if not key.isascii():
-                self._check("session", {key: None})
-            self._check(f"session[{key!r}]", value)
+        if self._check is None:
+            return value
+        if not key.isascii():
+            self._check("session", {key: None})
+        held = self._check(f"session[{key!r}]", value)
+        return value if held is None else held
 
     def encode(self, document: Document, *, checked: bool = False) -> bytes:
         """Return the bytes to store. Raises SerializationError and SessionTooLarge.
 
-        `checked`: every value has passed `check`, and none can have changed since.
+        `checked`: every value has passed `check`, and none can have changed since. Where a session is too large, the
+        flash messages that nobody has shown are dropped first, the oldest half of the largest queue at a time:
+        nothing else may ever empty it.
         """
         dumps = self._dumps_checked if checked else self.serializer.dumps
         data = _header(document) + dumps(document.values)
-        if len(data) > self._max_size:
-            self._refuse_too_large(document, len(data))
+        while len(data) > self._max_size:
+            if not self._drop_flashes(document.values):
+                self._refuse_too_large(document, len(data))
+            data = _header(document) + dumps(document.values)
         return data
 
     def decode(self, stored: StoredSession) -> Document:
@@ -134,7 +149,7 @@ class Codec:
         )
 
     def _loads(self, data: bytes) -> dict[str, Any]:
-        """Read the values; a serializer of the application's own may fail in ways of its own."""
+        """Read the values; the application's serializer may raise anything."""
         try:
             values = self.serializer.loads(data)
         except SerializationError:
@@ -145,6 +160,21 @@ class Codec:
         if not isinstance(values, dict):
             raise SerializationError(f"Stored session data holds no dict, but a {type(values).__name__}")
         return values
+
+    def _drop_flashes(self, values: dict[str, Any]) -> bool:
+        """Drop the older half of the largest queue of flash messages; tell whether there was one to drop from."""
+        queues = [
+            key
+            for key, messages in values.items()
+            if (key.startswith(FLASH_PREFIX) or key == FLASK_FLASHES)
+            and isinstance(messages, list)
+            and len(messages) > 1
+        ]
+        if not queues:
+            return False
+        largest = max(queues, key=lambda key: len(self.serializer.dumps({key: values[key]})))
+        del values[largest][: len(values[largest]) // 2]
+        return True
 
     def _refuse_too_large(self, document: Document, size: int) -> None:
         sizes = {key: len(self.serializer.dumps({key: value})) for key, value in document.values.items()}

@@ -25,7 +25,7 @@ _COOKIE_PURPOSE = b"session encryption with the cookie, version 1"
 class Cipher:
     """Seals and opens the data of sessions.
 
-    Each session has a key of its own, derived from the server's key and the session's id, and `with_cookie` from
+    Each session has its own key, derived from the server's key and the session's id, and `with_cookie` from
     the cookie's secret too. So the random nonces of a busy site never come near the 2**32 that one key allows.
     The columns that decide rights are bound in as associated data: the id, the user, when the session began, when and
     how the user proved who they are, who impersonates them, and the browser's key. What was sealed for one session

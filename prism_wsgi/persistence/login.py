@@ -10,7 +10,7 @@ MAX_METHOD_CHARACTERS = 64
 
 
 class Login(NamedTuple):
-    """What a session knows of its user; all None for a visitor whom nobody knows.
+    """The user of a session, and their proof; all None for an anonymous visitor.
 
     `authenticated_at` (Unix ms) is when the user last proved who they are, and `auth_method` how (RFC 8176).
     `actor` is the administrator who impersonates the user. `device_key` is the browser's key, where it has one.

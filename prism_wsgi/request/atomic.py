@@ -5,14 +5,21 @@ import time
 from contextlib import suppress
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, SessionTooLarge, StoreError
+from prism_wsgi.request.phases import GONE
 from prism_wsgi.request.saving import save, save_changes, write
-from prism_wsgi.request.state import GONE, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import pause
 
 HOLD_SECONDS = 5.0
-"""How long one request may stay inside `atomic()` before another takes it for dead."""
+"""The time that one request may stay inside `atomic()` before another takes it for dead."""
 WAIT_SECONDS = 30.0
-"""How long `atomic()` waits for the lock."""
+"""The longest wait of `atomic()` for the lock."""
+PATIENT_WAITERS = 4
+"""The number of requests for one session that wait so long in a process. Others wait for HOLD_SECONDS only, so that
+one visitor who opens many connections cannot occupy every thread."""
+
+# Which locks are waited for in this process, by session id. Adding to a set and taking away are atomic.
+_waiting: dict[str, set[int]] = {}
 
 
 class Lock:
@@ -73,15 +80,24 @@ class Lock:
         state.lock_as(0)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+        session_id = self._state.identity.id
+        waiters = _waiting.setdefault(session_id, set())
+        seconds = WAIT_SECONDS if len(waiters) < PATIENT_WAITERS else min(HOLD_SECONDS, WAIT_SECONDS)
+        waiters.add(self._number)
+        deadline = time.monotonic() + seconds
         attempt = 0
-        while not self._try_to_take():
-            if time.monotonic() > deadline:
-                raise self._state.site.adapter.unavailable(
-                    f"session {self._state.identity.id} stayed locked by others for {WAIT_SECONDS:.0f} seconds"
-                )
-            pause(min(attempt, 4))
-            attempt += 1
+        try:
+            while not self._try_to_take():
+                if time.monotonic() > deadline:
+                    raise self._state.site.adapter.unavailable(
+                        f"session {session_id} stayed locked by others for {seconds:.0f} seconds"
+                    )
+                pause(min(attempt, 4))
+                attempt += 1
+        finally:
+            waiters.discard(self._number)
+            if not waiters:
+                _waiting.pop(session_id, None)
 
     def _try_to_take(self) -> bool:
         state = self._state

@@ -9,10 +9,11 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from prism_wsgi.errors import StoreUnavailable
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.client import clean_address, clean_user_agent
-from prism_wsgi.request.headers import Headers, is_public, make_private, set_cookies, vary_on_cookie
+from prism_wsgi.request.headers import Headers, is_https_outside, is_public, make_private, set_cookies, vary_on_cookie
+from prism_wsgi.request.phases import GONE, LOAD_FAILED, NEW, Outcome
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import Site
-from prism_wsgi.request.state import GONE, LOAD_FAILED, NEW, Outcome, SessionState
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.tokens import Token
 
 RETRY_AFTER = 5  # seconds
@@ -74,9 +75,8 @@ class Exchange:
                     _close(body)
             return self.recover(error)
         if written:
-            return _Body(
-                self, body
-            )  # after write() the session may have changed once more, and only close() saves that
+            # The session may have changed again since write(), and only close() saves that.
+            return _Body(self, body)
         self._state.detach()
         return body
 
@@ -126,6 +126,8 @@ class Exchange:
             self._site.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.identity.id)
         if state.outcome is not Outcome.DESTROYED:
             state.note_cookie()
+            if self._environ.get("wsgi.url_scheme") == "http":
+                self._warn_of_plain_http()
         return make_private(set_cookies(headers, self._site.cookies.name, cookies))
 
     def _cookies_due(self) -> list[str]:
@@ -153,6 +155,15 @@ class Exchange:
 
     def _may_offer(self) -> bool:
         return self._site.offers_cookie and not self._is_contradicted and self._site.cookies.may_offer(self._environ)
+
+    def _warn_of_plain_http(self) -> None:
+        cookies = self._site.cookies
+        if cookies.cookie.secure and not is_https_outside(self._environ):
+            self._site.events.warn_once(
+                f"The cookie {cookies.name} is Secure and was sent over plain HTTP, so browsers drop it and each "
+                "request begins a new session. Serve the site over HTTPS; behind a proxy, have it send "
+                "X-Forwarded-Proto; for a test without TLS, set secure=False"
+            )
 
     def _save(self, status: str) -> None:
         state = self._state
@@ -212,8 +223,13 @@ _WITHOUT_COOKIE = (LOAD_FAILED, Outcome.DESTROY_FAILED, Outcome.WITHHELD)
 def note_client(site: Site, state: SessionState, environ: WSGIEnvironment) -> None:
     """Note which device makes the request, where that is to be recorded."""
     address = environ.get("REMOTE_ADDR", "") if site.client_address is None else site.client_address(environ)
-    state.visit.address = clean_address(address or "")
-    state.visit.user_agent = clean_user_agent(environ.get("HTTP_USER_AGENT", ""))
+    state.note_device(clean_address(address or ""), clean_user_agent(environ.get("HTTP_USER_AGENT", "")))
+
+
+def path_of(environ: WSGIEnvironment) -> str:
+    """Return the path of a request, without its query."""
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333 passes bytes as Latin-1
 
 
 class _Body:

@@ -1,4 +1,4 @@
-"""What a session means for the response's headers: pure functions over lists of WSGI header pairs.
+"""The response's headers where a session is used: pure functions over lists of WSGI header pairs.
 
 Each returns a new list: an application may hand the same list to every request, and a middleware that changes
 it sends one visitor's cookie to the next.
@@ -7,8 +7,14 @@ it sends one visitor's cookie to the next.
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from wsgiref.types import WSGIEnvironment
 
 Headers = list[tuple[str, str]]
+
+# Edge servers' own headers; nginx's is a number of seconds.
+_NGINX = "x-accel-expires"
+_FOR_SHARED_CACHES = frozenset({"surrogate-control", "edge-control", _NGINX})
 
 # What stands between commas, but for those inside a quoted string: no-cache="Set-Cookie, ETag"
 _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
@@ -29,10 +35,16 @@ def vary_on_cookie(headers: Headers) -> Headers:
 
 
 def is_public(headers: Headers) -> bool:
-    """Tell whether a shared cache may store the response for a while (RFC 9111 3)."""
+    """Tell whether a shared cache may store the response for a while (RFC 9111 3, RFC 9213 2)."""
+    if any(_is_for_shared_caches(name) and _lets_them_store(name, value) for name, value in headers):
+        return True
     directives = _cache_directives(headers)
     if not directives:
         return _expires_later(headers)
+    return _is_public(directives)
+
+
+def _is_public(directives: list[str]) -> bool:
     names = {_directive_name(directive) for directive in directives}
     if names & {"private", "no-store"}:
         return False
@@ -42,6 +54,8 @@ def is_public(headers: Headers) -> bool:
 
 def make_private(headers: Headers) -> Headers:
     """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
+    # Without such a header, a shared cache goes by Cache-Control.
+    headers = [pair for pair in headers if not (_is_for_shared_caches(pair[0]) and _lets_them_store(*pair))]
     directives = _cache_directives(headers)
     if not directives:
         return [*headers, ("Cache-Control", "private")]
@@ -62,6 +76,30 @@ def set_cookies(headers: Headers, name: str, header_values: list[str]) -> Header
     return [*others, *[("Set-Cookie", value) for value in header_values]]
 
 
+def is_https_outside(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request over plain HTTP may have come over HTTPS to a proxy, or from this very machine.
+
+    Nothing but a warning may go by this: anybody can send these headers.
+    """
+    forwarded = f"{environ.get('HTTP_X_FORWARDED_PROTO', '')} {environ.get('HTTP_FORWARDED', '')}"
+    if "https" in forwarded.lower():
+        return True
+    host = urlsplit(f"//{environ.get('HTTP_HOST') or environ.get('SERVER_NAME', '')}").hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+
+
+def _is_for_shared_caches(name: str) -> bool:
+    """Tell whether a header speaks to shared caches alone, which heed it more than Cache-Control."""
+    name = name.lower()
+    return name.endswith("cdn-cache-control") or name in _FOR_SHARED_CACHES
+
+
+def _lets_them_store(name: str, value: str) -> bool:
+    if name.lower() == _NGINX:
+        return value.strip() != "0"
+    return _is_public(_split(value))
+
+
 def _expires_later(headers: Headers) -> bool:
     value = _values(headers, "expires")
     try:
@@ -76,8 +114,10 @@ def _values(headers: Headers, name: str) -> str:
 
 def _cache_directives(headers: Headers) -> list[str]:
     value = _values(headers, "cache-control")
-    if not value:
-        return []
+    return _split(value) if value else []
+
+
+def _split(value: str) -> list[str]:
     return [directive.strip() for directive in _DIRECTIVE.findall(value) if directive.strip()]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIEnvironment
 
-from prism_wsgi.clock import Clock
-from prism_wsgi.events import EventLog
+from prism_wsgi.clock import Clock, milliseconds
+from prism_wsgi.events import Events
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
@@ -26,7 +26,7 @@ class Site:
     lifetimes: Lifetimes
     codec: Codec
     adapter: StoreAdapter
-    events: EventLog
+    events: Events
     clock: Clock
     persistent: bool = True
     offers_cookie: bool = True
@@ -39,12 +39,8 @@ class Site:
     max_sessions_per_user: int | None = None
     csrf_keys: tuple[str, ...] = (CSRF_KEY,)
     environ_key: str = "prism.session"
-
-    @property
-    def id_key(self) -> str:
-        """Where the session's id is in the environ."""
-        return f"{self.environ_key}_id"
+    id_key: str = "prism.session_id"
 
     def now(self) -> int:
         """Return the current time in Unix milliseconds."""
-        return int(self.clock() * 1000)
+        return milliseconds(self.clock)

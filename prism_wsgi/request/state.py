@@ -1,7 +1,7 @@
 """SessionState: one session during one request, and every way in which it changes."""
 
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavailable
@@ -9,89 +9,35 @@ from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
 from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.adoption import adopt
+from prism_wsgi.request.observing import tell_logout
+from prism_wsgi.request.peer_fallbacks import Earlier
+from prism_wsgi.request.phases import (
+    DETACHED,
+    GONE,
+    LOAD_FAILED,
+    NEW,
+    NOTHING,
+    OPEN,
+    ORDINARY,
+    SAVED,
+    STORED,
+    STREAMING,
+    TOUCHED,
+    UNREAD,
+    Choice,
+    Outcome,
+    Phase,
+    Visit,
+)
 from prism_wsgi.request.site import Site
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at
 
 MAX_SUCCESSORS = 8
-"""How many markers are followed from one id to the next, in search of the session that took its place."""
+"""The most markers that are followed from one id to the next, in search of the session that took its place."""
 
-
-class Phase(Enum):
-    """What is known of the session in the store."""
-
-    UNREAD = auto()
-    """The cookie names it; the store has not been asked."""
-    NEW = auto()
-    """Nothing is stored under the id."""
-    STORED = auto()
-    """Loaded or saved: `identity.stored` is what the store holds, as far as this request knows."""
-    GONE = auto()
-    """Ended by another request while this one was under way: reads empty, writes go nowhere, no cookie."""
-
-
-class Stage(Enum):
-    """How far the response is, which decides when changes are saved."""
-
-    OPEN = auto()
-    """Not started: changes are saved before it starts."""
-    STREAMING = auto()
-    """The headers are out: changes are saved when the server closes the response."""
-    DETACHED = auto()
-    """Over, or out of our hands, so that nothing will close it: changes are saved at once."""
-
-
-class Outcome(Enum):
-    """What this request has come to with the store."""
-
-    NOTHING = auto()
-    """It has read at most."""
-    LOAD_FAILED = auto()
-    """The store failed at the last attempt to load."""
-    TOUCHED = auto()
-    """The use of the session was recorded."""
-    SAVED = auto()
-    """The session was written."""
-    DROPPED = auto()
-    """Changes went nowhere, because the session has ended elsewhere; the log says so."""
-    WITHHELD = auto()
-    """Changes were not kept, because they came with a form of another site; the log says so."""
-    DESTROYED = auto()
-    """The application ended the session, and nothing was saved since."""
-    DESTROY_FAILED = auto()
-    """The application ended the session, which may still be there."""
-
-
-class Choice(Enum):
-    """What a request can decide beside the values of keys."""
-
-    TTL = auto()
-    PERSISTENT = auto()
-    MAX_LIFETIME = auto()
-    LOGIN = auto()
-    """Who is logged in."""
-    PROOF = auto()
-    """That somebody has just proved who they are."""
-
-
-# Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
-UNREAD, NEW, STORED, GONE = Phase
-OPEN, STREAMING, DETACHED = Stage
-LOAD_FAILED, TOUCHED, SAVED = Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
-
-
-@dataclass(slots=True)
-class Visit:
-    """What is known of the request itself.
-
-    `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
-    `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
-    """
-
-    address: str | None = None
-    user_agent: str | None = None
-    is_passive: bool = False
-    is_withheld: bool = False
+_NOTHING_DECIDED: frozenset[str | Choice] = frozenset()
 
 
 class Snapshot(NamedTuple):
@@ -107,7 +53,7 @@ class Snapshot(NamedTuple):
 
 
 class SessionState:
-    """What is known of a request's session, kept in step with the store.
+    """One request's view of its session, kept in step with the store.
 
     Only the methods here change it; the session's values aside, which an application may hold.
     """
@@ -116,6 +62,8 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "earlier",
+        "endings",
         "holds_mutable",
         "identity",
         "is_new",
@@ -130,28 +78,36 @@ class SessionState:
     )
 
     document: Document
-    """What the request works on; there once the session has been read."""
+    """The values and properties that the request works on; set once the session has been read."""
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, site: Site, token: Token | None, visit: Visit | None = None) -> None:
+    def __init__(
+        self, site: Site, token: Token | None, visit: Visit = ORDINARY, earlier: Earlier | None = None
+    ) -> None:
         self.site = site
-        self.visit = visit or Visit()
+        self.visit = visit
+        self.earlier = earlier
+        """What another package's cookie has led to, until the session is read."""
         self.stage = OPEN
-        self.outcome = Outcome.NOTHING
+        self.outcome = NOTHING
         self.accessed = False
         """Whether the application has looked at the session."""
         self.written = False
         """Whether the application has changed something since the last save."""
         self.holds_mutable = False
         """Whether the application holds a mutable value (a list, say), which may change without an assignment."""
-        self.decided: set[str | Choice] = set()
-        """What this request has assigned or chosen, as opposed to what was loaded."""
+        self.decided: frozenset[str | Choice] = _NOTHING_DECIDED
+        """The keys and choices that this request has assigned, as opposed to what was loaded."""
         self.lock = 0
         """The number under which this request is inside `atomic()`, 0 outside."""
+        self.endings = 0
+        """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
-        if token is None:
+        if earlier is not None:
+            self.phase, self.identity = UNREAD, drawn_identity(site.now())
+        elif token is None:
             self._begin()
         else:
             self.phase = UNREAD
@@ -193,6 +149,11 @@ class SessionState:
     def is_login(self) -> bool:
         """Whether somebody has logged in by this request."""
         return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
+
+    @property
+    def is_proof_untold(self) -> bool:
+        """Whether this request has proved who the user is, and the observers have not been told."""
+        return Choice.PROOF in self.decided and Choice.TOLD not in self.decided
 
     def next_expiry(self) -> int:
         """Return when the session ends if it is used now and never again, in Unix ms."""
@@ -236,10 +197,30 @@ class SessionState:
         """Note that the application has changed something: the value of a key, or a choice."""
         self.written = True
         if name is not None:
-            self.decided.add(name)
+            self.decided |= {name}
+
+    def decide_login(self) -> None:
+        """Note that the application has decided who is logged in, whatever stands under `user_id_key`."""
+        self.decided |= {Choice.LOGIN}
+
+    def be_passive(self, is_passive: bool) -> None:
+        """Note whether this request counts as use of the session."""
+        self.visit = replace(self.visit, is_passive=is_passive)
+
+    def note_device(self, address: str, user_agent: str) -> None:
+        """Note which device makes this request."""
+        self.visit = replace(self.visit, address=address, user_agent=user_agent)
+
+    def note_path(self, path: str) -> None:
+        """Note which path is requested, for those who observe."""
+        self.visit = replace(self.visit, path=path)
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
+        if self.earlier is not None:
+            self._take_over()
+            if self.phase is not UNREAD:
+                return
         identity, site = self.identity, self.site
         assert identity.token is not None
         try:
@@ -252,7 +233,7 @@ class SessionState:
             self.outcome = LOAD_FAILED
             raise
         if self.outcome is LOAD_FAILED:
-            self.outcome = Outcome.NOTHING
+            self.outcome = NOTHING
         # A store may lack a clock, and max_lifetime may have been lowered since the session was saved.
         if stored is not None and self._is_over(stored, document):
             stored = None
@@ -261,10 +242,10 @@ class SessionState:
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
-            site.events.emit(Reason.UNKNOWN_ID, identity.id)
+            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self.visit)
             self.start_over()
         elif stored.superseded:
-            site.events.emit(Reason.SUPERSEDED_ID, identity.id)
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self.visit)
             self.phase, self.document = GONE, Document(created_at=stored.created_at)
             identity.stored = stored
         else:
@@ -282,7 +263,7 @@ class SessionState:
 
         What another user had stays behind; see `Session.login`.
         """
-        self.decided |= {Choice.LOGIN, Choice.PROOF}
+        self.decided = (self.decided | {Choice.LOGIN, Choice.PROOF}) - {Choice.TOLD}
         if self.phase is GONE:
             self._begin_again(login)
         elif self.document.login.user not in (None, login.user):
@@ -295,7 +276,7 @@ class SessionState:
 
     def log_in_empty(self, login: Login) -> None:
         """Move to a new id on which somebody else is logged in, with nothing but the absolute lifetime."""
-        self.decided.add(Choice.LOGIN)
+        self.decided |= {Choice.LOGIN}
         self.document = Document(
             max_lifetime=self.document.max_lifetime, created_at=self.document.created_at, login=login
         )
@@ -304,7 +285,7 @@ class SessionState:
 
     def confirm_login(self, login: Login) -> None:
         """Move to a new id on which the same user has proved anew who they are."""
-        self.decided.add(Choice.PROOF)
+        self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login
         self.written = True
@@ -344,19 +325,23 @@ class SessionState:
         try:
             if not was_read:
                 self.load()
+            ending = self._observed_endings()
             self._end_stored(was_read)
         except BaseException:
             self.outcome = Outcome.DESTROY_FAILED
             raise
         if self.phase is GONE:
             # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
-            self.outcome = Outcome.NOTHING
+            self.outcome = NOTHING
             self.document = Document(created_at=self.document.created_at)
         else:
             self.start_over()
             self.outcome = Outcome.DESTROYED
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
+        self.endings += 1
+        for row in ending:
+            tell_logout(self.site.events, row, self.visit)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -369,7 +354,7 @@ class SessionState:
         if not (self.written or self.holds_mutable):
             return
         self.written = self.holds_mutable = False
-        self.decided.clear()
+        self.decided = _NOTHING_DECIDED
         self.identity, self.moved_from = self.contested, None
         stored = self.identity.stored
         if stored is not None and self.phase is not GONE:
@@ -381,6 +366,13 @@ class SessionState:
         """Keep the values for this request, but save none of what has changed so far."""
         self.written = self.holds_mutable = False
 
+    def ignore(self) -> None:
+        """Save nothing of this request, and send no cookie; what has been ended stays so."""
+        self.forget_changes()
+        self.be_passive(True)
+        if self.outcome is Outcome.NOTHING:
+            self.outcome = Outcome.WITHHELD
+
     def look_again(self) -> None:
         """Read the session afresh at the next access; for what opens it after its response is over."""
         identity = self.identity
@@ -391,7 +383,7 @@ class SessionState:
                 identity.secret, self.site.now() // 1000, self.document.ttl, self.document.persistent
             )
         identity.stored = None
-        self.phase, self.outcome = UNREAD, Outcome.NOTHING
+        self.phase, self.outcome = UNREAD, NOTHING
         self.written = self.holds_mutable = False
 
     # What becomes of the response
@@ -415,27 +407,35 @@ class SessionState:
         self.identity.stored, self.moved_from = row, None
         self.outcome, self.phase = SAVED, STORED
 
+    def note_told(self) -> None:
+        """Note that the observers know how the user has proved who they are."""
+        self.decided |= {Choice.TOLD}
+
     def hold_touched(self, row: StoredSession) -> None:
         """Learn that the store has recorded the use of the session, as `row`."""
         self.identity.stored, self.outcome = row, TOUCHED
 
+    def miss_touch(self) -> None:
+        """Learn that the use of the session could not be recorded, and leave it at that."""
+        self.outcome = Outcome.UNRECORDED
+
     def drop(self) -> None:
         """Learn that the session has ended elsewhere: changes go nowhere."""
         if self.outcome is not Outcome.DROPPED:
-            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id)
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self.visit)
             self.outcome = Outcome.DROPPED
         self.phase = GONE
 
     def withhold(self) -> None:
         """Keep this request's changes from being stored."""
         if self.outcome is not Outcome.WITHHELD:
-            self.site.events.emit(Reason.WRITE_WITHHELD)
+            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self.visit)
             self.outcome = Outcome.WITHHELD
 
     def lose_race(self, found: StoredSession | None) -> None:
         """Learn at a save that the session was moved (`found` is the marker) or ended by another request.
 
-        A login goes on all the same, in a session of its own; other changes are dropped.
+        A login goes on all the same, in a new session; other changes are dropped.
         """
         login = self.document.login
         if not self.is_login:
@@ -484,7 +484,7 @@ class SessionState:
             self.site.codec.encode(document),
             document.created_at,
             document.login,
-            frozenset(self.decided),
+            self.decided,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -494,7 +494,7 @@ class SessionState:
             self.phase = snapshot.phase
         document = self.document = self.site.codec.read(snapshot.data)
         document.created_at, document.login = snapshot.created_at, snapshot.login
-        self.decided = set(snapshot.decided)
+        self.decided = snapshot.decided
 
     def lock_as(self, number: int) -> None:
         """Note that this request is inside `atomic()` under a number; 0: outside."""
@@ -510,6 +510,25 @@ class SessionState:
         now = self.site.now() // 1000
         return Token(self.identity.secret, now, self.document.ttl, self.document.persistent)
 
+    def _take_over(self) -> None:
+        """Become the session that another package's cookie has led to, or a new one."""
+        earlier = self.earlier
+        assert earlier is not None
+        try:
+            token = None if earlier.values is not None else adopt(self.site, earlier)
+        except StoreUnavailable:
+            self.outcome = LOAD_FAILED
+            raise
+        self.earlier = None
+        if token is not None:
+            self.identity = replace(identity_of(token), is_sent=False)
+            return
+        self._begin()
+        for key, value in (earlier.values or {}).items():
+            with suppress(SerializationError):
+                self.document.values[key] = self.site.codec.check(key, value)
+                self.written = True
+
     def _begin(self) -> None:
         now = self.site.now()
         self.document = Document(created_at=now)
@@ -522,7 +541,7 @@ class SessionState:
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         unreadable = self.identity.id
-        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error))
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self.visit)
         self.start_over()
         self.identity.instead_of = unreadable
 
@@ -577,6 +596,18 @@ class SessionState:
                 return self.site.codec.decode(following).values if following.user == login.user else {}
             marker = following
         return {}
+
+    def _observed_endings(self) -> list[StoredSession]:
+        """Return the stored sessions that `destroy` is about to end, where somebody observes."""
+        if not self.site.events.observers:
+            return []
+        if self.phase is GONE:
+            live = self.site.adapter.live_behind(self.contested.id)
+        elif self.identity.instead_of is not None:
+            live = self.site.adapter.live_behind(self.identity.instead_of)
+        else:
+            live = self.contested.stored
+        return [] if live is None else [live]
 
     def _end_stored(self, was_read: bool) -> None:
         contested, adapter = self.contested, self.site.adapter

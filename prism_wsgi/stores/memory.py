@@ -1,17 +1,19 @@
 """MemoryStore: sessions in this process's memory, the least recently used going first."""
 
 import heapq
+import logging
 import math
 import threading
-from bisect import bisect_right
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import timedelta
 
 from prism_wsgi.clock import Clock, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import AGE_LIMITS, KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user
+from prism_wsgi.stores.base import StoredSession, StoreStats, checked_user, measured
+
+logger = logging.getLogger("prism_wsgi")
 
 
 class MemoryStore:
@@ -50,6 +52,7 @@ class MemoryStore:
         # (expires_at, id), soonest first; entries that no longer match a session are skipped when met.
         self._expiries: list[tuple[int, str]] = []
         self._sessions: dict[str, StoredSession] = {}
+        self._warns_of_fork = False
         notify_after_fork(self)
 
     def __len__(self) -> int:
@@ -58,6 +61,7 @@ class MemoryStore:
     def after_fork(self) -> None:
         """Take a new lock: another thread of the parent may have held the old one."""
         self._lock = threading.Lock()
+        self._warns_of_fork = True
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return a copy of the session, or None when it is unknown or expired."""
@@ -71,6 +75,12 @@ class MemoryStore:
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
+        if self._warns_of_fork:
+            self._warns_of_fork = False
+            logger.warning(
+                "MemoryStore is used by a process that was forked: each worker keeps separate sessions, so with "
+                "several workers visitors lose theirs at random. Use a store that they share, such as SQLAlchemyStore"
+            )
         now = self._now()
         with self._lock:
             self._check_version(session)
@@ -178,22 +188,7 @@ class MemoryStore:
         now = self._now()
         with self._lock:
             sessions = list(self._sessions.values())
-        unexpired = [one for one in sessions if not one.is_expired(now)]
-        expired = [one.expires_at for one in sessions if one.is_expired(now)]
-        waiting = [expires_at for expires_at in expired if expires_at <= now - KEPT_EXPIRED_MS]
-        live = [one for one in unexpired if not one.superseded]
-        ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for one in live)
-        return StoreStats(
-            live=len(live),
-            expired=len(expired),
-            superseded=len(unexpired) - len(live),
-            logged_in=sum(one.user is not None for one in live),
-            data_bytes=sum(len(one.data) for one in sessions),
-            oldest_expired=min(waiting, default=None),
-            saved_once=sum(one.version == 1 for one in live),
-            largest=max((len(one.data) for one in live), default=0),
-            ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
-        )
+        return measured(((len(one.data), one) for one in sessions), now)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

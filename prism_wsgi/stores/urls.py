@@ -1,27 +1,19 @@
-"""The store that a URL names, and its settings in the URL's query. A store is imported when it is opened."""
+"""The store that a URL names. A store is imported when it is opened."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-from urllib.parse import unquote_plus
+from typing import TYPE_CHECKING, Any
 
-from prism_wsgi import text_values
 from prism_wsgi.clock import Clock
 from prism_wsgi.cookies import MAX_AGE_LIMIT
 from prism_wsgi.errors import ConfigError
+from prism_wsgi.stores.url_settings import split_settings
 
 if TYPE_CHECKING:
     from prism_wsgi.stores.memory import MemoryStore
     from prism_wsgi.stores.redis import RedisStore
     from prism_wsgi.stores.sql import SQLAlchemyStore
 
-DEFAULT_TABLE_NAME = "prism_sessions"
-
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
-
-_InitT = TypeVar("_InitT", bound=Callable[..., None])
 
 
 def open_store(
@@ -69,65 +61,6 @@ def is_redis(url: str) -> bool:
     """Tell whether a URL is for RedisStore."""
     scheme, separator, _ = url.partition("://")
     return bool(separator) and scheme.partition("+")[0].lower() in _REDIS_SCHEMES
-
-
-def takes_settings_in_url(initialize: _InitT) -> _InitT:
-    """Let each setting of a store stand in the query of the URL, which is the first argument of its `__init__`.
-
-    A keyword counts more than the URL.
-    """
-    signature = inspect.signature(initialize)
-    address = list(signature.parameters)[1]
-
-    @wraps(initialize)
-    def initialize_by_url(*given: Any, **keywords: Any) -> None:
-        arguments = signature.bind(*given, **keywords).arguments
-        if isinstance(arguments[address], str):
-            arguments[address], own = split_settings(arguments[address], initialize)
-            arguments = {**own, **arguments}
-        initialize(**arguments)
-
-    return cast(_InitT, initialize_by_url)
-
-
-def split_settings(url: str, initialize: Callable[..., None]) -> tuple[str, dict[str, Any]]:
-    """Return the URL without the settings that stand in its query, and these settings as keyword arguments.
-
-    Settings are the parameters of `initialize` that have a default. The rest of the query is the driver's and stays
-    as it is. Raises ConfigError for a text that cannot be read.
-    """
-    # The last "?": one that stands unencoded in a password comes before.
-    place, separator, query = url.rpartition("?")
-    if not separator:
-        return url, {}
-    readers = _readers(initialize)
-    own: dict[str, Any] = {}
-    others = []
-    for part in query.split("&"):
-        name, _, value = part.partition("=")
-        name = unquote_plus(name)
-        if name not in readers:
-            others.append(part)
-        elif name in own:
-            raise ConfigError(f"{name} must stand once in the URL of a store")
-        else:
-            own[name] = readers[name](f"{name} in the URL", unquote_plus(value))
-    return (f"{place}?{'&'.join(others)}" if others else place), own
-
-
-def _readers(initialize: Callable[..., None]) -> dict[str, Callable[[str, str], object]]:
-    hints = get_type_hints(initialize)
-    parameters = inspect.signature(initialize).parameters.values()
-    return {one.name: _reader(hints[one.name]) for one in parameters if one.default is not one.empty}
-
-
-def _reader(hint: Any) -> Callable[[str, str], object]:
-    types = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if bool in types:
-        return text_values.flag
-    if int in types or float in types:
-        return text_values.number
-    return text_values.text if str in types else text_values.named
 
 
 def _taken(given: dict[str, Any], store: type) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 import pytest
 
-from prism_wsgi import migrate
 from prism_wsgi.cli import commands
 from tests.support.command_line import PROGRAM, environment, keep, run
 
@@ -30,10 +29,9 @@ def test_every_option_shows_its_environment_variable(path: tuple[str, ...]) -> N
     assert all(option.allow_from_autoenv for option in own)
 
 
-def test_option_can_come_from_the_environment(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    keep(sqlite_url, 1)
-    shown = run("stats", PRISM_DATABASE_URL=sqlite_url, PRISM_STATS_JSON="1").stdout
+def test_option_can_come_from_the_environment(empty_sqlite_url: str) -> None:
+    keep(empty_sqlite_url, 1)
+    shown = run("stats", PRISM_DATABASE_URL=empty_sqlite_url, PRISM_STATS_JSON="1").stdout
     assert shown.startswith('{"live": 1')
 
 
@@ -65,6 +63,7 @@ def test_missing_table_is_told_with_the_command_that_makes_it(sqlite_url: str, t
     assert "`prism-wsgi db upgrade" in result.stderr
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "url",
     [
@@ -85,6 +84,7 @@ def test_database_that_cannot_be_reached_is_one_line_without_the_password(url: s
     assert "hunter2" not in result.output
 
 
+@pytest.mark.whole
 def test_secret_prints_a_strong_secret_and_nothing_else(tmp_path: Path) -> None:
     printed = [
         subprocess.run([*PROGRAM, "secret"], cwd=tmp_path, env=environment(), capture_output=True, check=True)
@@ -95,6 +95,7 @@ def test_secret_prints_a_strong_secret_and_nothing_else(tmp_path: Path) -> None:
     assert printed[0].stdout != printed[1].stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("argument", ["--help", "secret"])
 def test_light_command_loads_neither_sqlalchemy_nor_alembic(argument: str, tmp_path: Path) -> None:
     script = (

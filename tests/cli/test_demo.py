@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import SECONDS, line_with, run, started
+from tests.support.command_line import line_with, run, started
 from tests.support.served import Browser
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.whole
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def demo(directory: Path, port: int = 0) -> Iterator[str]:
         line = line_with("http://", process.stdout)
         yield line.split()[-1].rstrip("/")
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         assert "Traceback" not in errors
         assert "Warning" not in errors

@@ -17,16 +17,15 @@ from prism_wsgi import Session, SessionMiddleware, get_session, migrate
 from prism_wsgi.cli.doctor.checks import check_database
 from prism_wsgi.cli.doctor.cookie_check import check_cookie
 from prism_wsgi.cli.doctor.findings import Level
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from tests.support.command_line import keep_expired, run
 
 STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
 
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +52,8 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
 
 def test_schema_that_was_never_made_fails(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
-    assert finding("schema", database_url) == (
-        "fail",
-        f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`",
-    )
+    advice = f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`"
+    assert finding("schema", database_url) == ("fail", advice)
     assert run("doctor", "--url", database_url).exit_code == 1
 
 
@@ -195,6 +192,7 @@ def visited(use: Callable[[Session], object] = lambda _: None, **settings: Any) 
         thread.join()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -213,6 +211,7 @@ def test_cookie_is_judged_by_what_a_browser_gets(settings: dict[str, Any], said:
     assert all(one.fix for one in found if one.level is not Level.OK)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("choice", "value"), [("ttl", 3600), ("persistent", False)])
 def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: object) -> None:
     with visited(lambda session: setattr(session, choice, value)) as address:
@@ -220,6 +219,7 @@ def test_cookie_of_a_page_that_chooses_a_lifetime_is_known(choice: str, value: o
     assert found.message == "prism_session is Secure, HttpOnly and SameSite=Lax"
 
 
+@pytest.mark.whole
 def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> None:
     with visited(secure=False) as address:
         result = run("doctor", "--visit", address, "--url", url)
@@ -227,6 +227,7 @@ def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> Non
     assert "fail  cookie     prism_session goes over plain HTTP" in result.stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "ftp://127.0.0.1/", "localhost:8000", "http://[/"])
 def test_address_that_cannot_be_visited_fails(address: str) -> None:
     (found,) = check_cookie(address)

@@ -12,6 +12,8 @@ from prism_wsgi import RedisStore, StoredSession
 from tests.support import databases
 from tests.support.command_line import HOUR, run, session_id
 
+pytestmark = pytest.mark.whole
+
 DATABASE = 14
 """One of its own: the command line has no prefix, so that the tests empty what they use."""
 
@@ -80,6 +82,13 @@ def test_doctor_says_that_it_answers(url: str) -> None:
     found = run("doctor", "--url", url, SESSION_SECRET="aV3ryL0ng&VariedSecret-of-the-tests-")
     assert found.exit_code == 0
     assert "nothing to sweep" in found.stdout
+
+
+def test_doctor_fails_where_any_key_may_be_evicted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RedisStore, "eviction_policy", "allkeys-lru")
+    found = run("doctor", "--url", url)
+    assert found.exit_code == 1
+    assert "maxmemory-policy is allkeys-lru" in found.stdout
 
 
 def test_doctor_fails_without_an_answer() -> None:

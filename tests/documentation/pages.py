@@ -1,4 +1,4 @@
-"""The documentation, README.md included, cut into its blocks of code."""
+"""The documentation, README.md and its like included, cut into its blocks of code."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DOOR = tuple(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))
+PAGES = (*DOOR, *sorted((ROOT / "docs").rglob("*.md")))
+SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"  # a reader's, such as `prism-wsgi secret` prints
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<language>.*)$")
 _NAME = re.compile(r"^# ([\w./-]+\.\w+)$")

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.documentation.pages import ROOT
+from tests.support.waiting import PATIENCE, eventually
 
-SECONDS = 60
 STAND_IN = Path(__file__).with_name("stand_in.py")
 STOOD_IN_FOR = ("pip", "systemctl", "journalctl", "kubectl")
 """What would change this machine or another: each checks what it is told to do, and does nothing."""
@@ -70,7 +70,7 @@ class Shell:
         """End what still runs, and see that nothing broke in the background."""
         os.killpg(self._bash.pid, signal.SIGTERM)
         try:
-            self._bash.communicate(timeout=SECONDS)
+            self._bash.communicate(timeout=PATIENCE)
             self._wait_until(lambda: not self._is_serving(), "what the page started does not end")
         finally:
             with suppress(ProcessLookupError):
@@ -112,11 +112,16 @@ class Shell:
         return True
 
     def _wait_until(self, done: Callable[[], bool], complaint: str, process: int | None = None) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not done():
-            is_hopeless = time.monotonic() > deadline or (process is not None and not _is_running(process))
-            assert not is_hopeless, f"{complaint}\n{self._background.read_text()}"
-            time.sleep(0.02)
+        def explained() -> str:
+            return f"{complaint}\n{self._background.read_text()}"
+
+        def is_done() -> bool:
+            if done():
+                return True
+            assert process is None or _is_running(process), explained()
+            return False
+
+        eventually(is_done, explained, pause=0.02)
 
 
 def _is_running(process: int) -> bool:

@@ -27,6 +27,8 @@ def test_reference_has_type_default_meaning_and_rule_of_every_setting() -> None:
     reference = generated.settings_reference()
     parameters = [name for name in inspect.signature(SessionMiddleware).parameters if name != "app"]
     assert sorted(re.findall(r"^### (\w+)$", reference, flags=re.M)) == sorted(parameters)
+    assert sorted(re.findall(r"^\| \[(\w+)\]", reference, flags=re.M)) == sorted(parameters)
+    assert "| [ttl](#ttl) | `3600` | Idle lifetime" in reference
     lifetime = section_of(reference, "max_lifetime")
     assert lifetime.startswith("\n`int | timedelta | None = None`\n\nAbsolute lifetime, in seconds or as a timedelta")
     assert "- `max_lifetime=0` gives `ConfigError`: `` max_lifetime must be from 1 to 34560000 seconds" in lifetime

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from prism_wsgi import migrate
-from tests.support.command_line import ROOT, SECONDS, environment, expired, keep_expired
+from tests.support.command_line import ROOT, environment, expired, keep_expired
+from tests.support.waiting import PATIENCE
 
 DEPLOY = ROOT / "examples" / "deploy"
 
@@ -39,7 +40,7 @@ def in_shell(command: str, **environ: str) -> "subprocess.CompletedProcess[str]"
     """Run a line as cron does: by /bin/sh, with little in the environment."""
     given = {"HOME": "/", "LOGNAME": "www-data", "SHELL": "/bin/sh", **environ}
     return subprocess.run(
-        ["/bin/sh", "-c", command], env=given, capture_output=True, text=True, timeout=SECONDS, check=False
+        ["/bin/sh", "-c", command], env=given, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -102,7 +103,7 @@ def test_container_runs_the_sweep(url: str, programs: Path) -> None:
         env={**os.environ, variable["name"]: url},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, json.loads(done.stdout)["deleted"]) == (0, 3)

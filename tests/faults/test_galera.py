@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,14 +27,14 @@ from prism_wsgi.stores.sql.failures import Failure, classify
 from prism_wsgi.testing import StoreContract, loaded, new_session
 from tests.losses.soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
 from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
+from tests.support.keys import SECRET
 from tests.support.own_galera import Node, own_galera
 from tests.support.proxy import Proxy
 from tests.support.visitors import Browser, application, count, put, run_at_once
+from tests.support.waiting import PATIENCE, eventually
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 CAUSAL = "?init_command=SET SESSION wsrep_sync_wait=7, innodb_lock_wait_timeout=5"
 ROUNDS = 500
-RECOVERY_SECONDS = 10
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_of_two_nodes_that_save_one_version_one_wins(causal: list[SQLAlchemyStor
 
     def save_each_version(node: int) -> None:
         for version in range(1, ROUNDS + 1):
-            together.wait(30)
+            together.wait(PATIENCE)
             mine = replace(session, version=version, data=b"%d by node %d" % (version, node))
             try:
                 causal[node].save(mine)
@@ -187,7 +186,7 @@ def test_changes_made_on_different_nodes_all_survive(
 
             def change(session: Session) -> None:
                 session["kept"]
-                together.wait(30)
+                together.wait(PATIENCE)
                 session[f"{turn} on {node}"] = True
 
             visitor.do(change)
@@ -253,11 +252,8 @@ class Call:
 
 
 def wait_for_statement(node: Node) -> None:
-    deadline = time.monotonic() + RECOVERY_SECONDS
     running = "SELECT count(*) FROM information_schema.processlist WHERE user = 'visitor' AND command = 'Query'"
-    while node.execute(running) == [(0,)]:
-        assert time.monotonic() < deadline, "the node was not asked"
-        time.sleep(0.01)
+    eventually(lambda: node.execute(running) != [(0,)], "the node was not asked")
 
 
 def test_load_waits_for_a_node_that_lags_only_with_wsrep_sync_wait(
@@ -330,10 +326,8 @@ def logged_in(store: SQLAlchemyStore) -> Browser:
 
 
 def recovers(browser: Browser, cookies: dict[str, str]) -> None:
-    """The session is there again in time, and so is its user, who never got another cookie."""
-    back = time.monotonic()
-    while browser.visit(put("later", 1)).status != "200 OK":
-        assert time.monotonic() - back < RECOVERY_SECONDS
+    """The session is there again, and so is its user, who never got another cookie."""
+    eventually(lambda: browser.visit(put("later", 1)).status == "200 OK", "the session does not come back")
     assert browser.do(lambda session: (session.user, dict(session))) == ("alice", {"kept": 1, "later": 1})
     assert browser.cookies == cookies
 
@@ -401,10 +395,7 @@ def test_increments_are_counted_once_while_a_node_comes_and_goes(nodes: list[Nod
     for thread in threads:
         thread.start()
     try:
-        deadline = time.monotonic() + RECOVERY_SECONDS
-        while min(acknowledged) < 10:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: min(acknowledged) >= 10, lambda: f"acknowledged by each node: {acknowledged}")
         nodes[0].isolate()
         nodes[0].rejoin()
     finally:

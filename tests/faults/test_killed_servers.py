@@ -11,11 +11,11 @@ import pytest
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, StoreUnavailable, migrate
 from prism_wsgi.testing import loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.own_servers import OwnServer, own_mariadb, own_postgresql
 from tests.support.visitors import Browser, application, put
+from tests.support.waiting import PATIENCE, eventually
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-RECOVERY_SECONDS = 10
 WRITERS = 4
 
 
@@ -55,11 +55,8 @@ class Ledger:
     def read(self) -> list[list[str]]:
         return [line.split() for line in self._path.read_text().splitlines()]
 
-    def wait_for(self, lines: int, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.lines < lines:
-            assert time.monotonic() < deadline, f"{self.lines} of {lines} lines"
-            time.sleep(0.01)
+    def wait_for(self, lines: int) -> None:
+        eventually(lambda: self.lines >= lines, lambda: f"{self.lines} of {lines} lines")
 
 
 class Writer(threading.Thread):
@@ -133,16 +130,14 @@ def test_what_was_acknowledged_outlives_a_killed_server(
         writer.start()
     try:
         for _ in range(2):
-            ledger.wait_for(ledger.lines + 100, 30)
+            ledger.wait_for(ledger.lines + 100)
             server.kill()
             refused = browser.visit(put("late", 1))
             assert refused.status.startswith("503")
             assert refused.set_cookies == []
             server.start()
             back = time.monotonic()
-            while min(writer.answered_at for writer in writers) < back:
-                assert time.monotonic() - back < RECOVERY_SECONDS
-                time.sleep(0.01)
+            eventually(lambda: min(writer.answered_at for writer in writers) >= back, "writers are still refused")  # noqa: B023
     finally:
         stop.set()
         for writer in writers:
@@ -161,6 +156,15 @@ READ_ONLY = {
 }
 
 
+def refusal_of(store: SQLAlchemyStore) -> str:
+    """Return why the store refuses to save a session, or nothing."""
+    try:
+        store.save(new_session())
+    except StoreUnavailable as error:
+        return str(error)
+    return ""
+
+
 def test_server_that_turns_read_only_is_reported_and_used_again_when_it_does_not(
     server: OwnServer, store: SQLAlchemyStore
 ) -> None:
@@ -170,25 +174,15 @@ def test_server_that_turns_read_only_is_reported_and_used_again_when_it_does_not
     statements = READ_ONLY[store.engine.dialect.name]
     server.execute(*(statement.format("on") for statement in statements))
     try:
-        session = new_session()
-        deadline = time.monotonic() + RECOVERY_SECONDS
-        while time.monotonic() < deadline:  # PostgreSQL's processes hear of it one by one
-            try:
-                store.save(replace(session, id=new_session().id))
-            except StoreUnavailable as error:
-                assert "read" in str(error).lower()
-                break
-        began = time.monotonic()
+        refusal = eventually(lambda: refusal_of(store))  # PostgreSQL's processes hear of it one by one
+        assert "read" in refusal.lower()
         refused = browser.visit(put("late", 1))
-        assert time.monotonic() - began < RECOVERY_SECONDS
         assert refused.status.startswith("503")
         assert refused.set_cookies == []
         assert browser.read() == {"kept": 1}
     finally:
         server.execute(*(statement.format("off") for statement in statements))
-    back = time.monotonic()
-    while browser.visit(put("later", 1)).status != "200 OK":
-        assert time.monotonic() - back < RECOVERY_SECONDS
+    eventually(lambda: browser.visit(put("later", 1)).status == "200 OK", "writing is still refused")
     assert browser.read() == {"kept": 1, "later": 1}
     assert store._connections.in_use == 0  # type: ignore[attr-defined]
 
@@ -202,7 +196,7 @@ class MeetingStore(SQLAlchemyStore):
         super()._save(cursor, session)  # type: ignore[arg-type]
         meeting, self.meeting = self.meeting, None
         if meeting is not None:
-            meeting.wait(10)
+            meeting.wait(PATIENCE)
 
 
 def test_deadlock_is_resolved_with_one_winner(server: OwnServer) -> None:

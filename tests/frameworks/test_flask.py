@@ -1,24 +1,27 @@
 """Flask: `flask.session` behaves as Flask's documentation says, and is kept on the server."""
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.cookiejar import Cookie, CookieJar
+from wsgiref.types import WSGIEnvironment
 
 import flask
 import pytest
 from flask import Flask, flash, get_flashed_messages, render_template_string, stream_with_context
-from flask.sessions import SessionMixin
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from markupsafe import Markup
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response
 
 from prism_wsgi import ConfigError, MemoryStore, Session, SessionMiddleware
 from prism_wsgi.flask import PrismSessions, session
-from tests.support.serving import SECRET, Browse
+from tests.support.keys import OTHER_SECRET, SECRET
+from tests.support.serving import Browse
 
 pytest_plugins = ["tests.support.serving_fixtures"]
 
 DAY = 24 * 3600  # seconds
-OTHER_SECRET = "another-9876543210-zyxwvutsrqponmlkjihg"
 
 
 @pytest.fixture
@@ -76,6 +79,10 @@ def test_a_session_is_new_until_it_was_stored(app: Flask, browse: Browse) -> Non
     assert browser.get("/new").text == "False"
 
 
+def cookie_header(cookies: CookieJar) -> dict[str, str]:
+    return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in cookies)}
+
+
 def only_cookie(cookies: CookieJar) -> Cookie:
     (cookie,) = cookies
     return cookie
@@ -101,6 +108,7 @@ def test_a_permanent_session_lasts_for_permanent_session_lifetime(store: MemoryS
 
     def make_permanent() -> int:
         session.permanent = True
+        session["n"] = 1
         return session.ttl
 
     show(app, "/permanent", make_permanent)
@@ -171,7 +179,9 @@ def test_a_change_inside_a_value_is_saved_without_setting_modified(app: Flask, b
     assert [browser.get("/add").text for _ in range(2)] == ["[1, True]", "[2, True]"]
 
 
-def test_setting_modified_is_allowed_and_false_forgets_the_changes(app: Flask, browse: Browse) -> None:
+def test_setting_modified_to_false_keeps_the_changes_of_this_request_from_being_saved(
+    app: Flask, browse: Browse
+) -> None:
     def keep() -> bool:
         flask.session["n"] = 5
         flask.session.modified = True
@@ -276,13 +286,37 @@ def test_clearing_the_session_at_login_takes_a_new_id(app: Flask, browse: Browse
     assert store.load(before) is None
 
 
-def test_a_session_whose_last_key_is_removed_ends(app: Flask, browse: Browse, store: MemoryStore) -> None:
+def test_a_session_whose_last_key_is_removed_stays_for_what_other_requests_write(
+    app: Flask, browse: Browse, store: MemoryStore
+) -> None:
     show(app, "/pop", lambda: flask.session.pop("n"))
     browser = browse(app)
     browser.get("/count")
+    cookie = only_cookie(browser.cookies).value
     assert browser.get("/pop").text == "1"
-    assert len(store) == 0
-    assert len(browser.cookies) == 0
+    assert only_cookie(browser.cookies).value == cookie
+    assert len(store) == 1
+
+
+def test_emptying_the_session_keeps_what_another_request_writes_meanwhile(app: Flask, browse: Browse) -> None:
+    flashed, added = threading.Event(), threading.Event()
+
+    def show_flashes() -> None:
+        get_flashed_messages()
+        flashed.set()
+        assert added.wait(10)
+
+    show(app, "/flash", lambda: flash("Welcome"))
+    show(app, "/flashes", show_flashes)
+    browser = browse(app)
+    browser.get("/flash")
+    slow = threading.Thread(target=lambda: app.test_client().get("/flashes", headers=cookie_header(browser.cookies)))
+    slow.start()
+    assert flashed.wait(10)
+    browser.get("/count")
+    added.set()
+    slow.join(10)
+    assert browser.get("/show").text == "1"
 
 
 def test_a_page_that_fails_after_removing_the_last_key_ends_nothing(app: Flask, browse: Browse) -> None:
@@ -356,10 +390,103 @@ def test_the_session_is_there_after_the_response_in_a_clients_block(app: Flask) 
         assert flask.session["n"] == 1
 
 
-def test_a_middleware_around_the_application_wins(app: Flask, store: MemoryStore, browse: Browse) -> None:
-    browser = browse(SessionMiddleware(app, store=store, secret=SECRET, cookie_name="outer"))
+def test_a_middleware_of_the_same_cookie_around_the_application_wins(
+    app: Flask, store: MemoryStore, browse: Browse
+) -> None:
+    outer = MemoryStore()
+    browser = browse(SessionMiddleware(app, store=outer, secret=SECRET, cookie_name="session", secure=False))
     assert [browser.get("/count").text for _ in range(2)] == ["1", "2"]
-    assert only_cookie(browser.cookies).name == "outer"
+    assert only_cookie(browser.cookies).name == "session"
+    assert (len(outer), len(store)) == (1, 0)
+
+
+def test_a_mounted_application_has_the_sessions_of_its_own_settings(browse: Browse) -> None:
+    stores = [MemoryStore(), MemoryStore()]
+    shop, admin = make_app(stores[0]), make_app(stores[1], SECRET_KEY=OTHER_SECRET, SESSION_COOKIE_NAME="admin")
+    shop.wsgi_app = DispatcherMiddleware(shop.wsgi_app, {"/admin": admin})  # type: ignore[method-assign]
+    PrismSessions(shop, store=stores[0])
+    browser = browse(shop)
+    assert [browser.get(path).text for path in ("/count", "/count", "/admin/count", "/count")] == ["1", "2", "1", "3"]
+    assert sorted(cookie.name for cookie in browser.cookies) == ["admin", "session"]
+    assert [len(store) for store in stores] == [1, 1]
+
+
+def test_a_mounted_application_with_the_same_cookie_and_another_key_is_refused() -> None:
+    shop, admin = make_app(MemoryStore()), make_app(MemoryStore(), SECRET_KEY=OTHER_SECRET)
+    shop.wsgi_app = DispatcherMiddleware(shop.wsgi_app, {"/admin": admin})  # type: ignore[method-assign]
+    PrismSessions(shop, store=MemoryStore())
+    with pytest.raises(ConfigError, match="another cookie_name"):
+        shop.test_client().get("/admin/count")
+
+
+def test_another_session_interface_set_afterwards_takes_over(app: Flask, browse: Browse, store: MemoryStore) -> None:
+    app.session_interface = SecureCookieSessionInterface()
+    browser = browse(app)
+    assert [browser.get("/count").text for _ in range(2)] == ["1", "2"]
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("path", ["/api/count", "/api/stream"])
+def test_a_save_session_that_does_nothing_saves_nothing_and_sets_no_cookie(
+    browse: Browse, store: MemoryStore, path: str
+) -> None:
+    class NotForTheApi(PrismSessions):
+        def save_session(self, app: Flask, session: SessionMixin, response: flask.Response) -> None:
+            if not flask.request.path.startswith("/api"):
+                super().save_session(app, session, response)
+
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = SECRET
+    NotForTheApi(app, store=store)
+    add_pages(app)
+    app.add_url_rule("/api/count", view_func=app.view_functions["count"])
+
+    @app.get("/api/stream")
+    def stream() -> Response:
+        flask.session["n"] = 7
+
+        def parts() -> Iterator[str]:
+            yield str(flask.session["n"])
+
+        return Response(stream_with_context(parts()))
+
+    browser = browse(app)
+    browser.get("/show")
+    browser.cookies.clear()
+    browser.get(path)
+    assert (len(store), len(browser.cookies)) == (0, 0)
+    assert browser.get("/count").text == "1"
+    browser.get(path)
+    assert browser.get("/show").text == "1"
+
+
+def test_the_secret_key_of_a_subclass_signs_the_cookie() -> None:
+    class Shop(Flask):
+        secret_key = SECRET
+
+    app = Shop(__name__)
+    PrismSessions(app, store=MemoryStore())
+    add_pages(app)
+    assert app.test_client().get("/count").text == "1"
+
+
+def test_an_environ_kept_after_its_response_sees_a_logout_and_what_other_requests_write(
+    app: Flask, browse: Browse
+) -> None:
+    kept: list[WSGIEnvironment] = []
+    show(app, "/in", lambda: session.login("ada"))
+    show(app, "/out", lambda: session.logout())
+    show(app, "/connect", lambda: kept.append(flask.request.environ))
+    browser = browse(app)
+    for path in ("/in", "/connect", "/count"):
+        browser.get(path)
+    with app.request_context(kept[0]):  # as Flask-SocketIO does for each event
+        assert (session.user, session["n"]) == ("ada", 1)
+        session["n"] = 5
+    assert browser.get("/show").text == "5"
+    browser.get("/out")
+    with app.request_context(kept[0]):
+        assert (session.user, dict(session)) == (None, {})
 
 
 def test_one_extension_serves_several_applications(browse: Browse, store: MemoryStore) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.served import ROOT
 
+pytestmark = pytest.mark.whole
+
 FRAMEWORKS = ("pyramid", "flask", "bottle")
 PACKAGE = ROOT / "prism_wsgi"
 

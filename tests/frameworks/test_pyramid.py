@@ -6,6 +6,8 @@ from typing import Any
 from wsgiref.types import WSGIApplication
 
 import pytest
+from pyramid.authentication import SessionAuthenticationHelper, SessionAuthenticationPolicy
+from pyramid.authorization import ACLAuthorizationPolicy
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPFound
 from pyramid.interfaces import ISession
@@ -17,7 +19,8 @@ from pyramid_retry import RetryableException
 from zope.interface.verify import verifyObject
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware, migrate
-from tests.support.serving import SECRET, Browse
+from tests.support.keys import SECRET
+from tests.support.serving import Browse
 
 View = Callable[[Any], Any]
 
@@ -237,3 +240,68 @@ def test_two_applications_of_one_configuration_share_its_store(store: MemoryStor
     assert first.get("/count").text == "1"
     (cookie,) = first.cookies
     assert second.get("/count", Cookie=f"{cookie.name}={cookie.value}").text == "2"
+
+
+def authenticating(helper: Any) -> dict[str, View]:
+    def remember(request: Any) -> Response:
+        helper.remember(request, "ada")
+        return Response("in")
+
+    def forget(request: Any) -> Response:
+        helper.forget(request)
+        return Response("out")
+
+    return {
+        "in": remember,
+        "out": forget,
+        "token": lambda request: Response(request.session.get_csrf_token()),
+        "who": lambda request: Response(f"{helper.authenticated_userid(request)} {request.session.user}"),
+    }
+
+
+class SessionPolicy:
+    """A security policy around Pyramid's helper."""
+
+    def __init__(self, helper: SessionAuthenticationHelper) -> None:
+        self.helper = helper
+
+
+AUTHENTICATIONS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "a helper of the views": ("auth.", lambda config: None),
+    "a security policy": (
+        "shop.",
+        lambda config: config.set_security_policy(SessionPolicy(SessionAuthenticationHelper("shop."))),
+    ),
+    "an authentication policy": (
+        "old.",
+        lambda config: (
+            config.set_authorization_policy(ACLAuthorizationPolicy()),
+            config.set_authentication_policy(SessionAuthenticationPolicy("old.")),
+        ),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("prefix", "configure"), AUTHENTICATIONS.values(), ids=AUTHENTICATIONS)
+def test_pyramids_session_authentication_logs_in_and_out(
+    settings: dict[str, object], store: MemoryStore, browse: Browse, prefix: str, configure: Callable[[Any], Any]
+) -> None:
+    app = make_app(configure, settings=settings, **authenticating(SessionAuthenticationHelper(prefix)))
+    browser, attacker = browse(app), browse(app)
+    token = attacker.get("/token").text
+    for cookie in attacker.cookies:
+        browser.cookies.set_cookie(cookie)
+    browser.get("/in")
+    assert (browser.get("/who").text, attacker.get("/who").text) == ("ada ada", "None None")
+    assert browser.get("/token").text != token
+    assert len(list(store.find(user="ada"))) == 1
+    browser.get("/out")
+    assert (browser.get("/who").text, list(store.find(user="ada"))) == ("None None", [])
+
+
+def test_a_user_id_key_that_is_set_counts_more_than_pyramids(settings: dict[str, object], browse: Browse) -> None:
+    helper = SessionAuthenticationHelper()
+    browser = browse(make_app(settings={**settings, "prism.user_id_key": "me"}, **authenticating(helper)))
+    browser.get("/in")
+    assert browser.get("/who").text == "ada None"

@@ -8,7 +8,8 @@ from paste.deploy import loadapp, loadfilter
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware
 from tests.frameworks import bottle_site, django_site, flask_site, pyramid_site, webob_site, werkzeug_site
-from tests.support.serving import SECRET, SiteContract
+from tests.support.keys import SECRET
+from tests.support.serving import SiteContract
 
 
 class TestWebOb(SiteContract):
@@ -56,8 +57,10 @@ class TestPyramidInsideTheMiddleware(SiteContract):
 class TestPyramidWithItsOwnSettingsInsideTheMiddleware(SiteContract):
     @pytest.fixture
     def application(self, store: MemoryStore) -> WSGIApplication:
-        app = pyramid_site.make_app(store, {"prism.secret": "not used, for the middleware around wins"})
-        return SessionMiddleware(app, store=store, secret=SECRET)
+        app = pyramid_site.make_app(
+            store, {"prism.secret": SECRET, "prism.store": store, "prism.cookie_name": "inner"}
+        )
+        return SessionMiddleware(app, secret=SECRET, cookie_on="write")
 
 
 store_of_the_ini: MemoryStore

@@ -1,6 +1,7 @@
 """Settings written as text."""
 
 import inspect
+import posixpath
 from typing import get_type_hints
 
 import pytest
@@ -44,12 +45,20 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
         ("persistent", "0", False),
         ("cookie_on", "write", "write"),
         ("max_size", "1000000", 1000000),
+        ("record_client", "readable", "readable"),
+        ("record_client", "true", True),
+        ("client_address", "posixpath:basename", posixpath.basename),
+        ("user_id_key", "user_id", "user_id"),
+        ("max_sessions_per_user", "3", 3),
+        ("cookie_fallbacks", "\nold_session\n__Host-older\n", ["old_session", "__Host-older"]),
+        ("cookie_fallbacks", "posixpath:basename", [posixpath.basename]),
+        ("keep_fallbacks", "true", True),
+        ("observers", "posixpath:basename\nposixpath:dirname", [posixpath.basename, posixpath.dirname]),
         ("on_store_error", "raise", "raise"),
         ("save_on_error", "1", True),
         ("encryption_key", "new key\nold key", ["new key", "old key"]),
         ("encryption", "cookie", "cookie"),
         ("read_unencrypted", "true", True),
-        ("record_client", "true", True),
         ("environ_key", "shop.session", "shop.session"),
         ("store", f"{__name__}:named_store", named_store),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.fuzz import CORPUS, NAMES
@@ -38,7 +38,7 @@ def test_an_input_of_the_corpus_breaks_no_promise(path: Path) -> None:
 
 
 @given(st.lists(PIECES | st.text(st.characters(max_codepoint=255), max_size=3), max_size=25))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_two_independent_readers_agree_on_every_cookie_header(pieces: list[str]) -> None:
     data = "".join(pieces).encode("latin-1")
     cookie_reader(data)
@@ -49,13 +49,14 @@ def test_two_independent_readers_agree_on_every_cookie_header(pieces: list[str])
 def test_any_bytes_break_no_promise(target: Callable[[bytes], None]) -> None:
     @example(b"")
     @given(st.binary(max_size=300))
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300)
     def attempt(data: bytes) -> None:
         target(data)
 
     attempt()
 
 
+@pytest.mark.whole
 def test_the_command_fuzzes_repeatably_and_counts_its_inputs() -> None:
     command = [sys.executable, "-m", "tests.fuzz.fuzz", "--engine=hypothesis", "--target=cookie_reader"]
     command += ["--minutes=0.01", "--seed=7"]

@@ -186,6 +186,7 @@ def upgrade_together(url: str) -> tuple[str, ...]:
     return migrate.upgrade(url)
 
 
+@pytest.mark.whole
 def test_eight_upgraders_at_once_leave_one_schema(database_url: str) -> None:
     # Processes: Alembic keeps the run under way in a global. A fork server: they inherit no connection.
     processes = multiprocessing.get_context("forkserver")
@@ -219,6 +220,7 @@ def cut_off_after(statement: int, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("run", "ends_at"), [(command.upgrade, SOME), (command.downgrade, "base")], ids=["upgrade", "downgrade"]
 )
@@ -385,6 +387,7 @@ def sqlite_files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.db"))
 
 
+@pytest.mark.whole
 def test_url_comes_from_attributes_then_x_then_environment_then_ini(tmp_path: Path) -> None:
     ini = tmp_path / "alembic.ini"
     ini.write_text(f"[alembic]\nscript_location = {ROOT}/migrations\nsqlalchemy.url = sqlite:///ini.db\n")
@@ -404,6 +407,7 @@ def test_url_given_in_python_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sqlite_files(tmp_path) == ["sessions.db"]
 
 
+@pytest.mark.whole
 def test_table_name_comes_from_python_then_x_then_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
@@ -424,6 +428,7 @@ def test_without_a_url_all_four_ways_are_named() -> None:
         assert way in str(caught.value)
 
 
+@pytest.mark.whole
 def test_alembic_prints_an_error_of_ours_as_one_line() -> None:
     finished = alembic("upgrade", "head")
     assert finished.returncode != 0
@@ -431,11 +436,13 @@ def test_alembic_prints_an_error_of_ours_as_one_line() -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.whole
 def test_alembic_says_what_it_does_on_standard_error(tmp_path: Path) -> None:
     finished = alembic("-x", f"url=sqlite:///{tmp_path}/s.db", "upgrade", "head")
     assert "Running upgrade 0009 -> 0010" in finished.stderr
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
@@ -477,6 +484,7 @@ def test_a_missing_driver_is_named_with_the_way_to_install_it(
     assert hint in str(caught.value)
 
 
+@pytest.mark.whole
 def test_a_percent_sign_in_the_ini_is_explained_without_the_password(tmp_path: Path) -> None:
     ini = tmp_path / "alembic.ini"
     ini.write_text(
@@ -505,6 +513,7 @@ def test_a_database_that_stays_locked_is_reported(mariadb_url: str, monkeypatch:
 # The statements alone
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("scheme", "module", "expected"),
     [
@@ -549,6 +558,7 @@ def test_offline_downgrade_takes_a_range(database_url: str) -> None:
     assert table_names(database_url) == set()
 
 
+@pytest.mark.whole
 def test_plain_alembic_writes_sql_from_a_checkout() -> None:
     finished = alembic("-x", "url=postgresql://", "upgrade", "head", "--sql")
     assert finished.returncode == 0, finished.stderr

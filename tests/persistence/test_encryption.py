@@ -19,11 +19,11 @@ from prism_wsgi import (
 )
 from prism_wsgi.persistence.encryption import COOKIE_FORMAT, SERVER_FORMAT, Cipher
 from prism_wsgi.testing import ManualClock
+from tests.support.keys import ENCRYPTION_KEY as KEY
+from tests.support.keys import SECRET
 from tests.support.plain_store import PlainStore
 from tests.support.visitors import Browser, application, count, put, run_at_once
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-KEY = "encryption 0123456789abcdef01234567"
 OLD_KEY = "replaced 0123456789abcdef0123456789"
 TTL = 3600
 
@@ -345,6 +345,7 @@ def test_settings_that_would_not_protect_are_refused(settings: dict[str, Any], s
         site_over(MemoryStore(), **settings)
 
 
+@pytest.mark.whole
 def test_without_cryptography_the_error_says_what_to_install() -> None:
     program = f"""
 import sys
@@ -361,6 +362,7 @@ except ConfigError as error:
     )
 
 
+@pytest.mark.whole
 def test_without_a_key_cryptography_is_not_imported() -> None:
     program = f"""
 import sys

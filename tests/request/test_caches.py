@@ -23,6 +23,7 @@ PUBLIC = [
     "MAX-AGE=60",
     'max-age="60"',
 ]
+TEXT = [("Content-Type", "text/plain")]
 NOT_PUBLIC = ["private", "no-store", "private, max-age=60", "no-cache", "max-age=0", "no-store, public", ""]
 
 
@@ -307,6 +308,35 @@ def test_no_visitor_is_served_anothers_cookie_or_page() -> None:
             site.clock.advance(1)
     assert [path for path, _, _ in cache.kept if path == "/style.css"]
     assert all(len(names) == 1 for value, names in seen.items() if value)
+
+
+# Headers that speak to shared caches alone
+
+CDN_HEADERS = [
+    ("CDN-Cache-Control", "max-age=600"),
+    ("Cloudflare-CDN-Cache-Control", "public"),
+    ("Surrogate-Control", 'max-age=600, content="ESI/1.0"'),
+    ("X-Accel-Expires", "600"),
+]
+
+
+@pytest.mark.parametrize("header", CDN_HEADERS, ids=[name for name, _ in CDN_HEADERS])
+def test_what_an_edge_server_may_keep_carries_no_cookie(header: tuple[str, str]) -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [*TEXT, header])
+        return [b"hello"]
+
+    unused = Site(plain=True).browser().request(app)
+    assert (unused.all("Set-Cookie"), unused.all(header[0])) == ([], [header[1]])
+    used = Site().browser().visit(read("n"), headers=[header])
+    assert used.cookies
+    assert (used.all(header[0]), used.all("Cache-Control")) == ([], ["private"])
+
+
+@pytest.mark.parametrize("header", [("CDN-Cache-Control", "no-store"), ("X-Accel-Expires", "0")])
+def test_what_an_edge_server_must_not_keep_stays_as_it_is(header: tuple[str, str]) -> None:
+    page = Site().browser().visit(read("n"), headers=[header])
+    assert page.all(header[0]) == [header[1]]
 
 
 # The functions themselves never change what they are given

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_wsgi import ConfigError, Cookie, InvalidCookie, SameSite, Session
@@ -242,7 +242,7 @@ BAD_COOKIES: list[tuple[dict[str, Any], str]] = [
     ({"path": "/" + "x" * 1024}, "1024"),
     ({"domain": ""}, "domain"),
     ({"domain": b"example.com"}, "domain"),
-    ({"domain": ".example.com"}, "domain"),
+    ({"domain": "..example.com"}, "domain"),
     ({"domain": "https://example.com"}, "domain"),
     ({"domain": "a;b"}, "domain"),
     ({"domain": "a" * 1025}, "1024"),
@@ -306,7 +306,6 @@ def test_a_name_that_leaves_no_room_for_the_token_is_refused() -> None:
     samesite=st.sampled_from(SameSite),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-@settings(deadline=None)
 def test_what_is_accepted_matches_the_grammar(
     name: str,
     value: str,

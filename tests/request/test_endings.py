@@ -1,7 +1,6 @@
 """Sessions that are ended while they move to another id, on every store."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,10 +12,9 @@ from prism_wsgi import MemoryStore, RedisStore, Session, SessionMiddleware, SQLA
 from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import Steps, every_interleaving, marker_of, new_session
 from tests.support.databases import REDIS
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-BLOCKED_SECONDS = 30
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb", "redis"])
@@ -118,9 +116,10 @@ def test_session_is_ended_that_has_begun_to_move(
     with engine.begin() as connection:
         move(connection, server_store, old, new)
         ending.start()
-        deadline = time.monotonic() + BLOCKED_SECONDS
-        while connection.exec_driver_sql(waiting).scalar_one() == 0:
-            assert time.monotonic() < deadline, "nobody waits for the session that moves"
-            time.sleep(0.15)  # InnoDB shows the same again to whoever asks ten times a second
+        eventually(
+            lambda: connection.exec_driver_sql(waiting).scalar_one(),
+            "nobody waits for the session that moves",
+            pause=0.15,  # InnoDB shows the same again to whoever asks ten times a second
+        )
     ending.join()
     assert server_store.find_all() == []

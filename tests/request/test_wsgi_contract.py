@@ -11,9 +11,11 @@ from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
+import webob
 
-from prism_wsgi import ResponseStarted, Session, SessionMiddleware
+from prism_wsgi import ConfigError, MemoryStore, ResponseStarted, Session, SessionMiddleware
 from tests.support.browsing import Browser, Response, Site, new_environ, plain_page, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 pytest_plugins = ["tests.support.site_fixtures"]
 
@@ -716,7 +718,7 @@ def test_the_request_body_is_not_touched(browser: Browser) -> None:
 
 def test_a_middleware_inside_a_middleware_leaves_the_session_to_the_outer_one() -> None:
     site = Site()
-    inner = SessionMiddleware(saving_list, store=site.store, secret="x" * 40 + "0123456789", clock=site.clock)
+    inner = SessionMiddleware(saving_list, store=site.store, secret=[OTHER_SECRET, SECRET], clock=site.clock)
     browser = site.browser()
     page = browser.request(inner)
     assert len(page.all("Set-Cookie")) == 1
@@ -725,6 +727,38 @@ def test_a_middleware_inside_a_middleware_leaves_the_session_to_the_outer_one() 
     browser.request(inner)
     assert site.calls == ["load"]
     assert browser.visit(read("n")).result == 2
+
+
+def test_an_inner_middleware_of_another_cookie_has_a_session_of_its_own_and_the_outer_one_its_own_again() -> None:
+    site, store, seen = Site(), MemoryStore(), []
+
+    def inside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        webob.Request(environ).session["inner"] = 1
+        environ["prism.session"]["again"] = 2
+        return plain_page(environ, start_response)
+
+    inner = SessionMiddleware(inside, store=store, secret=OTHER_SECRET, cookie_name="inner", clock=site.clock)
+
+    def outside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = webob.Request(environ)
+        request.session["outer"] = 1
+        body = inner(environ, start_response)
+        seen.extend([dict(request.session), dict(environ["prism.session"])])
+        return body
+
+    browser = site.browser()
+    page = browser.request(outside)
+    assert sorted(page.cookies) == ["inner", "prism_session"]
+    assert seen == [{"outer": 1}, {"outer": 1}]
+    assert len(store) == 1
+    assert browser.visit(dict).result == {"outer": 1}
+
+
+@pytest.mark.parametrize("settings", [{"secret": OTHER_SECRET}, {"secret": SECRET, "environ_key": "inner.session"}])
+def test_an_inner_middleware_that_would_replace_the_outer_ones_cookie_is_refused(settings: dict[str, Any]) -> None:
+    inner = SessionMiddleware(saving_list, store=MemoryStore(), **settings)
+    with pytest.raises(ConfigError, match="another cookie_name"):
+        Site(secret=SECRET).browser().request(inner)
 
 
 def test_two_middlewares_with_keys_and_cookies_of_their_own_work_side_by_side() -> None:

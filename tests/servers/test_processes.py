@@ -16,9 +16,11 @@ import pytest
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.served import free_port
 from tests.support.visitors import Browser, application, count, put
-from tests.support.wire import ask, begin, eventually, listening
+from tests.support.waiting import PATIENCE, eventually
+from tests.support.wire import ask, begin, listening
 
 UWSGI = Path(sys.executable).with_name("uwsgi")
 CLIENTS = 8
@@ -82,7 +84,7 @@ def test_a_worker_killed_in_the_middle_of_a_request_loses_nothing_that_was_ackno
         held = tmp_path / "held"
         for killed in range(1, 3):
             with begin(port, path, f"Cookie: {cookie}") as connection:
-                process = int(eventually(lambda: (held.exists() and held.read_text()) or None))
+                process = int(eventually(lambda: held.exists() and held.read_text()))
                 os.kill(process, signal.SIGKILL)
                 held.unlink()
                 assert connection.recv(1) == b"", "nothing was answered"
@@ -107,7 +109,7 @@ def children_of_a_fork(site: SessionMiddleware, browser: Browser) -> "list[multi
 
 def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds_a_lock(url: str) -> None:
     store = SQLAlchemyStore(url)
-    site = SessionMiddleware(application, store=store, secret="a secret of at least thirty-two bytes", secure=False)
+    site = SessionMiddleware(application, store=store, secret=SECRET, secure=False)
     browser = Browser(site)
     browser.do(count)
     forked = threading.Event()
@@ -117,11 +119,11 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
         with session.atomic():
             session["n"] += 1
             inside.set()
-            assert forked.wait(30)
+            assert forked.wait(PATIENCE)
 
     with ThreadPoolExecutor(1) as threads:
         holder = threads.submit(browser.do, count_slowly)
-        assert inside.wait(30)
+        assert inside.wait(PATIENCE)
         lease = store._connections.acquire()  # and one that a thread of the parent has in use
         children = children_of_a_fork(site, browser)
         forked.set()
@@ -129,7 +131,7 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
         with lease:
             pass
         for child in children:
-            child.join(60)
+            child.join(PATIENCE)
     assert [child.exitcode for child in children] == [0] * 4
     assert browser.read() == {"n": 2 + 4 * COUNTS}
     store.close()
@@ -137,7 +139,7 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
 
 def test_fork_that_python_is_not_told_of_leaves_the_parents_connections_to_the_parent(url: str) -> None:
     store = SQLAlchemyStore(url)
-    site = SessionMiddleware(application, store=store, secret="a secret of at least thirty-two bytes", secure=False)
+    site = SessionMiddleware(application, store=store, secret=SECRET, secure=False)
     browser = Browser(site)
     browser.do(count)
     forks = []
@@ -171,5 +173,5 @@ print(threading.enumerate() == [threading.main_thread()])
 
 
 def test_no_thread_is_started_and_nothing_is_connected_before_the_first_request() -> None:
-    run = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (run.stdout, run.stderr) == ("True\n", "")

@@ -16,7 +16,9 @@ import pytest
 import requests
 
 from prism_wsgi import SQLAlchemyStore
-from tests.support.served import END_SECONDS, ROOT, _wait_for, free_port
+from tests.support.keys import SECRET
+from tests.support.served import ROOT, free_port, wait_until_serving
+from tests.support.waiting import PATIENCE
 
 CLIENTS = 8
 REQUESTS = 80  # of each client
@@ -44,7 +46,7 @@ def serving(server: str, url: str, log: Path) -> Iterator[str]:
     environ = {
         **os.environ,
         "SITE_DATABASE_URL": url,
-        "SITE_SECRET": "a secret of at least thirty-two bytes, for tests",
+        "SITE_SECRET": SECRET,
     }
     with (
         log.open("ab") as output,
@@ -53,10 +55,10 @@ def serving(server: str, url: str, log: Path) -> Iterator[str]:
         ) as process,
     ):
         try:
-            _wait_for(process, port, log)
+            wait_until_serving(process, port, log)
             yield f"http://127.0.0.1:{port}"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(END_SECONDS) in (0, -signal.SIGTERM)
+            assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
         finally:
             process.kill()
     assert "Traceback" not in log.read_text()
@@ -74,7 +76,7 @@ class Client:
     processes: set[int] = field(default_factory=set)
 
     def ask(self, action: str, **query: str) -> None:
-        answer = self.http.get(f"{self.address}/{action}", params=query, timeout=30)
+        answer = self.http.get(f"{self.address}/{action}", params=query, timeout=PATIENCE)
         assert answer.status_code == 200, (self.name, action, answer.status_code, answer.text)
         page = answer.json()
         assert (page["user"], page["data"]) == (self.user, self.data), (self.name, action)
@@ -125,7 +127,7 @@ def test_every_acknowledged_change_is_kept_and_nobody_sees_anothers(server: str,
 def test_sessions_outlive_the_server(url: str, tmp_path: Path) -> None:
     with serving("waitress", url, tmp_path / "log.txt") as address:
         client = Client(address, "client", user="alice", data={"n": 1})
-        client.http.get(f"{address}/count", timeout=30).raise_for_status()
+        client.http.get(f"{address}/count", timeout=PATIENCE).raise_for_status()
         client.ask("login", value="alice")
         client.http.close()
     with serving("waitress", url, tmp_path / "log.txt") as client.address:
@@ -142,7 +144,7 @@ def test_one_session_counts_exactly_in_many_processes(url: str, tmp_path: Path) 
         cookies = {cookie.name: str(cookie.value) for cookie in client.http.cookies}
 
         def count(_: int) -> int:
-            answers = [requests.get(f"{address}/count", cookies=cookies, timeout=60) for _ in range(20)]
+            answers = [requests.get(f"{address}/count", cookies=cookies, timeout=PATIENCE) for _ in range(20)]
             return max(int(answer.json()["data"]["n"]) for answer in answers)
 
         with ThreadPoolExecutor(CLIENTS) as threads:

@@ -16,7 +16,9 @@ import pytest
 
 from prism_wsgi import Session, SessionMiddleware
 from tests.support import databases
-from tests.support.served import Browser, _wait_for, free_port
+from tests.support.keys import SECRET
+from tests.support.served import Browser, free_port, wait_until_serving
+from tests.support.waiting import PATIENCE
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
@@ -89,11 +91,11 @@ def behind_nginx(application: WSGIApplication, folder: Path) -> Iterator[str]:
             ) as nginx,
         ):
             try:
-                _wait_for(nginx, port, output)
+                wait_until_serving(nginx, port, output)
                 yield f"http://127.0.0.1:{port}"
             finally:
                 nginx.terminate()
-                nginx.wait(10)
+                nginx.wait(PATIENCE)
                 origin.shutdown()
                 serving.join()
 
@@ -123,7 +125,7 @@ def leaks(address: str) -> list[str]:
 
 @pytest.fixture
 def middleware() -> SessionMiddleware:
-    return SessionMiddleware(site, secret="a secret of at least thirty-two bytes, for tests", secure=False)
+    return SessionMiddleware(site, secret=SECRET, secure=False)
 
 
 def test_nobody_gets_anothers_page_or_cookie_through_a_shared_cache(

@@ -11,7 +11,8 @@ import pytest
 
 from prism_wsgi import migrate
 from tests.support.served import free_port
-from tests.support.wire import Answer, ask, begin, eventually, listening
+from tests.support.waiting import eventually
+from tests.support.wire import Answer, ask, begin, listening
 
 APPLICATION = "tests.servers.wire_app:application"
 GUNICORN = ["-m", "gunicorn", "--workers=1", "--threads=4", "--worker-class=gthread", APPLICATION]
@@ -115,4 +116,4 @@ def test_a_file_of_an_untouched_session_is_sent_by_the_server_itself(
     answer = ask(port, "/file", f"Cookie: {cookie}")
     assert answer.body == (folder / "large.bin").read_bytes()
     assert answer.all("Set-Cookie") == []
-    eventually(lambda: (folder / "file-closed").exists() or None)
+    eventually(lambda: (folder / "file-closed").exists(), "the server did not close the file")

@@ -310,6 +310,7 @@ def test_empty_store_has_no_largest_session() -> None:
     assert MemoryStore().stats().largest == 0
 
 
+@pytest.mark.whole
 def test_where_processes_cannot_be_forked_the_store_works_all_the_same() -> None:
     program = """
 import os

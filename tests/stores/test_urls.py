@@ -13,7 +13,8 @@ from prism_wsgi import (
     StoredSession,
     migrate,
 )
-from prism_wsgi.stores.urls import is_redis, open_store, split_settings, takes_settings_in_url
+from prism_wsgi.stores.url_settings import split_settings, takes_settings_in_url
+from prism_wsgi.stores.urls import is_redis, open_store
 
 ROW = StoredSession("a" * 64, b"x", 0, 0, 2**42)
 

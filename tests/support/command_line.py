@@ -17,7 +17,6 @@ from prism_wsgi.cli import commands
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = (sys.executable, "-m", "prism_wsgi.cli")
 HOUR = 3600
-SECONDS = 30  # until a process must have done what is waited for
 
 
 def run(*arguments: str, input: str | None = None, **environ: str) -> Result:  # noqa: A002

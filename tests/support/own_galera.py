@@ -1,7 +1,6 @@
 """A Galera cluster of the tests' own, on this machine: its nodes may be frozen and killed."""
 
 import glob
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from sqlalchemy import make_url
 
 from tests.support.databases import unavailable
 from tests.support.own_servers import (
-    START_SECONDS,
     OwnServer,
     folder_for,
     free_port,
@@ -21,6 +19,7 @@ from tests.support.own_servers import (
     running,
     user_for,
 )
+from tests.support.waiting import eventually
 
 LIBRARIES = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib*/galera*/libgalera_smm.so")
 OPTIONS = {
@@ -72,10 +71,7 @@ class Node(OwnServer):
         self.wait_until_ready()
 
     def wait_for_status(self, name: str, value: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while self.status(name) != value:
-            assert time.monotonic() < deadline, f"{name} is {self.status(name)}"
-            time.sleep(0.05)
+        eventually(lambda: self.status(name) == value, lambda: f"{name} is {self.status(name)}", pause=0.05)
 
 
 @contextmanager

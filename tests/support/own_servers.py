@@ -17,8 +17,8 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
 from tests.support.databases import unavailable
+from tests.support.waiting import PATIENCE, eventually
 
-START_SECONDS = 60
 POSTGRESQL_PROGRAMS = "/usr/lib/postgresql/*/bin"
 
 
@@ -46,12 +46,17 @@ class OwnServer:
             )
 
     def wait_until_ready(self) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while not self.is_ready():
-            alive = self._process.poll() is None
-            assert alive and time.monotonic() < deadline, self._log.read_text(errors="replace")[-2000:]  # noqa: PT018
-            time.sleep(0.05)
+        process = self._process
+        assert process is not None
+
+        def said() -> str:
+            return self._log.read_text(errors="replace")[-2000:]
+
+        def is_ready() -> bool:
+            assert process.poll() is None, said()
+            return self.is_ready()
+
+        eventually(is_ready, said, pause=0.05)
 
     def is_ready(self) -> bool:
         try:
@@ -64,7 +69,7 @@ class OwnServer:
         """Let the server end as it should."""
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(START_SECONDS)
+        self._process.wait(PATIENCE)
 
     def freeze(self) -> None:
         """Let the server do nothing until it is thawed: to its peers and clients it is as good as gone."""

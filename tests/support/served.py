@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
+from tests.support.waiting import PATIENCE, eventually
+
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30
-END_SECONDS = 10
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Browser:
 
     def _open(self, request: Request) -> Page:
         try:
-            with self._opener.open(request, timeout=30) as answer:
+            with self._opener.open(request, timeout=PATIENCE) as answer:
                 return Page(answer.status, answer.headers, answer.read().decode())
         except HTTPError as error:
             with error:
@@ -77,23 +76,24 @@ def served(program: Path, *, port: int, cwd: Path, **environ: str) -> Iterator[s
         subprocess.Popen([sys.executable, program], cwd=cwd, env=environ, stdout=file, stderr=file) as process,
     ):
         try:
-            _wait_for(process, port, output)
+            wait_until_serving(process, port, output)
             yield f"http://localhost:{port}"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(END_SECONDS) in (0, -signal.SIGTERM)
+            assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
             assert not re.search("Traceback|InsecureSecretWarning", output.read_text())
         finally:
             process.kill()
 
 
-def _wait_for(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+def wait_until_serving(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
+    """Wait until a program takes connections; say what it wrote when it ends instead."""
+
+    def is_serving() -> bool:
+        assert process.poll() is None, f"The program ended:\n{output.read_text()}"
         try:
             socket.create_connection(("localhost", port)).close()
         except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"The program does not serve:\n{output.read_text()}") from None
-            time.sleep(0.02)
-        else:
-            return
+            return False
+        return True
+
+    eventually(is_serving, lambda: f"The program does not serve:\n{output.read_text()}", pause=0.02)

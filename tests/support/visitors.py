@@ -12,19 +12,27 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from prism_wsgi import Session
+from tests.support.waiting import PATIENCE
 
 FORK = multiprocessing.get_context("fork")
 
-Action = Callable[[Session], object]
+Action = Callable[[Any], object]
 """What the application does with the session in one request; what it returns is the answer."""
 
 
-def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Do what the visitor brought along."""
-    visit: Visit = environ["test.visit"]
-    visit.answer = visit.action(environ["prism.session"])
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"done"]
+def application_of(environ_key: str) -> WSGIApplication:
+    """Return an application that does what the visitor brought along with the session under that key."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        visit: Visit = environ["test.visit"]
+        visit.answer = visit.action(environ[environ_key])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    return application
+
+
+application = application_of("prism.session")
 
 
 @dataclass
@@ -35,6 +43,7 @@ class Visit:
     answer: Any = None
     status: str = ""
     set_cookies: list[str] = field(default_factory=list)
+    body: bytes = b""
 
 
 class Browser:
@@ -61,7 +70,7 @@ class Browser:
 
         body = self._site(environ, start_response)
         try:
-            b"".join(body)
+            visit.body = b"".join(body)
         finally:
             getattr(body, "close", lambda: None)()
         self._take(visit.set_cookies)
@@ -72,6 +81,10 @@ class Browser:
         visit = self.visit(action)
         assert visit.status == "200 OK", visit
         return visit.answer
+
+    def page(self) -> str:
+        """Make one request to an application that needs no action, and return its page."""
+        return self.visit(lambda session: None).body.decode()
 
     def read(self) -> dict[str, Any]:
         """Return the session as the next request finds it."""
@@ -84,7 +97,7 @@ class Browser:
 
         def together(action: Action) -> Action:
             def act(session: Session) -> object:
-                begun.wait(timeout=30)
+                begun.wait(PATIENCE)
                 return action(session)
 
             return act
@@ -118,7 +131,7 @@ def run_in_processes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
         process.kill()
     assert [process.exitcode for process in processes] == [0] * len(calls), "what a process raised is above"
     answers = dict(returned.get() for _ in calls)

@@ -3,18 +3,14 @@
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from tests.support.served import END_SECONDS, ROOT, _wait_for
-
-WAIT_SECONDS = 20
-
-_FoundT = TypeVar("_FoundT")
+from tests.support.keys import SECRET
+from tests.support.served import ROOT, wait_until_serving
+from tests.support.waiting import PATIENCE
 
 
 @contextmanager
@@ -22,17 +18,17 @@ def listening(command: list[str], port: int, log: Path, **environ: str) -> Itera
     """Run a server until the block ends; see that it ends by SIGTERM and that no traceback was printed."""
     environ = {
         **os.environ,
-        "SITE_SECRET": "a secret of at least thirty-two bytes, for tests",
+        "SITE_SECRET": SECRET,
     } | environ
     with (
         log.open("ab") as output,
         subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output) as process,
     ):
         try:
-            _wait_for(process, port, log)
+            wait_until_serving(process, port, log)
             yield process
             process.terminate()
-            process.wait(END_SECONDS)
+            process.wait(PATIENCE)
         finally:
             process.kill()
     assert "Traceback" not in log.read_text(), log.read_text()
@@ -73,16 +69,7 @@ def ask(port: int, path: str, *lines: str, method: str = "GET") -> Answer:
 
 def begin(port: int, path: str, *lines: str, method: str = "GET") -> socket.socket:
     """Send one request and leave the answer to be read."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     head = "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *lines, "", ""])
     connection.sendall(head.encode("latin-1"))
     return connection
-
-
-def eventually(find: Callable[[], _FoundT | None]) -> _FoundT:
-    """Return what `find` finds, once it does."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (found := find()) is None:
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found

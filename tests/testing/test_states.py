@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from prism_wsgi import MemoryStore, SessionStore, SQLAlchemyStore
+from prism_wsgi import MemoryStore, RedisStore, SessionStore, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
 from prism_wsgi.testing.states import IDS, StoreMachine
+from tests.support.databases import REDIS
 from tests.support.plain_store import PlainStore
 from tests.testing import wrong_stores
 
@@ -52,9 +54,9 @@ def test_store_of_three_verbs_behaves_as_the_model(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def sql_stores(migrated_url: str) -> Iterator[Any]:
+def sql_stores(empty_url: str) -> Iterator[Any]:
     """Makes empty stores on one database, one after the other."""
-    store = SQLAlchemyStore(migrated_url)
+    store = SQLAlchemyStore(empty_url)
 
     def make_store(clock: ManualClock) -> SQLAlchemyStore:
         store._clock = clock
@@ -69,6 +71,17 @@ def test_sql_store_behaves_as_the_model(sql_stores: Any) -> None:
     run_state_machine_as_test(machine_of(sql_stores), settings=QUICK)
 
 
+def test_redis_store_behaves_as_the_model(redis_prefix: str) -> None:
+    with redis.Redis.from_url(REDIS) as client:
+
+        def make_store(clock: ManualClock) -> RedisStore:
+            for key in client.scan_iter(f"{redis_prefix}*"):
+                client.delete(key)
+            return RedisStore(client, prefix=redis_prefix, clock=clock)
+
+        run_state_machine_as_test(machine_of(make_store), settings=QUICK)
+
+
 WRONG_IN_TURN = [
     contract.Store
     for _, contract in inspect.getmembers(wrong_stores, inspect.isclass)
@@ -78,6 +91,7 @@ WRONG_IN_TURN = [
 """The wrong stores that are wrong without a race."""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("store", WRONG_IN_TURN, ids=lambda store: store.__qualname__.partition(".")[0])
 def test_wrong_store_differs_from_the_model(store: type[MemoryStore]) -> None:
     with pytest.raises((AssertionError, RecursionError)):

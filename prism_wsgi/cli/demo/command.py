@@ -17,7 +17,7 @@ from prism_wsgi.cli.secret import SECRET_BYTES
 
 HOST = "127.0.0.1"
 TTL = 7 * 24 * 3600  # seconds
-COOKIE_NAME = "prism_demo"  # browsers do not tell ports apart: not the name an application of yours may have
+COOKIE_NAME = "prism_demo"  # browsers do not tell ports apart: not a name that your application may have
 
 
 @click.command

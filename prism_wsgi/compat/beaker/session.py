@@ -1,6 +1,7 @@
 """BeakerSession: a Session under Beaker's names, which is saved when Beaker would save it.
 
-The application works on a copy. What `persist()` writes from it into the Session is saved, and all else forgotten.
+The application works on a copy. What it has changed there is what `persist()` writes into the Session; all else is
+forgotten, and what the application has written into the Session itself stays.
 """
 
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from prism_wsgi.cookies import Cookie
+from prism_wsgi.persistence.merge import merge
 from prism_wsgi.session import Session
 
 CREATED, ACCESSED, DOMAIN, PATH = "_creation_time", "_accessed_time", "_domain", "_path"
@@ -42,6 +44,8 @@ class BeakerSession(MutableMapping[str, Any]):
         self._dirty = False
         self._deleted = False
         self._first: dict[str, Any] = {}
+        self._base: dict[str, Any] = {}
+        self._endings = 0
         self._lock: AbstractContextManager[Session] | None = None
 
     def __getitem__(self, key: str) -> Any:
@@ -127,6 +131,7 @@ class BeakerSession(MutableMapping[str, Any]):
 
         As in Beaker, a session that the application has not looked at is not.
         """
+        self._forget_what_has_ended()
         self._dirty = True
 
     def persist(self) -> None:
@@ -135,6 +140,7 @@ class BeakerSession(MutableMapping[str, Any]):
         Otherwise, as Beaker does when it saves the time of access, write what was there at the first look: a change
         inside one of its values is saved without `save()`.
         """
+        self._forget_what_has_ended()
         if (self._dirty or self._site.auto) and not self._deleted:
             self._write(self._look())
         elif self._site.save_accessed_time and not self._deleted and not self.is_new:
@@ -182,6 +188,7 @@ class BeakerSession(MutableMapping[str, Any]):
     def unlock(self) -> None:
         """Let others in, after saving if `save()` has been called."""
         if self._lock is not None:
+            self._forget_what_has_ended()
             if self._dirty and not self._deleted:
                 self._write(self._look())
             entered, self._lock = self._lock, None
@@ -195,6 +202,7 @@ class BeakerSession(MutableMapping[str, Any]):
         )
 
     def _look(self) -> dict[str, Any]:
+        self._forget_what_has_ended()
         if self._copy is None:
             self._copy = self._begin()
         return self._copy
@@ -202,13 +210,26 @@ class BeakerSession(MutableMapping[str, Any]):
     def _begin(self) -> dict[str, Any]:
         values = _with_beaker_values(self._session, self._session.created_at.timestamp(), self._site.cookie)
         self._first = dict(values)
+        self._base = {key: deepcopy(value) for key, value in self._session.items()}
+        self._endings = self._session._state.endings
         return values
 
+    def _forget_what_has_ended(self) -> None:
+        """Drop the copy of a session that was ended by `environ["prism.session"]`: to save it would undo a logout."""
+        if self._copy is not None and self._endings != self._session._state.endings:
+            self._copy = self._begin()
+            self._dirty = False
+
     def _write(self, written: Mapping[str, Any]) -> None:
-        values = _to_store(written)
-        for key in [one for one in self._session if one not in values]:
+        values, present = _to_store(written), dict(self._session)
+        serializer = self._session._state.site.codec.serializer
+        merged = merge(self._base, values, present, lambda value: serializer.dumps({"": value}))
+        for key in present.keys() - merged.keys():
             del self._session[key]
-        self._session.update(values)
+        for key, value in merged.items():
+            if key not in present or present[key] is not value:
+                self._session[key] = value
+        self._base = {key: deepcopy(value) for key, value in values.items()}
 
 
 def _with_beaker_values(stored: Mapping[str, Any], created: float, cookie: Cookie) -> dict[str, Any]:

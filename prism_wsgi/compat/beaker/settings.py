@@ -47,8 +47,8 @@ REFUSED = {
     "sa_opts": _OWN_STORE,
     "bind": _OWN_STORE,
     "table": _OWN_STORE,
-    "namespace_class": "pass store=..., an object of yours with load, save and destroy",
-    "session_class": "wrap environ['beaker.session'] in a middleware of yours",
+    "namespace_class": "pass store=..., your object with load, save and destroy",
+    "session_class": "wrap environ['beaker.session'] in your own middleware",
     "use_cookies": "a session is found by its visitor's cookie alone",
     "id": "ids are drawn by the server alone",
     "cookie_name": "call it session.key",
@@ -99,8 +99,6 @@ def read_beaker_settings(config: Mapping[str, Any], arguments: Mapping[str, Any]
     options |= _store(given.get("type"), given.get("url"))
     renamed = {RENAMED.get(name, name): value for name, value in given.items() if name not in COMBINED}
     options |= read_settings(renamed)
-    if "domain" in renamed:
-        options["domain"] = renamed["domain"].removeprefix(".")  # a leading dot has meant nothing since RFC 6265
     return BeakerSettings(
         options,
         auto=_flag("auto", given.get("auto", False)),

@@ -10,12 +10,14 @@ from prism_wsgi.compat.importing.peer import (
     PeerSession,
     Skip,
     SkippedError,
+    binary,
     check_not_over,
     decompress,
     is_pickled,
     read_json,
+    text,
 )
-from prism_wsgi.compat.peer_cookies import BEAKER_KEY, BeakerCookie
+from prism_wsgi.cookie_fallbacks import BEAKER_KEY, BeakerCookie
 
 ACCESSED, CREATED = "_accessed_time", "_creation_time"
 NOT_KEPT = (ACCESSED, "_domain", "_path")
@@ -44,9 +46,10 @@ class BeakerPeer:
 
     def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
         """Return the session in a row of `beaker_cache`."""
-        if not BEAKER_KEY.fullmatch(row["namespace"]):
+        key = text(row["namespace"], Skip.NO_SESSION)
+        if not BEAKER_KEY.fullmatch(key):
             raise SkippedError(Skip.NO_SESSION)
-        values = read_json(_inner(row["data"]))
+        values = read_json(_inner(binary(row["data"])))
         created_at, expires_at = _moment(values.get(CREATED)), None
         if self._timeout is not None and (accessed := _moment(values.get(ACCESSED))) is not None:
             expires_at = accessed + int(self._timeout * 1000)
@@ -54,7 +57,7 @@ class BeakerPeer:
         values = {name: value for name, value in values.items() if name not in NOT_KEPT}
         if not values.keys() - {CREATED}:
             raise SkippedError(Skip.EMPTY)
-        return PeerSession(row["namespace"], values, created_at, expires_at)
+        return PeerSession(key, values, created_at, expires_at)
 
 
 def _inner(data: bytes) -> bytes:

@@ -9,13 +9,15 @@ from prism_wsgi.compat.importing.peer import (
     PeerSession,
     Skip,
     SkippedError,
+    binary,
     check_not_over,
     checked_values,
     is_pickled,
     milliseconds,
     read_json,
+    text,
 )
-from prism_wsgi.compat.peer_cookies import FLASK_SESSION_KEY, FlaskSessionCookie
+from prism_wsgi.cookie_fallbacks import FLASK_SESSION_KEY, FlaskSessionCookie
 
 PERMANENT = "_permanent"
 
@@ -36,10 +38,11 @@ class FlaskSessionPeer:
             raise SkippedError(Skip.EXPIRED)  # as Flask-Session has it
         expires_at = milliseconds(row["expiry"])
         check_not_over(expires_at, now)
-        key = row["session_id"].removeprefix(self._prefix)
-        if not row["session_id"].startswith(self._prefix) or not FLASK_SESSION_KEY.fullmatch(key):
+        name = text(row["session_id"], Skip.WEAK_KEY)
+        key = name.removeprefix(self._prefix)
+        if not name.startswith(self._prefix) or not FLASK_SESSION_KEY.fullmatch(key):
             raise SkippedError(Skip.WEAK_KEY)
-        values = _read(row["data"] or b"")
+        values = _read(binary(row["data"]))
         permanent = values.pop(PERMANENT, None)
         if not values:
             raise SkippedError(Skip.EMPTY)

@@ -28,6 +28,10 @@ class Skip(StrEnum):
     """A key that the package does not make, so that a visitor may have chosen it."""
     BAD_SIGNATURE = "bad_signature"
     """Not signed with one of the secret keys given."""
+    UNVERIFIED_LOGIN = "unverified_login"
+    """With a user, and nothing to tell whether Django would still take the login."""
+    ENDED_LOGIN = "ended_login"
+    """With a user who is gone, or has changed the password since: Django would not take the login any more."""
     PICKLED = "pickled"
     """Pickled: reading it would run whatever was stored."""
     UNREADABLE = "unreadable"
@@ -40,7 +44,7 @@ class Skip(StrEnum):
     """With a user who is no text or number, or longer than 255 characters."""
 
 
-HARMLESS = frozenset({Skip.EXPIRED, Skip.ALREADY_IMPORTED, Skip.EMPTY, Skip.NO_SESSION})
+HARMLESS = frozenset({Skip.EXPIRED, Skip.ALREADY_IMPORTED, Skip.EMPTY, Skip.NO_SESSION, Skip.ENDED_LOGIN})
 """Skipped without anybody being logged out."""
 
 
@@ -82,6 +86,20 @@ class Peer(Protocol):
         ...
 
 
+def text(value: object, otherwise: Skip) -> str:
+    """Return a column's text. Raises SkippedError with the reason `otherwise` for anything else."""
+    if isinstance(value, str):
+        return value
+    raise SkippedError(otherwise)
+
+
+def binary(value: object) -> bytes:
+    """Return a column's bytes. Raises SkippedError for anything else."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise SkippedError(Skip.UNREADABLE)
+
+
 def milliseconds(moment: object) -> int:
     """Return a column's date and time in Unix ms; one without an offset is UTC. Raises SkippedError."""
     try:
@@ -91,7 +109,10 @@ def milliseconds(moment: object) -> int:
         raise SkippedError(Skip.UNREADABLE) from None
     if not isinstance(read, datetime):
         raise SkippedError(Skip.UNREADABLE)
-    return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+    try:
+        return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):  # an offset that leads out of the years 1 to 9999
+        raise SkippedError(Skip.UNREADABLE) from None
 
 
 def check_not_over(expires_at: int, now: int) -> None:

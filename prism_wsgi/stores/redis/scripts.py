@@ -1,157 +1,90 @@
-"""The Lua scripts of RedisStore: each verb that writes is one, because Redis runs a script as one atomic step.
+"""The Lua scripts of RedisStore: each is one atomic step on one key, the one that stands in KEYS.
 
-A session is a hash under `<prefix>session:<id>`. A user's sessions are a sorted set under `<prefix>user=<user>`,
-ids scored by their expiry. The field `user` of the hash has a "=" before the name and is empty for nobody, so that
-both fit together without asking.
+A session is a hash under `<prefix>session:<id>`. The sessions of a user are listed in a sorted set under
+`<prefix>user=<user>`, each id with the moment until which its hash may be there.
 """
 
-FIELDS = ("data", "version", "created_at", "expires_at", "user", "superseded")
+from prism_wsgi.stores.redis.server import Script
 
-MARGIN_MS = 60_000
-"""How long Redis keeps what has expired: its clock may be ahead of the application's, which decides."""
-
-_COMMON = f"""
-local prefix, now, margin = ARGV[1], tonumber(ARGV[2]), {MARGIN_MS}
-
-local function session_key(id)
-  return prefix .. 'session:' .. id
+SAVE = Script("""
+-- version that must be stored, PEXPIREAT, whether to return what stood here, packed; the fields with their values
+local version = redis.call('HGET', KEYS[1], 'version')
+if ARGV[1] == '0' then
+  if version then return 'exists' end
+elseif not version then
+  return 'gone'
+elseif version ~= ARGV[1] then
+  return 'conflict'
 end
-
-local function expire(key, expires_at)
-  redis.call('PEXPIREAT', key, string.format('%.0f', expires_at + margin))
+local before = {}
+if version and ARGV[3] == '1' then
+  before[1] = cmsgpack.pack(redis.call('HGETALL', KEYS[1]))
 end
-
-local function unlist(user, id)
-  if user and user ~= '' then
-    redis.call('ZREM', prefix .. 'user' .. user, id)
+-- First of all: a server that is full refuses it, but not once the script has written.
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if redis.call('HLEN', KEYS[1]) > (#ARGV - 3) / 2 then
+  local given = {}
+  for position = 4, #ARGV, 2 do
+    given[ARGV[position]] = true
   end
-end
-
-local function list(user, id, expires_at)
-  if user == '' then
-    return
-  end
-  local key = prefix .. 'user' .. user
-  redis.call('ZADD', key, expires_at, id)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - margin)
-  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
-  if last then
-    expire(key, tonumber(last))
-  end
-end
-"""
-
-SAVE = (
-    _COMMON
-    + """
-local function argument(number, position)
-  return ARGV[2 + (number - 1) * 8 + position]
-end
-
-for number, key in ipairs(KEYS) do
-  local version = argument(number, 2)
-  local stored = redis.call('HMGET', key, 'version', 'expires_at')
-  if version == '0' then
-    if stored[1] then
-      return {'exists', number}
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if not given[field] then
+      redis.call('HDEL', KEYS[1], field)
     end
-  elseif not stored[1] or tonumber(stored[2]) <= now then
-    return {'gone', number}
-  elseif stored[1] ~= version then
-    return {'conflict', number}
   end
 end
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return before
+""")
 
-for number, key in ipairs(KEYS) do
-  local id, expires_at, user, superseded =
-    argument(number, 1), argument(number, 6), argument(number, 7), argument(number, 8)
-  local before = redis.call('HGET', key, 'user')
-  if before ~= user or superseded == '1' then
-    unlist(before, id)
-  end
-  redis.call('HSET', key, 'version', argument(number, 3), 'data', argument(number, 4),
-    'created_at', argument(number, 5), 'expires_at', expires_at, 'user', user, 'superseded', superseded)
-  expire(key, tonumber(expires_at))
-  if superseded == '0' then
-    list(user, id, expires_at)
-  end
+UNDO = Script("""
+-- version that the save has stored, how long Redis keeps what expired (ms), what the save has returned
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
+  return
 end
-return {'saved', 0}
-"""
-)
+redis.call('DEL', KEYS[1])
+if ARGV[3] then
+  local before = cmsgpack.unpack(ARGV[3])
+  redis.call('HSET', KEYS[1], unpack(before))
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', redis.call('HGET', KEYS[1], 'expires_at') + ARGV[2]))
+end
+""")
 
-TOUCH = (
-    _COMMON
-    + """
-local id, expires_at = ARGV[3], ARGV[4]
-local stored = redis.call('HMGET', KEYS[1], 'expires_at', 'superseded', 'user')
-if not stored[1] or stored[2] == '1' or tonumber(stored[1]) <= now then
+TOUCH = Script("""
+-- version that must be stored, expiry, PEXPIREAT, how many fields to set, these with their values, those absent
+local stored = redis.call('HMGET', KEYS[1], 'version', 'superseded', 'expires_at')
+if stored[1] ~= ARGV[1] or stored[2] == '1' then
   return 0
 end
-if tonumber(expires_at) > tonumber(stored[1]) then
-  redis.call('HSET', KEYS[1], 'expires_at', expires_at)
-  expire(KEYS[1], tonumber(expires_at))
-  list(stored[3], id, expires_at)
+if tonumber(ARGV[2]) > tonumber(stored[3]) then
+  redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
+  redis.call('PEXPIREAT', KEYS[1], ARGV[3])
+end
+local last = 4 + 2 * tonumber(ARGV[4])
+if last > 4 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 5, last))
+end
+if #ARGV > last then
+  redis.call('HDEL', KEYS[1], unpack(ARGV, last + 1))
 end
 return 1
-"""
-)
+""")
 
-DESTROY = (
-    _COMMON
-    + """
-local id = ARGV[3]
-while id do
-  local user, superseded, data = unpack(redis.call('HMGET', session_key(id), 'user', 'superseded', 'data'))
-  redis.call('DEL', session_key(id))
-  unlist(user, id)
-  id = superseded == '1' and data ~= '' and data:gsub('.', function(byte)
-    return string.format('%02x', string.byte(byte))
-  end)
+END = Script("""
+-- whose: 'anybody', 'user' (it must be their session), 'concerned' (they may be its actor); the user, as stored
+-- 1 where a session has been deleted; of a marker, which stays, its user and where it leads; otherwise nothing
+local user, actor, superseded, data = unpack(redis.call('HMGET', KEYS[1], 'user', 'actor', 'superseded', 'data'))
+if not data then
+  return false
 end
-"""
-)
-
-# A listed id whose hash is gone, or is somebody else's, comes off the list when it is met.
-FIND = (
-    _COMMON
-    + """
-local user, limit, after = ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
-table.sort(ids)
-local found = {}
-for _, id in ipairs(ids) do
-  if #found >= limit then
-    break
-  end
-  if id > after then
-    local stored = redis.call('HMGET', session_key(id), 'data', 'version', 'created_at', 'expires_at', 'user',
-      'superseded')
-    if stored[5] ~= user or stored[6] == '1' then
-      redis.call('ZREM', KEYS[1], id)
-    elseif tonumber(stored[4]) > now then
-      found[#found + 1] = {id, stored}
-    end
-  end
+user = user or ''
+local is_actor = ARGV[1] == 'concerned' and actor and '=' .. actor == ARGV[2]
+if ARGV[1] ~= 'anybody' and user ~= ARGV[2] and not is_actor then
+  return false
 end
-return found
-"""
-)
-
-DESTROY_ALL = (
-    _COMMON
-    + """
-local user, except_id = ARGV[3], ARGV[4]
-local destroyed = 0
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if id ~= except_id then
-    if redis.call('HGET', session_key(id), 'user') == user then
-      redis.call('DEL', session_key(id))
-      destroyed = destroyed + 1
-    end
-    redis.call('ZREM', KEYS[1], id)
-  end
+if superseded == '1' then
+  return {user, data}
 end
-return destroyed
-"""
-)
+redis.call('DEL', KEYS[1])
+return 1
+""")

@@ -1,47 +1,53 @@
 """RedisStore: sessions in Redis or Valkey, which forget expired ones by themselves."""
 
+import itertools
 import math
-import re
-import time
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
-from prism_wsgi.clock import Clock, system_clock
-from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone, StoreUnavailable
-from prism_wsgi.retry import pause
-from prism_wsgi.stores.base import AGE_LIMITS, StoredSession, StoreStats, checked_user
-from prism_wsgi.stores.redis import scripts
-from prism_wsgi.stores.redis.scripts import FIELDS
-from prism_wsgi.stores.urls import takes_settings_in_url
+from prism_wsgi.clock import Clock, milliseconds, system_clock
+from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
+from prism_wsgi.fork import notify_after_fork
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured, was_saved
+from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
 except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
-MAX_ATTEMPTS = 3
-_BATCH = 500
+from prism_wsgi.stores.redis.connections import Connections, PooledConnections, keep_connections, pool_of_url
+from prism_wsgi.stores.redis.fields import USE, Value, fields_of, ids_in, named, present_and_absent, session_of
+from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
+from prism_wsgi.stores.redis.server import Answer, Command, Server
+from prism_wsgi.stores.redis.upkeep import Upkeep, glob
 
-_ResultT = TypeVar("_ResultT")
+MAX_CONNECTIONS = 15
+MAX_IDLE = 60.0
+
+MARGIN_MS = 60_000
+"""How much longer than its session an entry of an index stays: servers' clocks differ. A marker stays as long."""
+
+_BATCH = 200
+_SCANNED = 1000
+
+_META = ("version", "created_at", "expires_at", "user", "superseded", "actor")
 
 
 class RedisStore:
-    """Keeps sessions in a Redis or Valkey server, which deletes them a minute after they expired: nothing to sweep.
+    """Keeps sessions in a Redis or Valkey server (6.2 or newer), which deletes them ten minutes after they expired.
 
-    `url_or_client` is a URL (`redis://`, `rediss://` for TLS, `unix://`; `valkey://` and `valkeys://` too), or a
-    `redis.Redis` client of yours, which must not decode responses. `prefix` begins the name of every key.
-    `timeout` (seconds) bounds connecting and waiting for an answer; a client of yours keeps its own bounds and
-    its own way of retrying.
+    `url_or_client` is a URL (`redis://`, `rediss://` for TLS, `unix://`; `valkey://` and `valkeys://` too), or your
+    own `redis.Redis` client, which must not decode responses. `prefix` begins the name of every key. `timeout`
+    (seconds) bounds connecting, waiting for a connection and waiting for an answer. `max_connections` is how many
+    connections a process opens at most; where the server gives fewer, requests wait for one of these. `max_idle`
+    (seconds): a connection that has idled for longer is closed and not used again. Your own client keeps its own
+    bounds.
 
-    Each verb on the path of a request is one round trip. Give the server `maxmemory-policy noeviction`: one that
-    throws keys away ends sessions early, and may forget which sessions a user has. Redis answers before it has
-    written to disk or to a replica, so a crash or a failover may lose the last moments: a session that
-    somebody had just ended may be back. Redis Cluster is not supported.
+    Each verb on the path of a request is one round trip. A server whose `maxmemory-policy` is one of `allkeys-*`
+    throws any key away when it is full: it ends sessions early, and may forget which sessions a user has. The store
+    warns of it once, and `destroy_all` is a ConfigError there unless `allow_eviction` is set. Redis answers before it
+    has written to disk or to a replica, so a crash or a failover may lose the last moments: a session that somebody
+    had just ended may be back. Redis Cluster is not supported.
 
     Nothing is connected before the first use. Raises ConfigError for a URL, client or setting that cannot work.
     """
@@ -53,237 +59,322 @@ class RedisStore:
         *,
         prefix: str = "prism:",
         timeout: float = 5.0,
+        max_connections: int = MAX_CONNECTIONS,
+        max_idle: float = MAX_IDLE,
+        allow_eviction: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-            raise ConfigError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        for name, seconds in (("timeout", timeout), ("max_idle", max_idle)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        if type(max_connections) is not int or max_connections < 1:
+            raise ConfigError(f"max_connections must be a positive whole number, not {max_connections!r}")
         if not isinstance(prefix, str) or not prefix or not prefix.isprintable():
             raise ConfigError(f'prefix must be printable text such as "prism:", not {prefix!r}')
-        self._owns_client = isinstance(url_or_client, str)
-        self._client = (
-            _client(url_or_client, timeout) if isinstance(url_or_client, str) else _checked_client(url_or_client)
-        )
+        if not isinstance(allow_eviction, bool):
+            raise ConfigError(f"allow_eviction must be True or False, not {allow_eviction!r}")
+        connections: Connections
+        if isinstance(url_or_client, str):
+            pool = pool_of_url(url_or_client, timeout)
+            connections = keep_connections(pool, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
+        else:
+            if (max_connections, max_idle) != (MAX_CONNECTIONS, MAX_IDLE):
+                raise ConfigError("max_connections and max_idle go with a URL; your own client has its own pool")
+            pool = _pool_of_client(url_or_client)
+            connections = PooledConnections(pool)
+        self._server = Server(connections, _place(pool), timeout, warns_of_eviction=not allow_eviction)
         self._prefix = prefix
-        self._timeout = timeout
         self._clock = clock
-        self._save = self._client.register_script(scripts.SAVE)
-        self._touch = self._client.register_script(scripts.TOUCH)
-        self._destroy = self._client.register_script(scripts.DESTROY)
-        self._find = self._client.register_script(scripts.FIND)
-        self._destroy_all = self._client.register_script(scripts.DESTROY_ALL)
+        self._allow_eviction = allow_eviction
+        self._upkeep = Upkeep(f"{prefix}user=", MARGIN_MS)
+        notify_after_fork(self)
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._place}>"
+        return f"<RedisStore {self._server.place}>"
 
     def close(self) -> None:
-        """Close the connections of the store's own client; a client of yours stays as it is."""
-        if self._owns_client:
-            self._client.close()
+        """Close the connections of the store; your own client stays as it is."""
+        self._server.connections.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections to the parent."""
+        self._server.connections.abandon()
+
+    @property
+    def eviction_policy(self) -> str | None:
+        """The server's `maxmemory-policy`, read once; None where the server does not say."""
+        return self._server.eviction_policy
 
     def load(self, session_id: str) -> StoredSession | None:
         """Return the session, or None when it is unknown or expired."""
-        key = self._session_key(session_id)
-        fields = self._run(lambda: self._client.execute_command("HMGET", key, *FIELDS))  # type: ignore[no-untyped-call]
-        session = _stored_session(session_id, fields)
+        session = self._stored(session_id)
         return None if session is None or session.is_expired(self._now()) else session
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        self._save_all(session)
+        # A server that has lost its scripts saves no session without its entry in the index: that is no script.
+        listing, upkeep = self._listing(session), self._upkeep_at(session)
+        commands = [*listing, self._saving(session), *upkeep]
+        answers = self._server.try_to_ask(commands, is_done=lambda: self._holds(session))
+        if answers is None:
+            return
+        if upkeep:
+            self._upkeep.note(answers)
+        *_, outcome = self._server.checked(answers[: len(listing) + 1])
+        _check(session, outcome)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there, or where it has moved."""
-        keys, arguments = [self._session_key(session_id)], [*self._common(), session_id]
-        self._run(lambda: self._destroy(keys, arguments))
+        _, markers = self._end(session_id, "anybody")
+        # The markers last: as long as they stand, a failure can be made good.
+        self._delete(markers)
 
-    def touch(self, session_id: str, expires_at: int) -> bool:
-        """Move the expiry to `expires_at`, never back; False when the session is gone."""
-        keys, arguments = [self._session_key(session_id)], [*self._common(), session_id, expires_at]
-        return bool(self._run(lambda: self._touch(keys, arguments)))
+    def touch(self, session: StoredSession) -> bool:
+        """Record activity, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        present, absent = present_and_absent(session, USE)
+        limits = (session.version, session.expires_at, _forgotten_at(session))
+        touching = (TOUCH, self._session_key(session.id), *limits, len(present) // 2, *present, *absent)
+        return bool(self._server.ask([*self._listing(session), touching])[-1])
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
-        """Save both or neither, in one script."""
-        self._save_all(old, new)
+        """Save both or neither: what was saved is undone where the other was not."""
+        listing, upkeep = self._listing(new, old), self._upkeep_at(new)
+        # The new one first: as long as the old one stands, nothing is lost.
+        moving = [self._saving(new, may_be_undone=True), self._saving(old, may_be_undone=True)]
+        answers = self._server.try_to_ask([*listing, *moving, *upkeep], is_done=lambda: self._has_moved(old, new))
+        if answers is None:
+            return
+        if upkeep:
+            self._upkeep.note(answers)
+        listed, outcomes = answers[: len(listing)], answers[len(listing) : len(listing) + 2]
+        # Of a session that was saved, the outcome is what stood there before.
+        saved = [(one, before) for one, before in zip((new, old), outcomes, strict=True) if isinstance(before, list)]
+        if len(saved) == 2 and not any(isinstance(one, redis.RedisError) for one in listed):
+            return
+        self._server.ask([self._undoing(one, before) for one, before in saved])
+        self._server.checked([*listed, *outcomes])
+        for session, outcome in zip((new, old), outcomes, strict=True):
+            _check(session, outcome)
 
-    def find(self, *, user: str | None = None, limit: int = 100, after: str | None = None) -> list[StoredSession]:
-        """Return live sessions in the order of their ids; see `IndexedStore.find`.
+    def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
+        ids = {one for some in self._listed(checked_user(user)) for one in some}
+        return self._page((one for one in self._live(ids, after) if one.concerns(user)), limit)
 
-        A user's are looked up. Without `user` the names of all keys are read, of which Redis has no order.
-        """
-        if user is None:
-            return list(islice(self._all_live(after or ""), limit))
-        keys, arguments = [self._user_key(user)], [*self._common(), _named(user), limit, after or ""]
-        found = self._run(lambda: self._find(keys, arguments))
-        return [session for name, fields in found if (session := _stored_session(name.decode(), fields))]
+    def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
+        """Return the live sessions of everybody in the order of their ids; reads the names of all keys."""
+        return self._page(self._live(self._all_ids(), after), limit)
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user but `except_id`; return how many."""
-        checked_user(user)
-        keys, arguments = [self._user_key(user)], [*self._common(), _named(user), except_id or ""]
-        return int(self._run(lambda: self._destroy_all(keys, arguments)))
+        """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many.
 
-    def stats(self) -> StoreStats:
-        """Count what is stored now; reads every session but its data.
-
-        What expired more than a minute ago is gone, and so not counted.
+        Raises ConfigError where the server may have evicted the list of these sessions; see `allow_eviction`.
         """
+        owner, key = named(checked_user(user)), self._user_key(user)
+        if self._server.is_evicting_any_key and not self._allow_eviction:
+            raise ConfigError(
+                f"destroy_all() may miss sessions where maxmemory-policy is {self.eviction_policy}: set it to "
+                "noeviction or to a volatile one, or accept that with RedisStore(..., allow_eviction=True)"
+            )
+        destroyed = 0
+        for some in self._listed(user):
+            ids = [one for one in some if one != except_id]
+            answers = self._server.ask([(END, self._session_key(one), "concerned", owner) for one in ids])
+            over = [one for one, answer in zip(ids, answers, strict=True) if answer == 1]
+            destroyed += len(over)
+            for marker in (one for one, answer in zip(ids, answers, strict=True) if isinstance(answer, list)):
+                was_there, markers = self._end(marker, "concerned", owner, spare=except_id)
+                self._delete(markers)
+                destroyed += was_there
+                over += markers
+            if over:
+                # They are over for good, so no save can be under way that has listed them anew.
+                self._server.ask([("ZREM", key, *over)])
+        return destroyed
+
+    def revoke(self, session_id: str, *, user: str) -> bool:
+        """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
+        was_there, markers = self._end(session_id, "concerned", named(checked_user(user)))
+        if was_there:
+            self._delete(markers)
+        return was_there
+
+    def count(self, *, user: str | None = None) -> int:
+        """Return how many live sessions there are, in all or of one user; reads each of them but its data."""
+        ids = self._all_ids() if user is None else {one for some in self._listed(user) for one in some}
         now = self._now()
-        sizes_and_sessions = list(self._all_measured())
-        unexpired = [(size, one) for size, one in sizes_and_sessions if not one.is_expired(now)]
-        expired = [one.expires_at for _, one in sizes_and_sessions if one.is_expired(now)]
-        live = [(size, one) for size, one in unexpired if not one.superseded]
-        ages = Counter(bisect_right(AGE_LIMITS, (now - one.created_at) / 1000) for _, one in live)
-        return StoreStats(
-            live=len(live),
-            expired=len(expired),
-            superseded=len(unexpired) - len(live),
-            logged_in=sum(one.user is not None for _, one in live),
-            data_bytes=sum(size for size, _ in sizes_and_sessions),
-            oldest_expired=min(expired, default=None),
-            saved_once=sum(one.version == 1 for _, one in live),
-            largest=max((size for size, _ in live), default=0),
-            ages=tuple(ages[number] for number in range(len(AGE_LIMITS) + 1)),
+        return sum(
+            not one.superseded and not one.is_expired(now) and (user is None or one.concerns(user))
+            for _, one in self._measured(ids)
         )
 
-    def _save_all(self, *sessions: StoredSession) -> None:
-        keys = [self._session_key(session.id) for session in sessions]
-        arguments = self._common()
-        for session in sessions:
-            arguments += [
-                session.id,
-                session.version,
-                session.version + 1,
-                session.data,
-                session.created_at,
-                session.expires_at,
-                b"" if session.user is None else _named(session.user),
-                int(session.superseded),
-            ]
-        answer = self._run(lambda: self._save(keys, arguments), is_done=lambda: self._is_saved(sessions[-1]))
-        if answer is None:
-            return
-        outcome, number = answer
-        if outcome == b"saved":
-            return
-        session_id = sessions[number - 1].id
-        if outcome == b"exists":
-            raise SessionExists(f"Session {session_id} is already stored")
-        if outcome == b"gone":
-            raise SessionGone(f"Session {session_id} is not stored")
-        raise SessionConflict(f"Session {session_id} has been saved by another request")
+    def estimate(self) -> int:
+        """Return how many keys the database holds: sessions, markers, indexes, and what others keep there."""
+        return int(self._server.ask([("DBSIZE",)])[0])
 
-    def _is_saved(self, session: StoredSession) -> bool:
+    def ping(self) -> None:
+        """Prove that the server can be read and takes writes, by a key that is deleted again."""
+        key = f"{self._prefix}ping"
+        self._server.ask([("SET", key, "", "PX", 10_000), ("GET", key), ("DEL", key)])
+
+    def stats(self) -> StoreStats:
+        """Count what is stored now; reads every session but its data."""
+        return measured(self._measured(self._all_ids()), self._now())
+
+    # Saving
+
+    def _saving(self, session: StoredSession, *, may_be_undone: bool = False) -> Command:
+        how = (session.version, _forgotten_at(session), int(may_be_undone))
+        return (SAVE, self._session_key(session.id), *how, *fields_of(session))
+
+    def _undoing(self, session: StoredSession, before: Sequence[bytes] = ()) -> Command:
+        return (UNDO, self._session_key(session.id), session.version + 1, KEPT_EXPIRED_MS, *before)
+
+    def _holds(self, session: StoredSession) -> bool:
         """Tell whether a save whose answer was lost took effect."""
-        stored = self.load(session.id)
-        return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
+        return was_saved(session, self._stored(session.id))
 
-    # Going through all sessions
+    def _has_moved(self, old: StoredSession, new: StoredSession) -> bool:
+        """Tell whether a move whose answer was lost took effect; make half a move undone."""
+        if self._holds(old):
+            return True
+        if new.version == 0 and self._holds(new):
+            self._server.ask([self._undoing(new)])
+        return False
 
-    def _all_live(self, after: str) -> Iterator[StoredSession]:
-        ids = sorted(one for one in self._all_ids() if one > after)
+    def _end(
+        self, session_id: str | None, whose: str, owner: bytes = b"", *, spare: str | None = None
+    ) -> tuple[bool, list[str]]:
+        """Delete a session, or the one to which markers lead; return whether there was one, and these markers.
+
+        `whose` and `owner` say whose it must be; see the script. Of a marker only the same user's are followed.
+        """
+        markers: list[str] = []
+        while session_id is not None and session_id != spare and session_id not in markers:
+            (answer,) = self._server.ask([(END, self._session_key(session_id), whose, owner)])
+            if not isinstance(answer, list):
+                return bool(answer), markers
+            left_by, data = answer
+            if whose == "anybody":
+                whose, owner = "user", left_by
+            elif left_by != owner:
+                break
+            markers.append(session_id)
+            session_id = data.hex() or None
+        return False, markers
+
+    def _delete(self, markers: list[str]) -> None:
+        if markers:
+            self._server.ask([("DEL", self._session_key(one)) for one in markers])
+
+    # The indexes: a superset of the truth
+
+    def _listing(self, *sessions: StoredSession) -> list[Command]:
+        """Return what lists the sessions under their users, to be done before they are saved."""
+        entries: dict[str, list[Value]] = {}
+        for session in sessions:
+            for user in {session.user, session.actor} - {None}:
+                entries.setdefault(user or "", []).extend((_forgotten_at(session) + MARGIN_MS, session.id))
+        commands: list[Command] = []
+        for user, scored in entries.items():
+            key = self._user_key(user)
+            # An entry's moment never moves back. Older releases gave indexes a TTL.
+            commands += [("ZADD", key, "GT", *scored), ("PERSIST", key)]
+        return commands
+
+    def _upkeep_at(self, session: StoredSession) -> list[Command]:
+        is_login = session.version == 0 and session.user is not None
+        return self._upkeep.commands(self._user_key(session.user or "")) if is_login else []
+
+    def _listed(self, user: str) -> Iterator[list[str]]:
+        """Yield the ids in the index of a user, a part at a time: a long one must not stop the server."""
+        for entries in self._scanned("ZSCAN", self._user_key(user)):
+            yield ids_in(entries[::2])
+
+    # Going through sessions
+
+    def _live(self, ids: Iterable[str], after: str | None) -> Iterator[StoredSession]:
         now = self._now()
-        for some in _batches(ids):
-            for session_id, fields in zip(some, self._fetch(some, FIELDS), strict=True):
-                session = _stored_session(session_id, fields)
+        behind = sorted(one for one in ids if after is None or one > after)
+        for some in _batches(behind):
+            answers = self._server.try_to_ask([("HGETALL", self._session_key(one)) for one in some]) or []
+            for session_id, answer in zip(some, answers, strict=True):
+                session = _as_session(session_id, answer)
                 if session is not None and not session.superseded and not session.is_expired(now):
                     yield session
 
-    def _all_measured(self) -> Iterator[tuple[int, StoredSession]]:
+    def _page(self, sessions: Iterator[StoredSession], limit: int) -> list[StoredSession]:
+        return list(itertools.islice(sessions, limit))
+
+    def _measured(self, ids: Iterable[str]) -> Iterator[tuple[int, StoredSession]]:
         """Yield each session without its data, and how many bytes that has."""
-        for some in _batches(list(self._all_ids())):
-            sizes = self._pipelined([("HSTRLEN", self._session_key(one), "data") for one in some])
-            for session_id, size, fields in zip(some, sizes, self._fetch(some, FIELDS[1:]), strict=True):
-                session = _stored_session(session_id, [b"", *fields])
-                if session is not None:
-                    yield size, session
+        for some in _batches(list(ids)):
+            keys = [self._session_key(one) for one in some]
+            sizes = self._server.try_to_ask([("HSTRLEN", key, "data") for key in keys]) or []
+            values = self._server.try_to_ask([("HMGET", key, *_META) for key in keys]) or []
+            for session_id, size, given in zip(some, sizes, values, strict=True):
+                if isinstance(size, int) and isinstance(given, list):
+                    names = (name.encode() for name in _META)
+                    fields = {name: value for name, value in zip(names, given, strict=True) if value is not None}
+                    session = session_of(session_id, {b"data": b"", **fields})
+                    if session is not None:
+                        yield size, session
 
     def _all_ids(self) -> set[str]:
-        start = self._session_key("")
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
-        names = self._run(lambda: list(self._client.scan_iter(pattern, count=_BATCH)))
-        return {name.decode()[len(start) :] for name in names}
+        start = self._session_key("").encode()
+        names = itertools.chain.from_iterable(self._scanned("SCAN", match=glob(start.decode())))
+        return set(ids_in(name[len(start) :] for name in names))
 
-    def _fetch(self, ids: Sequence[str], fields: Sequence[str]) -> list[Any]:
-        return self._pipelined([("HMGET", self._session_key(one), *fields) for one in ids])
+    def _scanned(self, *command: Value, match: str | None = None) -> Iterator[list[bytes]]:
+        cursor: Value = 0
+        while True:
+            narrowing: tuple[Value, ...] = () if match is None else ("MATCH", match)
+            ((cursor, found),) = self._server.ask([(*command, cursor, *narrowing, "COUNT", _SCANNED)])
+            yield found
+            if int(cursor) == 0:
+                return
 
-    def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        def run() -> Any:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                return pipeline.execute()
-
-        answers: list[Any] = self._run(run)
-        return answers
-
-    # Asking the server
-
-    def _run(self, work: Callable[[], _ResultT], *, is_done: Callable[[], bool] | None = None) -> Any:
-        """Do `work`, again after failures that allow it; None when `is_done` finds that it took effect.
-
-        `is_done` is asked when the connection broke; without it the work can be repeated without harm.
-        """
-        deadline = time.monotonic() + self._timeout
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                return work()
-            except redis.ReadOnlyError as error:
-                # The primary has become a replica: the name may lead to another server by now.
-                self._client.connection_pool.disconnect(inuse_connections=False)
-                failure: redis.RedisError = error
-            except redis.ConnectionError as error:
-                failure = error
-                if is_done is not None and attempt < MAX_ATTEMPTS - 1 and is_done():
-                    return None
-            except redis.RedisError as error:
-                raise self._unavailable(error) from error
-            if time.monotonic() > deadline:
-                break
-            pause(attempt)
-        raise self._unavailable(failure) from failure
-
-    def _unavailable(self, error: redis.RedisError) -> StoreUnavailable:
-        return StoreUnavailable(f"Redis at {self._place} failed: {type(error).__name__}: {error}")
-
-    @property
-    def _place(self) -> str:
-        """Where the server is; without a password, which a URL may have."""
-        where = self._client.connection_pool.connection_kwargs
-        address = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
-        return f"{address}/{where.get('db', 0)}"
-
-    def _common(self) -> list[str | bytes | int]:
-        return [self._prefix, self._now()]
+    def _stored(self, session_id: str) -> StoredSession | None:
+        """Return what is stored under the id, expired or not; None where that is nothing, or cannot be read."""
+        return _as_session(session_id, self._server.ask([("HGETALL", self._session_key(session_id))])[0])
 
     def _session_key(self, session_id: str) -> str:
         return f"{self._prefix}session:{session_id}"
 
     def _user_key(self, user: str) -> bytes:
-        return f"{self._prefix}user".encode() + _named(user)
+        return f"{self._prefix}user".encode() + named(user)
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)
 
 
-def _client(url: str, timeout: float) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            re.sub(r"^valkey(?=s?://)", "redis", url),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),  # saving again blindly would take our own save for a rival's
-            protocol=2,
-            decode_responses=False,
-        )
-    except ValueError:
-        # Without the cause: its message may quote the part of the URL where the password stands.
-        raise ConfigError(
-            "url_or_client must be a URL such as redis://localhost:6379/0, rediss://... or unix://...; "
-            "percent-encode special characters in the password"
-        ) from None
+def _forgotten_at(session: StoredSession) -> int:
+    """Return when Redis may forget the session (Unix ms): a request that loaded it in time may still save it."""
+    return session.expires_at + (MARGIN_MS if session.superseded else KEPT_EXPIRED_MS)
 
 
-def _checked_client(client: object) -> redis.Redis:
+def _check(session: StoredSession, outcome: Answer) -> None:
+    if outcome == b"exists":
+        raise SessionExists(f"Session {session.id} is already stored")
+    if outcome == b"gone":
+        raise SessionGone(f"Session {session.id} is not stored")
+    if outcome == b"conflict":
+        raise SessionConflict(f"Session {session.id} has been saved by another request")
+
+
+def _as_session(session_id: str, answer: Answer) -> StoredSession | None:
+    """Return the session that a hash is; None for a key of another kind, which somebody else has put there."""
+    if isinstance(answer, list):
+        answer = dict(zip(answer[::2], answer[1::2], strict=True))
+    # RESP3, which an application's client may speak, has maps.
+    return session_of(session_id, answer) if isinstance(answer, dict) else None
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
+
+
+def _pool_of_client(client: object) -> "redis.ConnectionPool":
     if not isinstance(client, redis.Redis):
         raise ConfigError(f"url_or_client must be a URL or a redis.Redis, not {type(client).__name__}")
     if client.connection_pool.connection_kwargs.get("decode_responses"):
@@ -291,27 +382,12 @@ def _checked_client(client: object) -> redis.Redis:
             "url_or_client must not decode responses, since sessions are bytes; give the store a client of its own "
             "without decode_responses=True"
         )
-    return client
+    return client.connection_pool
 
 
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
-
-
-def _named(user: str) -> bytes:
-    return b"=" + user.encode()
-
-
-def _stored_session(session_id: str, fields: Sequence[bytes | None]) -> StoredSession | None:
-    data, version, created_at, expires_at, user, superseded = fields
-    if data is None or version is None or created_at is None or expires_at is None:
-        return None
-    return StoredSession(
-        session_id,
-        data,
-        int(version),
-        int(created_at),
-        int(expires_at),
-        user[1:].decode() if user else None,
-        superseded == b"1",
-    )
+def _place(pool: "redis.ConnectionPool") -> str:
+    """Return where the server is, without the password."""
+    where = pool.connection_kwargs
+    service = getattr(pool, "service_name", None)  # of Sentinel, which knows the address
+    address = service or where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+    return f"{address}/{where.get('db', 0)}"

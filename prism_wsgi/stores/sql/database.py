@@ -14,6 +14,8 @@ def parse_url(given: str | URL) -> URL:
     """Return a database URL parsed. Raises ConfigError, never showing what may be a password."""
     try:
         url = make_url(given)
+        if "@" in (url.host or ""):
+            raise ValueError  # the end of a password: SQLAlchemy lets it begin the host
     except (ArgumentError, ValueError, AttributeError):
         # Not chained, since what cannot be parsed may have its password in any part.
         raise ConfigError(

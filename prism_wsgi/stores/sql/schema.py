@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGBLOB
 
 from prism_wsgi.errors import ConfigError
-from prism_wsgi.stores.urls import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
+from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
 
 HOUR_MS = 3_600_000
 BUCKET_SLACK = 2

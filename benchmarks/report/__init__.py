@@ -1,0 +1,1 @@
+"""The report: figures as tables, beside the targets, as a page and as a chart."""

@@ -1,0 +1,1 @@
+"""The subjects: what is measured, and the requests that each of them answers."""

@@ -1,0 +1,148 @@
+"""How RedisStore comes by a connection of redis-py for the moment it needs one."""
+
+import re
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from prism_wsgi.errors import ConfigError, StoreError
+from prism_wsgi.stores.kept import KeptConnections
+
+_CLIENT_LIMIT = "max number of clients"
+
+
+class ConnectionLease(Protocol):
+    """The permission to use a connection until the end of a `with` block; see `prism_wsgi.stores.kept.Lease`."""
+
+    connection: Any
+    is_broken: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Connections(Protocol):
+    """Where connections come from. Each is used by one thread at a time."""
+
+    def acquire(self) -> ConnectionLease:
+        """Return a lease. Raises TimeoutError when no connection comes free, and what redis-py raises."""
+        ...
+
+    def drop_idle(self) -> None:
+        """Part with the connections that idle: they lead to a server that is gone."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave every connection to the process that this one was forked from."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that idle."""
+        ...
+
+
+def pool_of_url(url: str, timeout: float) -> "redis.ConnectionPool":
+    """Return a pool of redis-py that knows how to connect, and is asked for nothing else."""
+    try:
+        return redis.ConnectionPool.from_url(
+            re.sub(r"^valkey(?=s?://)", "redis", url),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),  # saving again blindly would take our own save for a rival's
+            protocol=2,
+            decode_responses=False,
+        )
+    except ValueError:
+        # Without the cause: its message may quote the part of the URL where the password stands.
+        raise ConfigError(
+            "url_or_client must be a URL such as redis://localhost:6379/0, rediss://... or unix://...; "
+            "percent-encode special characters in the password"
+        ) from None
+
+
+def keep_connections(
+    pool: "redis.ConnectionPool", *, max_connections: int, max_idle: float, timeout: float
+) -> KeptConnections[Any]:
+    """Return connections of the store's own, made as the pool says."""
+
+    def connect() -> Any:
+        connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()
+        return connection
+
+    return KeptConnections(
+        connect,
+        lambda connection: connection.disconnect(),
+        max_connections=max_connections,
+        max_idle=max_idle,
+        timeout=timeout,
+        is_refusal=is_refusal,
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the server says that it has as many clients as it may have."""
+    return isinstance(error, redis.RedisError) and _CLIENT_LIMIT in str(error)
+
+
+class PooledConnections:
+    """Takes connections from the pool of a client that belongs to the application, and returns each at once."""
+
+    def __init__(self, pool: "redis.ConnectionPool") -> None:
+        self._pool = pool
+
+    def acquire(self) -> ConnectionLease:
+        return _PooledLease(self._pool)
+
+    def drop_idle(self) -> None:
+        self._pool.disconnect(inuse_connections=False)
+
+    def abandon(self) -> None:
+        """Leave it to redis-py, whose pools look for forks themselves."""
+
+    def close(self) -> None:
+        """Leave the client to the application."""
+
+
+class _PooledLease:
+    """A connection of the application's pool. One that is lost in the middle of an answer is disconnected first."""
+
+    def __init__(self, pool: "redis.ConnectionPool") -> None:
+        self._pool = pool
+        self.is_broken = True  # until an exchange is over, or where it is interrupted
+        try:
+            self.connection: Any = pool.get_connection()
+        except Exception:
+            raise
+        except BaseException:
+            # redis-py takes back what was interrupted before it had logged in or chosen its database.
+            pool.disconnect(inuse_connections=False)
+            raise
+
+    def __enter__(self) -> Self:
+        self.is_broken = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back(self.is_broken or not (kind is None or issubclass(kind, StoreError)))
+
+    def __del__(self) -> None:
+        self._give_back(is_broken=True)
+
+    def _give_back(self, is_broken: bool) -> None:
+        if "connection" not in vars(self):
+            return
+        if is_broken:
+            with suppress(Exception):  # whatever is wrong with it, it is on its way out
+                self.connection.disconnect()
+        # At once, since what is interrupted in between is lost to the pool.
+        self._pool.release(vars(self).pop("connection"))

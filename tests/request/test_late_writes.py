@@ -1,0 +1,65 @@
+"""What is written to a session after its response is over: by several threads, and beside other requests."""
+
+from collections.abc import Iterable
+from threading import Thread
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prism_wsgi import MemoryStore, Session, SessionMiddleware, get_session
+from tests.support.browsing import Site, write
+from tests.support.keys import SECRET
+
+
+def kept_environ(site: Site, browser: object) -> WSGIEnvironment:
+    """Return the environ of a request whose response is over."""
+    kept: list[WSGIEnvironment] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        kept.append(environ)
+        len(environ["prism.session"])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    browser.request(app)  # type: ignore[attr-defined]
+    return kept[0]
+
+
+def test_threads_that_write_to_one_session_after_its_response_lose_nothing() -> None:
+    site = Site(MemoryStore())
+    browser = site.browser()
+    browser.visit(write(n=1))
+    session: Session = kept_environ(site, browser)["prism.session"]
+
+    def write_some(thread: int) -> None:
+        for number in range(20):
+            session[f"{thread}.{number}"] = number
+
+    threads = [Thread(target=write_some, args=(number,)) for number in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(browser.visit(dict).result) == 1 + 8 * 20
+
+
+def test_a_session_opened_after_its_response_knows_of_a_logout_since() -> None:
+    site = Site(MemoryStore())
+    browser = site.browser()
+    browser.visit(lambda session: session.login("ann"))
+    environ = kept_environ(site, browser)
+    assert get_session(environ).user == "ann"
+    browser.visit(lambda session: session.logout())
+    assert get_session(environ).user is None
+
+
+def test_a_session_opened_after_its_response_sees_what_other_requests_have_written_since() -> None:
+    site = Site(MemoryStore())
+    browser = site.browser()
+    browser.visit(write(n=1))
+    environ = kept_environ(site, browser)
+    browser.visit(write(n=2))
+    assert get_session(environ)["n"] == 2
+
+
+def test_a_middleware_is_given_the_url_of_its_store() -> None:
+    middleware = SessionMiddleware(lambda environ, start_response: [], store="memory", secret=SECRET)
+    assert isinstance(middleware.site.adapter.store, MemoryStore)

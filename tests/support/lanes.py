@@ -1,0 +1,94 @@
+"""The two lanes of the tests, and the order in which they run.
+
+`dev.py test` runs every test, as far as this machine has the servers and programs. `dev.py test --quick` takes a
+minute: MemoryStore and SQLite, in this process. It connects to nothing and starts no program. It leaves out
+
+- the folders in WHOLE_ONLY, which are about servers, processes and what they survive;
+- tests that use a fixture in WHOLE_FIXTURES, or whose parameters name an engine in SERVERS;
+- tests marked `whole`: they use the network, start a program, or take seconds.
+
+A test that belongs to none of these and connects or starts a program all the same fails in the quick lane.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDERS = (
+    "",
+    "persistence",
+    "request",
+    "observers",
+    "stores",
+    "support",
+    "testing",
+    "compat",
+    "cli",
+    "frameworks",
+    "fuzz",
+    "migrations",
+    "examples",
+    "documentation",
+    "packaging",
+    "servers",
+    "losses",
+    "faults",
+)
+"""The folders of tests/ in the order in which they run: those that find most faults soonest come first."""
+
+WHOLE_ONLY = {"documentation", "examples", "faults", "losses", "packaging", "servers"}
+SERVERS = {"postgresql", "mariadb", "mysqlclient", "redis"}
+WHOLE_FIXTURES = {
+    "postgresql_server",
+    "mariadb_server",
+    "redis_prefix",
+    "browse",
+    "visit",
+    "wheel",
+    "failures_of_wrong_stores",
+}
+
+_TESTS = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run what takes a minute and needs no server")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "whole: left out of the quick lane; see tests/support/lanes.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_folder_order)  # a stable sort: pytest's own order stays within each folder
+    if config.getoption("quick"):
+        sys.addaudithook(_refuse)  # here, because pytest-xdist collects in its workers only, and must start those
+        left_out = [item for item in items if not _is_quick(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_quick(item)]
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_TESTS).parts[0] if item.path.parent != _TESTS else ""
+
+
+def _folder_order(item: pytest.Item) -> int:
+    return FOLDERS.index(_folder(item))
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    if _folder(item) in WHOLE_ONLY or item.get_closest_marker("whole"):
+        return False
+    parameters = getattr(item, "callspec", None)
+    values = parameters.params.values() if parameters else ()
+    return WHOLE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) and SERVERS.isdisjoint(
+        value for value in values if isinstance(value, str)
+    )
+
+
+def _refuse(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect":
+        raise AssertionError(f"the quick lane connects to nothing, not to {arguments[1]}: see tests/support/lanes.py")
+    if event == "subprocess.Popen":
+        raise AssertionError(f"the quick lane starts no program, not {arguments[0]}: see tests/support/lanes.py")
