@@ -1,1 +1,1 @@
-"""What prism_wsgi costs, beside the least it could cost and beside what else there is."""
+"""Benchmarks: what prism_wsgi adds to a request, compared with the floor and with other packages; see README.md."""

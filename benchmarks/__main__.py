@@ -1,4 +1,4 @@
-"""Measure prism_wsgi beside the floor and its peers, on databases of its own that are dropped at the end."""
+"""Measure prism_wsgi beside the floor and its peers, on fresh databases that are dropped at the end."""
 
 import argparse
 import json

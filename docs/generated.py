@@ -39,6 +39,7 @@ GROUPS = {
     "What is stored": ("max_size", "serializer"),
     "Encryption": ("encryption_key", "encryption", "read_unencrypted"),
     "When something fails": ("on_store_error", "save_on_error"),
+    "Observing": ("observers",),
     "The environ and the clock": ("environ_key", "clock"),
 }
 
@@ -54,7 +55,7 @@ WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "max_lifetime": ({"max_lifetime": 0},),
     "touch_interval": ({"touch_interval": 3600},),
     "path": ({"path": "shop"},),
-    "domain": ({"domain": ".example.com"},),
+    "domain": ({"domain": "example.com:8000"},),
     "secure": ({"secure": "yes"},),
     "httponly": ({"httponly": 1},),
     "samesite": ({"samesite": "loose"}, {"samesite": "none", "secure": False}),
@@ -75,6 +76,7 @@ WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "max_sessions_per_user": ({"max_sessions_per_user": 0},),
     "cookie_fallbacks": ({"cookie_fallbacks": "old_name"}, {"cookie_fallbacks": ["prism_session"]}),
     "keep_fallbacks": ({"keep_fallbacks": 1},),
+    "observers": ({"observers": print}, {"observers": [print]}),
     "environ_key": ({"environ_key": "session"},),
     "clock": ({"clock": 5},),
 }

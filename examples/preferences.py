@@ -1,4 +1,4 @@
-"""Keep a preference in a cookie of its own, which scripts on the page can read: no session is needed for that."""
+"""Keep a preference in a separate cookie, which scripts on the page can read: no session is needed for that."""
 
 import os
 import signal

@@ -1,8 +1,19 @@
-"""What is worth a line in the log: reason-coded, rate-limited, and free of secrets, cookies and data."""
+"""Events: what happens to sessions and logins, told to the log and to a site's observers.
+
+The log has what is worth a line: reason-coded, rate-limited, and free of secrets, cookies and data. Observers are
+told of every event, once.
+"""
 
 import logging
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Protocol
+
+from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.persistence.client import Client
 
 logger = logging.getLogger("prism_wsgi")
 
@@ -10,8 +21,44 @@ WINDOW = 10.0  # seconds
 LINES_PER_WINDOW = 20  # for each reason: an attacker must not be able to fill the disk
 
 
+class Kind(StrEnum):
+    """What has happened to a session, or to who is logged in to it."""
+
+    STARTED = "started"
+    """A session was stored for the first time."""
+    LOGGED_IN = "logged_in"
+    """A user has logged in; with an `actor`, an administrator has begun to impersonate the user."""
+    CONFIRMED = "confirmed"
+    """The user has proved anew who they are."""
+    LOGGED_OUT = "logged_out"
+    """A user has logged out; with an `actor`, an administrator has stopped impersonating the user."""
+    ID_CHANGED = "id_changed"
+    """The session has moved from `previous_id` to `session_id`, and nothing else about its login has changed."""
+    ENDED = "ended"
+    """A session was ended before it expired; the `reason` is an `Ending`."""
+    REJECTED = "rejected"
+    """A cookie opened nothing, or a request's changes went nowhere; the `reason` is a `Reason`."""
+    STORE_FAILED = "store_failed"
+    """A call of the store failed."""
+    WRITE_WITHHELD = "write_withheld"
+    """A form of another site wrote to a new session, which was not kept."""
+
+
+class Ending(StrEnum):
+    """Why a session was ended before it expired."""
+
+    LOGOUT = "logout"
+    REVOKED = "revoked"
+    LIMIT = "limit"
+    """The user had more sessions than `max_sessions_per_user`."""
+    REPLACED_USER = "replaced_user"
+    """Another user has logged in to it."""
+    ERASED = "erased"
+    """What was known of the user was erased."""
+
+
 class Reason(StrEnum):
-    """Why an event happened: the code to search and alert on."""
+    """Why something was rejected or has failed: the code to search the log for, and to alert on."""
 
     FORGED = "forged"
     EXPIRED = "expired"
@@ -55,6 +102,74 @@ _EVENTS = {
 }
 
 
+_LOG_ONLY = frozenset({Reason.CONFLICT_MERGED, Reason.PUBLIC_CACHE_OVERRIDDEN})
+_OWN_KIND = {Reason.STORE_FAILED: Kind.STORE_FAILED, Reason.WRITE_WITHHELD: Kind.WRITE_WITHHELD}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEvent:
+    """One thing that has happened to a session. It holds no secret, no cookie and no session data.
+
+    `reason` is an `Ending` where the kind is `ended`, a `Reason` where it is `rejected`, and otherwise None.
+    `session_id` is the session that it happened to, `previous_id` the id from which that session moved. `actor` is
+    the administrator who impersonates the `user`. `client` is the device whose request it was, with `record_client`
+    only. `path` is the path of a request that was rejected, without its query, and otherwise None: the paths of magic
+    links are secrets. `timestamp` is in UTC. `author` says who did it outside of a request, such as `cli:ann`.
+    """
+
+    kind: Kind
+    timestamp: datetime
+    reason: Ending | Reason | None = None
+    session_id: str | None = None
+    previous_id: str | None = None
+    user: str | None = None
+    actor: str | None = None
+    client: Client | None = None
+    path: str | None = None
+    author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCall:
+    """One call of a store by a request.
+
+    `operation` is the verb that was called, such as `load`. `outcome` is "ok"; "conflict" where another request had
+    saved the session first; "gone" where it had ended; or "failed". `duration` is in seconds. `attempts` counts the
+    first attempt and the repetitions that SQLAlchemyStore and RedisStore make; other stores do not say, and it is 1.
+    """
+
+    operation: str
+    outcome: str
+    duration: float
+    attempts: int
+
+
+class SessionObserver(Protocol):
+    """An object that is told what happens, in the request where it happens, so it must not block.
+
+    What it raises is logged, and changes nothing for the request.
+    """
+
+    def on_event(self, event: SessionEvent) -> None:
+        """Learn of an event: each one, once, after the session has been saved or has ended."""
+        ...
+
+    def on_store_call(self, call: StoreCall) -> None:
+        """Learn of a call of the store, after it has returned or raised."""
+        ...
+
+
+class Origin(Protocol):
+    """The request that an event comes from; each of these is None where it is not known or not to be told."""
+
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def user_agent(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
+
+
 class EventLog:
     """Writes events to the `prism_wsgi` logger, at most LINES_PER_WINDOW a reason in WINDOW seconds.
 
@@ -64,7 +179,7 @@ class EventLog:
 
     def __init__(self) -> None:
         # Without a lock: two threads at once may write a line too many, and no lock has to survive a fork.
-        self._windows: dict[Reason, tuple[float, int]] = {}
+        self._windows: dict[str, tuple[float, int]] = {}
         self._said: set[str] = set()
 
     def warn_once(self, sentence: str) -> None:
@@ -76,9 +191,26 @@ class EventLog:
     def emit(self, reason: Reason, session_id: str | None = None, detail: str = "") -> None:
         """Log one event. `detail` may come from a driver: control characters in it are blanked."""
         level, sentence = _EVENTS[reason]
+        self._write(level, reason, sentence, session_id, detail)
+
+    def complain(self, observer: object, about: str, problem: str) -> None:
+        """Log an observer's `problem` with one kind of event, or with store calls."""
+        sentence = f"{type(observer).__name__}, told of {about}, {problem}"
+        self._write(logging.ERROR, "observer_failed", sentence, counted_as=f"{type(observer).__name__} {about}")
+
+    def _write(
+        self,
+        level: int,
+        reason: str,
+        sentence: str,
+        session_id: str | None = None,
+        detail: str = "",
+        *,
+        counted_as: str | None = None,
+    ) -> None:
         if not logger.isEnabledFor(level):
             return
-        suppressed = self._admit(reason)
+        suppressed = self._admit(counted_as or reason)
         if suppressed is None:
             return
         text = f"{reason}: {sentence}"
@@ -92,10 +224,10 @@ class EventLog:
             level,
             "%s",
             text,
-            extra={"reason": reason.value, "session_id": session_id, "suppressed": suppressed},
+            extra={"reason": str(reason), "session_id": session_id, "suppressed": suppressed},
         )
 
-    def _admit(self, reason: Reason) -> int | None:
+    def _admit(self, reason: str) -> int | None:
         """Return how many events were suppressed before this one, or None to suppress this one too."""
         now = time.monotonic()
         start, count = self._windows.get(reason, (now, 0))
@@ -105,6 +237,84 @@ class EventLog:
             start, count = now, 0
         self._windows[reason] = (start, count + 1)
         return suppressed if count < LINES_PER_WINDOW else None
+
+
+class Events:
+    """The place where a site's events go: to the log, and to each of its observers.
+
+    Without observers nothing but a line of the log is ever made.
+    """
+
+    __slots__ = ("_clock", "_log", "observers")
+
+    def __init__(self, observers: Iterable[SessionObserver] = (), clock: Clock = system_clock) -> None:
+        self.observers = tuple(observers)
+        self._clock = clock
+        self._log = EventLog()
+
+    def warn_once(self, sentence: str) -> None:
+        """Log a warning of something that goes wrong without an error: the first time only."""
+        self._log.warn_once(sentence)
+
+    def emit(
+        self, reason: Reason, session_id: str | None = None, detail: str = "", *, origin: Origin | None = None
+    ) -> None:
+        """Log what was rejected or has failed, and tell the observers; `detail` goes to the log alone."""
+        self._log.emit(reason, session_id, detail)
+        if not self.observers or reason in _LOG_ONLY:
+            return
+        kind = _OWN_KIND.get(reason, Kind.REJECTED)
+        if kind is Kind.REJECTED:
+            path = None if origin is None else origin.path
+            self.tell(kind, reason=reason, session_id=session_id, path=path, origin=origin)
+        else:
+            self.tell(kind, session_id=session_id, origin=origin)
+
+    def tell(
+        self,
+        kind: Kind,
+        *,
+        reason: Ending | Reason | None = None,
+        session_id: str | None = None,
+        previous_id: str | None = None,
+        user: str | None = None,
+        actor: str | None = None,
+        path: str | None = None,
+        author: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        """Tell the observers of an event that happens now."""
+        if not self.observers:
+            return
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        client = None
+        if origin is not None and (origin.address is not None or origin.user_agent is not None):
+            client = Client(origin.address or "", origin.user_agent or "", now)
+        event = SessionEvent(
+            kind=kind,
+            timestamp=now,
+            reason=reason,
+            session_id=session_id,
+            previous_id=previous_id,
+            user=user,
+            actor=actor,
+            client=client,
+            path=path,
+            author=author,
+        )
+        for observer in self.observers:
+            try:
+                observer.on_event(event)
+            except Exception as error:  # noqa: BLE001, whatever it is, the request goes on
+                self._log.complain(observer, f"`{kind}`", f"raised {type(error).__name__}")
+
+    def tell_call(self, call: StoreCall) -> None:
+        """Tell the observers of a call of the store."""
+        for observer in self.observers:
+            try:
+                observer.on_store_call(call)
+            except Exception as error:  # noqa: BLE001, whatever it is, the request goes on
+                self._log.complain(observer, "store calls", f"raised {type(error).__name__}")
 
 
 def _printable(text: str) -> str:

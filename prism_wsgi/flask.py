@@ -13,6 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import flask
 from flask.sessions import SessionInterface, SessionMixin
 
+from prism_wsgi.cookie_fallbacks import Secret
 from prism_wsgi.cookies import MAX_AGE_LIMIT, SameSite
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.http import get_session
@@ -23,7 +24,7 @@ from prism_wsgi.request.site import CSRF_KEY, Site
 from prism_wsgi.request.state import SessionState
 from prism_wsgi.session import Session
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
-from prism_wsgi.settings import Secret, choice
+from prism_wsgi.settings import choice
 
 EXTENSION = "prism_wsgi"
 _PAUSED_KEY = "prism.flask.paused"

@@ -6,21 +6,22 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi import settings
 from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.cookie_fallbacks import AnyCookie, Secret
 from prism_wsgi.cookies import Cookie, SameSite
 from prism_wsgi.errors import ConfigError
-from prism_wsgi.events import EventLog, Reason
+from prism_wsgi.events import Events, Reason, SessionObserver
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY
-from prism_wsgi.persistence.adapter import StoreAdapter
+from prism_wsgi.persistence.adapter import ObservedStoreAdapter, StoreAdapter
 from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
-from prism_wsgi.request.exchange import Exchange, note_client
+from prism_wsgi.request.exchange import Exchange, note_client, path_of
 from prism_wsgi.request.phases import OPEN, ORDINARY, WITHHELD
 from prism_wsgi.request.site import Site
 from prism_wsgi.request.state import SessionState
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.session import Session
-from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
+from prism_wsgi.settings import CookieOn, Encryption, OnStoreError
 from prism_wsgi.stores.base import SessionStore
 from prism_wsgi.tokens import Signer, Token
 
@@ -57,8 +58,10 @@ class SessionMiddleware:
     `is_passive`: takes the WSGI environ and tells whether a request reads the session without counting as its use.
     `user_id_key`: the key under which a login library puts the user; a save that finds it new or changed is a login.
     `max_sessions_per_user`: the newest so many logins of a user stay, and the others end.
-    `cookie_fallbacks`: earlier forms of the session cookie: names, or Cookies with their path and domain.
+    `cookie_fallbacks`: earlier forms of the session cookie: names, Cookies with their path and domain, or another
+    package's cookie, whose sessions go on; see `prism_wsgi.cookie_fallbacks`.
     `keep_fallbacks`: leave earlier forms in the browser, as long as workers run that know nothing else.
+    `observers`: objects that are told of each event, and of each call of the store; see `SessionObserver`.
     `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
     `clock`: returns Unix seconds; for tests.
 
@@ -95,8 +98,9 @@ class SessionMiddleware:
         is_passive: Callable[[WSGIEnvironment], bool] | None = None,
         user_id_key: str | None = None,
         max_sessions_per_user: int | None = None,
-        cookie_fallbacks: Sequence[str | Cookie] = (),
+        cookie_fallbacks: Sequence[str | Cookie | AnyCookie] = (),
         keep_fallbacks: bool = False,
+        observers: Sequence[SessionObserver] = (),
         environ_key: str = DEFAULT_ENVIRON_KEY,
         clock: Clock = system_clock,
     ) -> None:
@@ -116,7 +120,8 @@ class SessionMiddleware:
             idle, settings.max_lifetime(max_lifetime), settings.touch_interval(touch_interval, idle)
         )
         clock = settings.session_clock(clock)
-        events = EventLog()
+        events = Events(settings.observers(observers), clock)
+        make_adapter = ObservedStoreAdapter if events.observers else StoreAdapter
         persistent = settings.flag("persistent", persistent)
         cipher = settings.session_cipher(encryption_key, encryption, read_unencrypted=read_unencrypted)
         limit = settings.max_sessions_per_user(max_sessions_per_user)
@@ -128,11 +133,12 @@ class SessionMiddleware:
                 clock,
                 persistent=persistent,
                 fallbacks=settings.cookie_fallbacks(cookie_fallbacks, cookie, secrets),
+                peers=settings.peer_fallbacks(cookie_fallbacks),
                 keep_fallbacks=settings.flag("keep_fallbacks", keep_fallbacks),
             ),
             lifetimes=lifetimes,
             codec=Codec(settings.session_serializer(serializer), settings.max_size(max_size)),
-            adapter=StoreAdapter(settings.session_store(store, clock=clock, limit=limit), cipher, events),
+            adapter=make_adapter(settings.session_store(store, clock=clock, limit=limit), cipher, events),
             events=events,
             clock=clock,
             persistent=persistent,
@@ -160,29 +166,33 @@ def serve(
     app: WSGIApplication,
     environ: WSGIEnvironment,
     start_response: StartResponse,
-    *,
-    found: Token | None = None,
 ) -> Iterable[bytes]:
     """Serve one request with a session: from the cookie that came to the cookie that is sent.
 
     Inside another middleware of the same cookie and key the application has that one's session. With another cookie
     it has another session, in a copy of the environ. Raises ConfigError where each would replace the other's cookie.
-    `found` is what another package's cookie has led to.
     """
     outer = _session_around(site, environ)
     if outer is not None:
         if _is_same(outer._state.site, site):
             return app(environ, start_response)  # mounted twice: the outer one has it in hand
         environ = {**environ, "webob.adhoc_attrs": {**environ["webob.adhoc_attrs"]}}
-    token = found or site.cookies.received(environ)
-    if isinstance(token, Token):
+    token = site.cookies.received(environ)
+    earlier = site.cookies.earlier(environ, token)
+    rejected = None
+    if earlier is not None:
+        state = SessionState(site, None, earlier=earlier)
+    elif isinstance(token, Token):
         state = SessionState(site, token)
     else:
         state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)
-        if token is not None:
-            site.events.emit(token)
+        rejected = token
     if site.record_client:
         note_client(site, state, environ)
+    if site.events.observers:
+        state.note_path(path_of(environ))
+    if rejected is not None:
+        site.events.emit(rejected, origin=state.visit)
     if site.is_passive is not None and site.is_passive(environ):
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)

@@ -4,6 +4,10 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
+
+repetitions: ContextVar[int] = ContextVar("repetitions", default=0)
+"""How many further attempts this thread (or greenlet) has made so far, for the one that counts them."""
 
 
 def attempts(limit: int, *, seconds: float = math.inf, longest_ms: int = 50) -> Iterator[int]:
@@ -17,6 +21,7 @@ def attempts(limit: int, *, seconds: float = math.inf, longest_ms: int = 50) -> 
             if time.monotonic() > deadline:
                 return
             pause(number - 1, longest_ms=longest_ms)
+            repetitions.set(repetitions.get() + 1)
         yield number
 
 

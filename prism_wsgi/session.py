@@ -16,7 +16,7 @@ from prism_wsgi import settings
 from prism_wsgi.clock import system_clock
 from prism_wsgi.cookies import Cookie
 from prism_wsgi.errors import NotLoggedIn, ResponseStarted, SerializationError
-from prism_wsgi.events import EventLog
+from prism_wsgi.events import Events
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.client import Client, client_of
 from prism_wsgi.persistence.document import FLASH_PREFIX, Codec
@@ -24,6 +24,7 @@ from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user
 from prism_wsgi.request.atomic import Lock
 from prism_wsgi.request.cookie_policy import CookiePolicy
+from prism_wsgi.request.observing import end_others, revoke
 from prism_wsgi.request.phases import DETACHED, GONE, NEW, OPEN, UNREAD, Choice
 from prism_wsgi.request.saving import commit
 from prism_wsgi.request.site import CSRF_KEY, Site
@@ -141,7 +142,8 @@ class Session(MutableMapping[str, Any]):
         return self
 
     def __repr__(self) -> str:
-        return f"<Session {self.id}>"
+        self._state.accessed = True
+        return f"<Session {self._state.identity.id}>"  # without a store call, whoever prints it
 
     # State
 
@@ -149,6 +151,8 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
         self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
+        if self._state.earlier is not None:
+            self._read()
         return self._state.identity.id
 
     @property
@@ -396,10 +400,10 @@ class Session(MutableMapping[str, Any]):
 
         Another user's session is left alone. Raises NotLoggedIn when nobody is logged in or the user is impersonated.
         """
-        login = self._own_login("revoke()")
+        login, state = self._own_login("revoke()"), self._state
         if session_id in self._ids():
             return False
-        return self._state.site.adapter.revoke(session_id, login.user or "")
+        return revoke(state.site, session_id, login.user or "", state.visit)
 
     def logout_elsewhere(self) -> int:
         """End every session of the user but this one, at once; return how many.
@@ -407,8 +411,8 @@ class Session(MutableMapping[str, Any]):
         Before or after `login()` and `regenerate()`, this device stays logged in. Raises NotLoggedIn when nobody is
         logged in or the user is impersonated, and ConfigError for a store that cannot.
         """
-        login = self._own_login("logout_elsewhere()")
-        return self._state.site.adapter.destroy_all(login.user or "", self._state.contested.id)
+        login, state = self._own_login("logout_elsewhere()"), self._state
+        return end_others(state.site, login.user or "", state.contested.id, state.visit)
 
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.
@@ -546,7 +550,7 @@ class Session(MutableMapping[str, Any]):
 
 def _standalone_site() -> Site:
     """Return the site of a session that lives by itself, in memory."""
-    events, lifetimes = EventLog(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
+    events, lifetimes = Events(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
     cookie = Cookie("prism_session", "")
     signer = Signer([secrets.token_bytes(settings.MIN_SECRET_BYTES)], cookie.name)
     return Site(

@@ -11,10 +11,12 @@ from typing import TypedDict
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prism_wsgi.clock import Clock
+from prism_wsgi.cookie_fallbacks import AnyCookie, Secret
 from prism_wsgi.cookies import Cookie, SameSite
+from prism_wsgi.events import SessionObserver
 from prism_wsgi.middleware import SessionMiddleware, serve
 from prism_wsgi.serializers import Serializer
-from prism_wsgi.settings import CookieOn, Encryption, OnStoreError, Secret
+from prism_wsgi.settings import CookieOn, Encryption, OnStoreError
 from prism_wsgi.stores.base import SessionStore
 
 
@@ -39,8 +41,9 @@ class SessionOptions(TypedDict, total=False):
     is_passive: Callable[[WSGIEnvironment], bool] | None
     user_id_key: str | None
     max_sessions_per_user: int | None
-    cookie_fallbacks: Sequence[str | Cookie]
+    cookie_fallbacks: Sequence[str | Cookie | AnyCookie]
     keep_fallbacks: bool
+    observers: Sequence[SessionObserver]
     environ_key: str
     clock: Clock
 

@@ -15,17 +15,18 @@ from enum import StrEnum
 from typing import TypeVar, cast
 
 from prism_wsgi.clock import Clock
+from prism_wsgi.cookie_fallbacks import AnyCookie, DataCookie, PeerCookie, Secret
 from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
+from prism_wsgi.events import SessionObserver
 from prism_wsgi.persistence.encryption import Cipher
 from prism_wsgi.request.cookie_policy import Fallback
+from prism_wsgi.request.peer_fallbacks import PeerFallback
 from prism_wsgi.serializers import Serializer, TypedSerializer
 from prism_wsgi.stores.base import IndexedStore, SessionStore
 from prism_wsgi.stores.memory import MemoryStore
 from prism_wsgi.stores.urls import open_store
 from prism_wsgi.tokens import LONGEST_TOKEN, Signer
-
-Secret = str | bytes
 
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
 _ResultT = TypeVar("_ResultT")
@@ -263,6 +264,20 @@ def optional_function(name: str, value: Callable[..., _ResultT] | None) -> Calla
     return value
 
 
+def observers(given: Sequence[SessionObserver]) -> Sequence[SessionObserver]:
+    """Return the observers. Raises ConfigError for what cannot be told of events and of store calls."""
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"observers must be a list of objects: observers=[AuditTrail(store)], not {given!r}")
+    for one in given:
+        if isinstance(one, type):
+            raise ConfigError(f"observers must hold objects, not the class {one.__name__}; call it")
+        if not all(callable(getattr(one, method, None)) for method in ("on_event", "on_store_call")):
+            raise ConfigError(
+                f"observers must hold objects with the methods on_event and on_store_call, not {type(one).__name__}"
+            )
+    return given
+
+
 def user_id_key(value: str | None) -> str | None:
     """Return the key under which a login library puts the user."""
     if value is not None and (not isinstance(value, str) or not value):
@@ -291,12 +306,27 @@ def record_client(value: bool | str, *, is_encrypted: bool) -> bool:
     return value
 
 
-def cookie_fallbacks(given: Sequence[str | Cookie], present: Cookie, secrets: Sequence[bytes]) -> list[Fallback]:
+def peer_fallbacks(given: Sequence[str | Cookie | AnyCookie]) -> list[PeerFallback]:
+    """Return the cookies of other packages among `cookie_fallbacks`."""
+    try:
+        return [PeerFallback(one) for one in given if isinstance(one, PeerCookie | DataCookie)]
+    except InvalidCookie as error:
+        raise ConfigError(f"cookie_fallbacks: {error}") from error
+
+
+def cookie_fallbacks(
+    given: Sequence[str | Cookie | AnyCookie], present: Cookie, secrets: Sequence[bytes]
+) -> list[Fallback]:
     """Return the earlier forms of the session cookie, each with what verifies it."""
-    if isinstance(given, str | Cookie) or not all(isinstance(one, str | Cookie) for one in given):
-        raise ConfigError('cookie_fallbacks must be a list of names or Cookies: cookie_fallbacks=["old_name"]')
+    known = str | Cookie | PeerCookie | DataCookie
+    if isinstance(given, known) or not all(isinstance(one, known) for one in given):
+        raise ConfigError(
+            'cookie_fallbacks must be a list of names or cookies: cookie_fallbacks=["old_name", DjangoCookie()]'
+        )
     fallbacks = []
     for one in given:
+        if isinstance(one, PeerCookie | DataCookie):
+            continue
         try:
             # A cookie whose name has a prefix can be deleted by a Secure one only.
             cookie = (

@@ -34,6 +34,10 @@ def _record_client(name: str, text: str) -> object:
     return text if text == "readable" else text_values.flag(name, text)
 
 
+def _observers(name: str, text: str) -> object:
+    return [text_values.named(name, one) for one in text_values.lines(name, text)]
+
+
 READERS: dict[str, Callable[[str, str], object]] = {
     "store": _store,
     "secret": text_values.lines,
@@ -63,6 +67,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "max_sessions_per_user": text_values.number,
     "cookie_fallbacks": _fallbacks,
     "keep_fallbacks": text_values.flag,
+    "observers": _observers,
     "environ_key": text_values.text,
     "clock": text_values.named,
 }

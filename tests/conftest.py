@@ -1,6 +1,5 @@
 """The fixtures every test may ask for: a fresh database of each engine, empty or migrated; the wheel."""
 
-import importlib.util
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -74,7 +73,7 @@ def mariadb_url(mariadb_server: Server) -> str:
 
 @pytest.fixture
 def mysqlclient_url(request: pytest.FixtureRequest) -> str:
-    _require_mysqlclient()
+    databases.need_mysqlclient()
     url: str = request.getfixturevalue("mariadb_url")
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
@@ -118,7 +117,7 @@ def empty_mariadb_url(_mariadb_table: KeptTable) -> str:
 
 @pytest.fixture
 def empty_mysqlclient_url(request: pytest.FixtureRequest) -> str:
-    _require_mysqlclient()
+    databases.need_mysqlclient()
     url: str = request.getfixturevalue("empty_mariadb_url")
     return url.replace("+pymysql:", "+mysqldb:", 1)
 
@@ -155,8 +154,3 @@ def empty_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with an empty sessions table, on each engine in turn, for tests that only use it."""
     url: str = request.getfixturevalue(f"empty_{request.param}_url")
     return url
-
-
-def _require_mysqlclient() -> None:
-    if importlib.util.find_spec("MySQLdb") is None:
-        databases.unavailable("mysqlclient", "the driver is not installed")

@@ -5,9 +5,9 @@ from sqlalchemy import create_engine, event
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.testing import ManualClock
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, count, put
 
-SECRET = "a secret of at least thirty-two bytes, for tests"
 TTL = 3600
 MAX_LIFETIME = 7200
 FIVE_MINUTES = 300

@@ -27,11 +27,10 @@ from prism_wsgi.request import atomic
 from prism_wsgi.retry import pause
 from prism_wsgi.testing import ManualClock
 from tests.support.databases import REDIS
+from tests.support.keys import ENCRYPTION_KEY, SECRET
 from tests.support.plain_store import PlainStore
 from tests.support.visitors import FORK, Action, Browser, application, count, put, run_at_once, run_in_processes
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-ENCRYPTION_KEY = "another 0123456789abcdef0123456789abcdef"
 TTL = 3600
 ROUNDS = 5
 

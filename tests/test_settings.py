@@ -9,7 +9,8 @@ import pytest
 
 from prism_wsgi import ConfigError, InsecureSecretWarning, MemoryStore, SameSite, Session, SessionMiddleware
 from prism_wsgi.settings import MIN_SECRET_BYTES
-from tests.support.browsing import OTHER_SECRET, SECRET, Clock, Site, ThreeVerbStore, plain_page, read, write
+from tests.support.browsing import Clock, Site, ThreeVerbStore, plain_page, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 DEFAULTS = {
     "store": None,
@@ -40,6 +41,7 @@ DEFAULTS = {
     "max_sessions_per_user": None,
     "cookie_fallbacks": (),
     "keep_fallbacks": False,
+    "observers": (),
     "environ_key": "prism.session",
 }
 
@@ -93,12 +95,19 @@ VALID: list[dict[str, Any]] = [
     {"on_store_error": "raise"},
     {"save_on_error": True},
     {"environ_key": "my.session"},
+    {"observers": []},
 ]
 
 
 @pytest.mark.parametrize("settings", VALID, ids=lambda settings: str(settings).partition(" object at")[0])
 def test_what_a_setting_takes(settings: dict[str, Any]) -> None:
     SessionMiddleware(plain_page, **{"secret": SECRET, **settings})
+
+
+class Watcher:
+    def on_event(self, event: object) -> None: ...
+
+    def on_store_call(self, call: object) -> None: ...
 
 
 class OnlyLoad:
@@ -115,7 +124,7 @@ INVALID: list[tuple[str, list[Any]]] = [
     ("path", ["shop", "", None, 5, "/a;b", "/\n", "/é", "/" * 1025]),
     (
         "domain",
-        ["", ".example.com", "example.com:80", "https://example.com", "é.example", 5, "a b", "-a", "a" * 1025],
+        ["", "..example.com", "example.com:80", "https://example.com", "é.example", 5, "a b", "-a", "a" * 1025],
     ),
     ("secure", [1, "yes", None]),
     ("httponly", [0, "no", None]),
@@ -128,6 +137,7 @@ INVALID: list[tuple[str, list[Any]]] = [
     ("save_on_error", [1, "yes", None]),
     ("serializer", [5, "json", object()]),
     ("clock", [None, 5, 1700000000.0]),
+    ("observers", [None, 5, "trail", object(), [5], [object()], [Watcher]]),
     ("environ_key", ["", "session", None, 5, "prism.\n"]),
 ]
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from prism_wsgi import PrismError, Session, StoreUnavailable
 from prism_wsgi.tokens import Signer, is_token_shaped, issued_at, new_secret, session_id
-from tests.support.browsing import OTHER_SECRET, SECRET, Browser, Site, ThreeVerbStore, read, write
+from tests.support.browsing import Browser, Site, ThreeVerbStore, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 pytest_plugins = ["tests.support.site_fixtures"]
 

@@ -14,7 +14,6 @@ from prism_wsgi import migrate
 
 POSTGRESQL = os.environ.get("PRISM_BENCH_POSTGRESQL", "postgresql+psycopg://root@127.0.0.1:5432/postgres")
 MARIADB = os.environ.get("PRISM_BENCH_MARIADB", "mysql+mysqldb://root@127.0.0.1:3306/")
-REDIS_PREFIX = "prism_bench:"
 REDIS = os.environ.get("PRISM_BENCH_REDIS", "redis://127.0.0.1:6379/9")
 
 ENGINES = ("memory", "sqlite", "postgresql", "mariadb", "redis", "cookie")
@@ -22,7 +21,10 @@ ENGINES = ("memory", "sqlite", "postgresql", "mariadb", "redis", "cookie")
 _SERVERS = {"postgresql": POSTGRESQL, "mariadb": MARIADB}
 
 Places = dict[str, str]
-"""Where each engine that can be measured keeps its data: a URL, or "" for memory and cookies."""
+"""The engines that can be measured, each with the place of its data: a URL, or "" for memory and cookies.
+
+That of Redis has the beginning of this run's keys as `prefix` in its query, as RedisStore reads it.
+"""
 
 
 @contextmanager
@@ -75,10 +77,11 @@ def _redis() -> Iterator[str]:
         client.ping()
     except redis.ConnectionError as error:
         raise ConnectionError(f"{REDIS} does not answer") from error
+    prefix = f"prism_bench_{secrets.token_hex(4)}:"
     try:
-        yield REDIS
+        yield f"{REDIS}{'&' if '?' in REDIS else '?'}prefix={prefix}"
     finally:
-        for key in client.scan_iter(f"{REDIS_PREFIX}*", count=1000):
+        for key in client.scan_iter(f"{prefix}*", count=1000):
             client.delete(key)
 
 

@@ -1,8 +1,8 @@
-"""Which processors the application and the databases run on.
+"""Placement: the processors on which the application and the databases run.
 
 Left to itself the kernel puts a database's process now on the processor of its client, now on another: on the
 same one an answer took 25 µs, from another 50 to 80, and which it was changed by connection and by moment. That
-is more than most of what is measured here, so it is decided for everybody alike.
+is more than most of what is measured here, so it is decided for all subjects alike.
 """
 
 import os
@@ -15,10 +15,10 @@ from benchmarks.machine.databases import Places
 
 
 class Placement(StrEnum):
-    """Where the databases' processes run, seen from the application's."""
+    """The processors of the databases, seen from the application."""
 
     APART = "apart"
-    """On other processors, as on a server of their own."""
+    """On other processors, as if on another server."""
     TOGETHER = "together"
     """On the same one: no waiting for another processor to wake up."""
     FREE = "free"

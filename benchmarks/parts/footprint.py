@@ -1,4 +1,4 @@
-"""What it takes to have prism_wsgi: the time to import it, the memory of a session."""
+"""The footprint of prism_wsgi: the time to import it, the memory of a session."""
 
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ def measure(_: Places, plan: Plan) -> Figures:
 
 
 def import_times(rounds: int) -> dict[str, Any]:
-    """Return milliseconds of processor time to import prism_wsgi and WebOb, in processes of their own, in turns."""
+    """Return milliseconds of processor time to import prism_wsgi and WebOb, in fresh processes, in turns."""
     times: dict[str, list[float]] = {"prism_wsgi": [], "webob": []}
     heavy = False
     for _ in range(rounds):
@@ -41,7 +41,7 @@ def import_times(rounds: int) -> dict[str, Any]:
 
 
 def bytes_per_session() -> float:
-    """Return what a stored session takes in a MemoryStore, each with an id and 200 bytes of its own."""
+    """Return what a stored session takes in a MemoryStore, with an id and 200 bytes that it shares with no other."""
     store = MemoryStore(max_sessions=2 * SESSIONS)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

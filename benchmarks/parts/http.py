@@ -1,4 +1,4 @@
-"""Requests a second over real HTTP: gunicorn around each subject, loaded from a process of its own.
+"""Requests a second over real HTTP: gunicorn around each subject, loaded from another process.
 
 Run as a module it is that process: `python -m benchmarks.parts.http URL PATH SECONDS CONNECTIONS`.
 """
@@ -105,7 +105,7 @@ def _load(port: int, path: str) -> tuple[float, int]:
 
 
 class _Browser:
-    """One connection that sends the same request again and again, with a session of its own."""
+    """One connection with one session, which sends the same request again and again."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""How often each subject asks the database, counted on the way: by a relay in front of a server, by SQLite's trace.
+"""Messages to the database, counted on the way: by a relay in front of a server, by SQLite's trace.
 
 A message is one exchange with the server that the application waits for: a Query or a Sync of PostgreSQL's
 protocol, a command packet of MySQL's, a statement of SQLite.

@@ -8,7 +8,7 @@ from benchmarks.machine.placement import Placement
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: `seconds` for the requests, `rounds` for the parts whose turns last about a second."""
+    """The choices of a run: `seconds` for the requests, `rounds` for the parts whose turns last about a second."""
 
     subjects: Sequence[str]
     scenarios: Sequence[str]

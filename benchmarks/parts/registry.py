@@ -32,5 +32,5 @@ def _measure(part: str, places: Places, plan: Plan) -> Figures:
 
 def _be_quiet() -> None:
     warnings.simplefilter("ignore")
-    # Events are logged as in production, to a handler, but nobody wants to read here of forged cookies.
+    # Events are logged as in production, to a handler, but forged cookies are no news here.
     logging.getLogger().addHandler(logging.NullHandler())

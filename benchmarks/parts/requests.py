@@ -1,4 +1,4 @@
-"""What sessions add to a request, measured in turns.
+"""The time that sessions add to a request, measured in turns.
 
 Every subject gets a small slice of each round, so that what drifts hits all alike.
 """

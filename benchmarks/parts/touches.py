@@ -1,4 +1,4 @@
-"""What recording activity costs PostgreSQL: how many of the updates are HOT, and how many there are."""
+"""The cost of recording activity on PostgreSQL: how many of the updates are HOT, and how many there are."""
 
 import random
 import threading

@@ -112,4 +112,4 @@ def _environ(path: str, cookie: str) -> WSGIEnvironment:
 
 
 def _write(data: bytes) -> None:
-    raise NotImplementedError(f"nobody here calls write(), yet it got {data!r}")
+    raise NotImplementedError(f"no subject here calls write(), yet it got {data!r}")

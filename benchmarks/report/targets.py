@@ -75,9 +75,7 @@ def _bad_cookies(figures: Figures) -> Iterator[Target]:
     ):
         costs, limit = (added(figures, "memory", PRISM, scenario) for scenario in (bad, valid))
         if costs and limit:
-            yield Target(
-                f"{title}; a new cookie is set", f"a valid one's {limit:.2f} µs", f"{costs:.2f} µs", costs <= limit
-            )
+            yield Target(title, f"a valid one's {limit:.2f} µs", f"{costs:.2f} µs", costs <= limit)
 
 
 def _beside_the_floor(figures: Figures) -> Iterator[Target]:

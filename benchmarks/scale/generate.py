@@ -67,7 +67,7 @@ def fill(url: str, generated: Iterable[Row]) -> None:
 
 
 def make_source(url: str, generated: Iterable[Row]) -> None:
-    """Keep sessions in a table of their own, to start from again and again."""
+    """Keep sessions in a second table, from which each measurement starts again."""
     clear(url)
     fill(url, generated)
     _execute(url, f"CREATE TABLE {SOURCE} AS SELECT * FROM {TABLE}")

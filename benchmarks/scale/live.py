@@ -1,4 +1,4 @@
-"""The live load: reads, saves and touches at a steady pace, in a process of their own, each one timed."""
+"""The live load: reads, saves and touches at a steady pace, in another process, each one timed."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ OPERATIONS_PER_SECOND = 500
 HOUR_MS = 3_600_000
 
 Sample = tuple[float, float]
-"""When an operation was due (`time.monotonic`), and how many seconds it took from then."""
+"""The moment at which an operation was due (`time.monotonic`), and the seconds that it took from then."""
 
 
 @dataclass

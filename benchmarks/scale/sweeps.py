@@ -19,7 +19,7 @@ _EXPIRED = "SELECT id FROM prism_sessions WHERE sweep_bucket <= :bucket AND expi
 
 @dataclass
 class Turn:
-    """What one process deleted in its turn, and how."""
+    """One process's turn: what it deleted, in which time and in how many batches."""
 
     deleted: int
     started: float

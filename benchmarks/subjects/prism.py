@@ -5,7 +5,7 @@ from collections.abc import Callable
 from wsgiref.types import WSGIApplication
 
 import prism_wsgi
-from benchmarks.machine.databases import REDIS_PREFIX, Places
+from benchmarks.machine.databases import Places
 from benchmarks.subjects.registry import PRISM
 from benchmarks.subjects.scenarios import ACTIONS, Action, bare_application, plain_application, read
 from benchmarks.subjects.subject import SECRET, SHORT_TTL, TTL, Subject
@@ -38,7 +38,7 @@ def _on(engine: str, place: str) -> Subject:
         if engine == "memory":
             store = MemoryStore(max_sessions=1_000_000, ttl=400 * 24 * 3600, clock=clock)
         elif engine == "redis":
-            store = prism_wsgi.RedisStore(place, prefix=REDIS_PREFIX, clock=clock)
+            store = prism_wsgi.RedisStore(place, clock=clock)
         else:
             store = SQLAlchemyStore(place, clock=clock)
         return SessionMiddleware(app, store=store, secret=SECRET, ttl=ttl, clock=clock)

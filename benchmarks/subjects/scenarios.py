@@ -32,7 +32,7 @@ LARGE: dict[str, Any] = SMALL | {
 
 
 class Sent(Enum):
-    """Which cookie a request brings."""
+    """The cookie that a request brings."""
 
     VALID = auto()
     NONE = auto()
@@ -114,7 +114,7 @@ ACTIONS: Mapping[str, Action] = {
     "/fill_large": fill_large,
     "/show": show,
 }
-"""What an application does at each path; logging in differs from library to library."""
+"""The work of the application at each path; logging in differs from package to package."""
 
 
 def plain_application(session_key: str, actions: Mapping[str, Action]) -> WSGIApplication:

@@ -26,7 +26,7 @@ class Subject:
     elsewhere: Mapping[str, WSGIApplication] = field(default_factory=dict)
     """Scenarios that need an application with other settings."""
     before: Mapping[str, Callable[[], None]] = field(default_factory=dict)
-    """What is done before each request of a scenario, untimed."""
+    """Called before each request of a scenario, untimed."""
 
     def serves(self, scenario: str) -> bool:
         """Tell whether it can be measured in a scenario."""

@@ -10,6 +10,7 @@ import click
 from prism_wsgi.cli.db import db
 from prism_wsgi.cli.demo.command import demo
 from prism_wsgi.cli.doctor.command import doctor
+from prism_wsgi.cli.events import events
 from prism_wsgi.cli.imports import imports
 from prism_wsgi.cli.secret import secret
 from prism_wsgi.cli.sessions import sessions
@@ -29,7 +30,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    commands=[db, sweep, stats, sessions, imports, secret, doctor, demo],
+    commands=[db, sweep, stats, sessions, events, imports, secret, doctor, demo],
     context_settings={"auto_envvar_prefix": "PRISM", "help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="prism_wsgi", prog_name="prism-wsgi")

@@ -59,8 +59,8 @@ class ImportOptions(TypedDict):
 def imports() -> None:
     """Import the sessions that another package stored.
 
-    Visitors go on with them by the cookies that they hold, once OldCookieMiddleware is around the application. What
-    cannot be read is counted, and nothing is ever unpickled. It can be repeated: what is there already stays as it
+    Visitors go on with them by the cookies that they hold, once `cookie_fallbacks` names them. What cannot be
+    read is counted, and nothing is ever unpickled. It can be repeated: what is there already stays as it
     is. The other package's table is only read.
 
     \b

@@ -1,4 +1,4 @@
-"""`prism-wsgi sessions`: whose sessions there are, and ending them. Never shows what is in them."""
+"""`prism-wsgi sessions`: whose sessions there are, and ending them. Only `export` shows what is in them."""
 
 import re
 from json import dumps
@@ -6,11 +6,17 @@ from typing import Any
 
 import click
 
+from prism_wsgi.cli.events import report_ended
 from prism_wsgi.cli.listing import AnyStore, batch_size, destroy_many, summaries, summary_of
 from prism_wsgi.cli.options import json_option, open_store, option, store_options
+from prism_wsgi.cli.rights import erase, export
 from prism_wsgi.cli.text import instant, one_line, size
 from prism_wsgi.clock import system_clock
+from prism_wsgi.events import Ending
 from prism_wsgi.stores.base import SessionSummary, StoredSession
+
+MOST_REPORTED = 10_000
+"""How many sessions of one user are reported as ended."""
 
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -24,7 +30,11 @@ def _checked_id(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.group
 def sessions() -> None:
-    """List, show and revoke sessions; what is in them is never shown."""
+    """List, show and revoke sessions; what is in them, `export` alone shows."""
+
+
+sessions.add_command(export)
+sessions.add_command(erase)
 
 
 older_than_option = option(
@@ -60,9 +70,10 @@ def list_sessions(
         return
     for session in found:
         click.echo(
-            f"{session.id}  until {instant(session.expires_at)}  {size(session.size):>9}  {_user(session)}"
-            f"  last used {_moment(session.last_seen_at)}  login {_moment(session.authenticated_at)}"
-            f" by {_text(session.auth_method)}  from {_text(session.client_address)}, {_text(session.user_agent)}"
+            f"{session.id}  until {instant(session.expires_at)}  last used {_moment(session.last_seen_at)}"
+            f"  login {_moment(session.authenticated_at)} by {_text(session.auth_method)}"
+            f"  from {_text(session.client_address)}, {_text(session.user_agent)}"
+            f"  {size(session.size):>9}  {_user(session)}"
         )
     if len(found) == limit:
         click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
@@ -120,16 +131,16 @@ def revoke(
         raise click.UsageError("Give --user, --older-than or both, or --id, or --all")
     with open_store(url, table_name) as store:
         if session_id is not None:
-            _live(store.load(session_id))
+            session = _live(store.load(session_id))
             _confirm(f"End session {session_id}?", yes)
             revoked = destroy_many(store, [session_id])
+            report_ended(store, [session], Ending.REVOKED)
         else:
             _confirm(_question(user, older_than), yes)
-            # All rows of a user at once, also a marker or one that is new since the question.
             revoked = (
                 _revoke_in_batches(store, user, _before(older_than))
                 if user is None or older_than is not None
-                else store.destroy_all(user)
+                else _revoke_user(store, user)
             )
     click.echo(dumps({"revoked": revoked}) if json else f"Revoked: {revoked}")
 
@@ -139,6 +150,15 @@ def _revoke_in_batches(store: AnyStore, user: str | None, created_before: int | 
     while found := summaries(store, user=user, created_before=created_before, limit=batch_size(store), after=last):
         last = found[-1].id
         revoked += destroy_many(store, [session.id for session in found])
+        report_ended(store, found, Ending.REVOKED)
+    return revoked
+
+
+def _revoke_user(store: AnyStore, user: str) -> int:
+    """End all rows of a user at once, also a marker or one that is new since the question."""
+    found = summaries(store, user=user, limit=MOST_REPORTED)
+    revoked = store.destroy_all(user)
+    report_ended(store, found, Ending.REVOKED)
     return revoked
 
 

@@ -14,6 +14,8 @@ from prism_wsgi.cli.options import database_options, json_option, open_database,
 from prism_wsgi.cli.progress import Progress
 from prism_wsgi.cli.text import batches, explain, instant
 from prism_wsgi.clock import system_clock
+from prism_wsgi.errors import SchemaMissing
+from prism_wsgi.observers.audit import DEFAULT_KEEP, AuditTrail
 from prism_wsgi.stores.base import BacklogStore
 from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, SweepEnd, Sweeper, SweepResult
 
@@ -59,6 +61,14 @@ class SweepExit(IntEnum):
     show_default=True,
     help="Spare what expired in the last so many seconds.",
 )
+@option(
+    "--keep-events",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_KEEP,
+    show_default=True,
+    metavar="DAYS",
+    help="Delete events of the audit trail that are older.",
+)
 @option("--dry-run", is_flag=True, help="Say how many would go; delete nothing.")
 @option("--every", type=click.FloatRange(min=0, min_open=True), help="Sweep again after so many seconds, for ever.")
 @option("--jitter", type=click.FloatRange(min=0), help="With --every: wait up to so many seconds more, at random.")
@@ -79,13 +89,14 @@ def sweep(
     max_seconds: float | None,
     pause: float | None,
     older_than: float,
+    keep_events: float,
     dry_run: bool,
     every: float | None,
     jitter: float | None,
     json: bool,
     show_progress: bool | None,
 ) -> None:
-    """Delete expired sessions in batches.
+    """Delete expired sessions, and old events of the audit trail, in batches.
 
     Prints one line at the end. Each batch is a short transaction of its own, and any number of sweeps may run at
     once. SIGTERM and Ctrl-C let the batch under way finish; a second one does not.
@@ -115,22 +126,33 @@ def sweep(
             max_seconds=max_seconds,
             stopping=stopping,
         )
+        trail_sweeper = Sweeper(
+            AuditTrail(store, keep=keep_events),
+            batch_size=batch_size,
+            target_ms=target_ms,
+            max_seconds=max_seconds,
+            pause=pause,
+            stopping=stopping,
+        )
         progress = Progress(show_progress)
 
         def on_batch(deleted: int, number: int) -> None:
             progress.show(f"{deleted} deleted in {batches(number)}")
 
-        def report(result: SweepResult) -> None:
+        def report(result: SweepResult) -> SweepExit:
+            trail = None if stopping.is_set() else trail_sweeper.sweep()
             progress.done()
-            if result.error is not None:
-                click.echo(f"Error: {explain(result.error)}", err=True)
+            # A database from before there were events has none to sweep.
+            failed = None if trail is None or isinstance(trail.error, SchemaMissing) else trail.error
+            for error in (result.error, failed):
+                if error is not None:
+                    click.echo(f"Error: {explain(error)}", err=True)
             click.echo(_json_summary(result) if json else _summary(result))
+            return SweepExit.FAILED if failed is not None else _exit_code(result)
 
         def work() -> SweepExit:
             if every is None:
-                result = sweeper.sweep(on_batch)
-                report(result)
-                return _exit_code(result)
+                return report(sweeper.sweep(on_batch))
             sweeper.sweep_every(every, report, jitter=jitter or 0, on_batch=on_batch)
             return SweepExit.CLEAN
 

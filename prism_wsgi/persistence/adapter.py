@@ -1,13 +1,15 @@
 """StoreAdapter: any store, under the rules of failure, encryption and moving that hold for every session."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionGone, StoreError, StoreUnavailable
-from prism_wsgi.events import EventLog, Reason
+from prism_wsgi.events import Events, Reason, StoreCall
 from prism_wsgi.persistence.encryption import Cipher
 from prism_wsgi.persistence.identity import Identity
+from prism_wsgi.retry import repetitions
 from prism_wsgi.stores.base import (
     IndexedStore,
     ReplacingStore,
@@ -32,7 +34,7 @@ class StoreAdapter:
     once.
     """
 
-    def __init__(self, store: SessionStore, cipher: Cipher | None, events: EventLog) -> None:
+    def __init__(self, store: SessionStore, cipher: Cipher | None, events: Events) -> None:
         self.store = store
         self._cipher = cipher
         self._events = events
@@ -101,6 +103,14 @@ class StoreAdapter:
                 self._ask(self.store.destroy, moved)
         # The marker last: as long as it stands, a failure above can be made good.
         self._ask(self.store.destroy, session_id)
+
+    def live_behind(self, session_id: str) -> StoredSession | None:
+        """Return the session that `end` of this id ends, as stored: the one there, or the one that it moved to."""
+        row = self._ask(self.store.load, session_id)
+        if row is not None and row.superseded:
+            moved = self._moved_from(session_id)
+            row = self._ask(self.store.load, moved[0]) if moved else None
+        return None if row is None or row.superseded else row
 
     # A user's other sessions
 
@@ -173,3 +183,24 @@ class StoreAdapter:
             raise self.unavailable(
                 f"{type(self.store).__name__}.{verb.__name__} raised {type(error).__name__}"
             ) from error
+
+
+class ObservedStoreAdapter(StoreAdapter):
+    """A store adapter that times each call of the store and tells the observers."""
+
+    def _ask(self, verb: Callable[..., _ResultT], *arguments: Any, **named: Any) -> _ResultT:
+        outcome, before, started = "failed", repetitions.get(), time.perf_counter()
+        try:
+            result = super()._ask(verb, *arguments, **named)
+            outcome = "ok"
+            return result
+        except SessionConflict:
+            outcome = "conflict"
+            raise
+        except SessionGone:
+            outcome = "gone"
+            raise
+        finally:
+            duration = time.perf_counter() - started
+            call = StoreCall(verb.__name__, outcome, duration, 1 + repetitions.get() - before)
+            self._events.tell_call(call)

@@ -8,6 +8,7 @@ from prism_wsgi.clock import Clock, milliseconds
 from prism_wsgi.cookies import Cookie, SameSite, read_cookie
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.lifetimes import Lifetimes
+from prism_wsgi.request.peer_fallbacks import Earlier, PeerFallback, earlier_session
 from prism_wsgi.tokens import Signer, Token, holds_token, is_token_shaped, issued_at
 
 MAX_CANDIDATES = 4
@@ -31,7 +32,8 @@ class Fallback:
 class CookiePolicy:
     """Reads the token of a session from a request, and writes it into a response; asks no store.
 
-    `fallbacks` are earlier forms of the cookie, which are read where no valid present one came.
+    `fallbacks` are earlier forms of the cookie, which are read where no valid present one came, and `peers` the
+    cookies of other packages, which are read where neither did.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class CookiePolicy:
         *,
         persistent: bool,
         fallbacks: Sequence[Fallback] = (),
+        peers: Sequence[PeerFallback] = (),
         keep_fallbacks: bool = False,
     ) -> None:
         self.cookie = cookie
@@ -53,12 +56,17 @@ class CookiePolicy:
         self._clock = clock
         self._persistent = persistent
         self._fallbacks = tuple(fallbacks)
-        self._names = tuple(dict.fromkeys([cookie.name, *(one.name for one in fallbacks)]))
+        self._peers = tuple(peers)
+        names = [cookie.name, *(one.name for one in fallbacks), *(one.name for one in peers)]
+        self._names = tuple(dict.fromkeys(names))
         self._stays_at_home = cookie.samesite is not SameSite.NONE
         self.deletion = cookie.deletion().header_value
-        self._deletions = [one.deletion for one in fallbacks]
+        # Ours takes the place of a peer's cookie of the same name, domain and path.
+        replaced = (cookie.name, cookie.domain, cookie.path)
+        earlier_forms: list[Fallback | PeerFallback] = [*fallbacks, *(one for one in peers if one.place != replaced)]
+        self._deletions = [one.deletion for one in earlier_forms]
         # A browser keeps a cookie of the same name for another domain or path beside ours, and sends both.
-        self._twin_deletions = [one.deletion for one in fallbacks if one.name == cookie.name]
+        self._twin_deletions = [one.deletion for one in earlier_forms if one.name == cookie.name]
         self._earlier_deletions = self._twin_deletions if keep_fallbacks else self._deletions
 
     def received(self, environ: WSGIEnvironment) -> Token | Reason | None:
@@ -77,6 +85,15 @@ class CookiePolicy:
             found = found or earlier
         return found
 
+    def earlier(self, environ: WSGIEnvironment, token: Token | Reason | None) -> Earlier | None:
+        """Return what another package's cookie leads to; None where a session of ours came as `token`.
+
+        A cookie of ours that was merely offered, and under which nothing is stored, is no session yet.
+        """
+        if not self._peers or (isinstance(token, Token) and token.refreshed):
+            return None
+        return earlier_session(self._peers, environ.get("HTTP_COOKIE", ""), self._now())
+
     def may_offer(self, environ: WSGIEnvironment) -> bool:
         """Tell whether a cookie may be offered to a visitor who has written nothing.
 
@@ -88,6 +105,7 @@ class CookiePolicy:
             and environ.get("HTTP_SEC_FETCH_DEST", "document") in _PAGES
             and not _is_cross_site(environ)
             and not self._holds_token(environ.get("HTTP_COOKIE", ""))
+            and self.earlier(environ, None) is None
         )
 
     def withholds(self, environ: WSGIEnvironment) -> bool:
@@ -117,10 +135,10 @@ class CookiePolicy:
 
         `of_session`: the session has ended. `replaces_all`: the browser sent cookies that contradict each other.
         """
-        if not (of_session or replaces_all):
-            return self._earlier_deletions
-        host_only = [] if self.cookie.domain is None else [_host_only(self.cookie).deletion().header_value]
-        return list(dict.fromkeys([*self._deletions, *host_only]))
+        if replaces_all and self.cookie.domain is not None:
+            # A cookie that this site set before it had a domain is another one to browsers, and just as good.
+            return [*self._deletions, _host_only(self.cookie).deletion().header_value]
+        return self._deletions if of_session or replaces_all else self._earlier_deletions
 
     def lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""

@@ -61,6 +61,8 @@ class Choice(Enum):
     """Somebody was logged in or out."""
     PROOF = auto()
     """A user has just proved who they are."""
+    TOLD = auto()
+    """The observers know of that proof already."""
 
 
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.
@@ -73,12 +75,14 @@ NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Out
 class Visit:
     """Facts about the request itself.
 
-    `address` and `user_agent` are None where the device is not recorded. `is_passive`: it does not count as use.
+    `address` and `user_agent` are None where the device is not recorded, and `path` where nobody observes.
+    `is_passive`: it does not count as use.
     `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
     """
 
     address: str | None = None
     user_agent: str | None = None
+    path: str | None = None
     is_passive: bool = False
     is_withheld: bool = False
 

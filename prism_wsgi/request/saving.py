@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
-from prism_wsgi.events import Reason
+from prism_wsgi.events import Ending, Reason
+from prism_wsgi.request.observing import tell_ended, tell_saved
 from prism_wsgi.request.phases import GONE, NOTHING, STORED, UNREAD
 from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import pause
@@ -59,7 +60,7 @@ def save(state: SessionState, data: bytes | None = None) -> None:
                 _reconcile(state, conflict)
             except SerializationError as error:
                 # Saved by a version of the application that writes what this one cannot read.
-                state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error))
+                state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error), origin=state.visit)
                 state.drop()
         else:
             _keep_to_limit(state)
@@ -85,7 +86,19 @@ def write(state: SessionState, data: bytes | None = None) -> None:
     else:
         site.adapter.save(identity, row)
     row.version += 1
+    before = state.contested.stored
     state.hold_saved(row)
+    if site.events.observers:
+        is_proof = state.is_proof_untold
+        state.note_told()
+        tell_saved(
+            site.events,
+            before,
+            row,
+            is_login=is_proof and state.is_login,
+            is_confirmation=is_proof,
+            origin=state.visit,
+        )
 
 
 def _row(state: SessionState, data: bytes) -> StoredSession:
@@ -167,3 +180,4 @@ def _keep_to_limit(state: SessionState) -> None:
     sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))
     for one in sessions[: max(0, len(sessions) - limit)]:
         state.site.adapter.end(one.id)
+        tell_ended(state.site.events, one, Ending.LIMIT, user=login.user, origin=state.visit)

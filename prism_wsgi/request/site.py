@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from wsgiref.types import WSGIEnvironment
 
 from prism_wsgi.clock import Clock, milliseconds
-from prism_wsgi.events import EventLog
+from prism_wsgi.events import Events
 from prism_wsgi.persistence.adapter import StoreAdapter
 from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
@@ -26,7 +26,7 @@ class Site:
     lifetimes: Lifetimes
     codec: Codec
     adapter: StoreAdapter
-    events: EventLog
+    events: Events
     clock: Clock
     persistent: bool = True
     offers_cookie: bool = True

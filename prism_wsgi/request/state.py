@@ -1,5 +1,6 @@
 """SessionState: one session during one request, and every way in which it changes."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
 from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.request.adoption import adopt
+from prism_wsgi.request.observing import tell_logout
+from prism_wsgi.request.peer_fallbacks import Earlier
 from prism_wsgi.request.phases import (
     DETACHED,
     GONE,
@@ -58,6 +62,7 @@ class SessionState:
         "accessed",
         "decided",
         "document",
+        "earlier",
         "endings",
         "holds_mutable",
         "identity",
@@ -77,9 +82,13 @@ class SessionState:
     moved_from: Identity | None
     """Where the session was before it moved; the next save leaves a marker there."""
 
-    def __init__(self, site: Site, token: Token | None, visit: Visit = ORDINARY) -> None:
+    def __init__(
+        self, site: Site, token: Token | None, visit: Visit = ORDINARY, earlier: Earlier | None = None
+    ) -> None:
         self.site = site
         self.visit = visit
+        self.earlier = earlier
+        """What another package's cookie has led to, until the session is read."""
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -96,7 +105,9 @@ class SessionState:
         """How often this request has ended its session."""
         self.is_new = False
         self.moved_from = None
-        if token is None:
+        if earlier is not None:
+            self.phase, self.identity = UNREAD, drawn_identity(site.now())
+        elif token is None:
             self._begin()
         else:
             self.phase = UNREAD
@@ -138,6 +149,11 @@ class SessionState:
     def is_login(self) -> bool:
         """Whether somebody has logged in by this request."""
         return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
+
+    @property
+    def is_proof_untold(self) -> bool:
+        """Whether this request has proved who the user is, and the observers have not been told."""
+        return Choice.PROOF in self.decided and Choice.TOLD not in self.decided
 
     def next_expiry(self) -> int:
         """Return when the session ends if it is used now and never again, in Unix ms."""
@@ -195,8 +211,16 @@ class SessionState:
         """Note which device makes this request."""
         self.visit = replace(self.visit, address=address, user_agent=user_agent)
 
+    def note_path(self, path: str) -> None:
+        """Note which path is requested, for those who observe."""
+        self.visit = replace(self.visit, path=path)
+
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
+        if self.earlier is not None:
+            self._take_over()
+            if self.phase is not UNREAD:
+                return
         identity, site = self.identity, self.site
         assert identity.token is not None
         try:
@@ -218,10 +242,10 @@ class SessionState:
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
-            site.events.emit(Reason.UNKNOWN_ID, identity.id)
+            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self.visit)
             self.start_over()
         elif stored.superseded:
-            site.events.emit(Reason.SUPERSEDED_ID, identity.id)
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self.visit)
             self.phase, self.document = GONE, Document(created_at=stored.created_at)
             identity.stored = stored
         else:
@@ -239,7 +263,7 @@ class SessionState:
 
         What another user had stays behind; see `Session.login`.
         """
-        self.decided |= {Choice.LOGIN, Choice.PROOF}
+        self.decided = (self.decided | {Choice.LOGIN, Choice.PROOF}) - {Choice.TOLD}
         if self.phase is GONE:
             self._begin_again(login)
         elif self.document.login.user not in (None, login.user):
@@ -261,7 +285,7 @@ class SessionState:
 
     def confirm_login(self, login: Login) -> None:
         """Move to a new id on which the same user has proved anew who they are."""
-        self.decided |= {Choice.PROOF}
+        self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login
         self.written = True
@@ -301,6 +325,7 @@ class SessionState:
         try:
             if not was_read:
                 self.load()
+            ending = self._observed_endings()
             self._end_stored(was_read)
         except BaseException:
             self.outcome = Outcome.DESTROY_FAILED
@@ -315,6 +340,8 @@ class SessionState:
         self.written = self.holds_mutable = False
         self.decided = _NOTHING_DECIDED
         self.endings += 1
+        for row in ending:
+            tell_logout(self.site.events, row, self.visit)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -380,6 +407,10 @@ class SessionState:
         self.identity.stored, self.moved_from = row, None
         self.outcome, self.phase = SAVED, STORED
 
+    def note_told(self) -> None:
+        """Note that the observers know how the user has proved who they are."""
+        self.decided |= {Choice.TOLD}
+
     def hold_touched(self, row: StoredSession) -> None:
         """Learn that the store has recorded the use of the session, as `row`."""
         self.identity.stored, self.outcome = row, TOUCHED
@@ -391,14 +422,14 @@ class SessionState:
     def drop(self) -> None:
         """Learn that the session has ended elsewhere: changes go nowhere."""
         if self.outcome is not Outcome.DROPPED:
-            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id)
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self.visit)
             self.outcome = Outcome.DROPPED
         self.phase = GONE
 
     def withhold(self) -> None:
         """Keep this request's changes from being stored."""
         if self.outcome is not Outcome.WITHHELD:
-            self.site.events.emit(Reason.WRITE_WITHHELD)
+            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self.visit)
             self.outcome = Outcome.WITHHELD
 
     def lose_race(self, found: StoredSession | None) -> None:
@@ -479,6 +510,25 @@ class SessionState:
         now = self.site.now() // 1000
         return Token(self.identity.secret, now, self.document.ttl, self.document.persistent)
 
+    def _take_over(self) -> None:
+        """Become the session that another package's cookie has led to, or a new one."""
+        earlier = self.earlier
+        assert earlier is not None
+        try:
+            token = None if earlier.values is not None else adopt(self.site, earlier)
+        except StoreUnavailable:
+            self.outcome = LOAD_FAILED
+            raise
+        self.earlier = None
+        if token is not None:
+            self.identity = replace(identity_of(token), is_sent=False)
+            return
+        self._begin()
+        for key, value in (earlier.values or {}).items():
+            with suppress(SerializationError):
+                self.document.values[key] = self.site.codec.check(key, value)
+                self.written = True
+
     def _begin(self) -> None:
         now = self.site.now()
         self.document = Document(created_at=now)
@@ -491,7 +541,7 @@ class SessionState:
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         unreadable = self.identity.id
-        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error))
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self.visit)
         self.start_over()
         self.identity.instead_of = unreadable
 
@@ -546,6 +596,18 @@ class SessionState:
                 return self.site.codec.decode(following).values if following.user == login.user else {}
             marker = following
         return {}
+
+    def _observed_endings(self) -> list[StoredSession]:
+        """Return the stored sessions that `destroy` is about to end, where somebody observes."""
+        if not self.site.events.observers:
+            return []
+        if self.phase is GONE:
+            live = self.site.adapter.live_behind(self.contested.id)
+        elif self.identity.instead_of is not None:
+            live = self.site.adapter.live_behind(self.identity.instead_of)
+        else:
+            live = self.contested.stored
+        return [] if live is None else [live]
 
     def _end_stored(self, was_read: bool) -> None:
         contested, adapter = self.contested, self.site.adapter

@@ -173,6 +173,15 @@ class SweepingStore(Protocol):
 
 
 @runtime_checkable
+class ClockedStore(Protocol):
+    """A store whose server has a clock of its own."""
+
+    def server_time(self) -> float | None:
+        """Return what the server's clock says now, in Unix seconds; None where that is this host's."""
+        ...
+
+
+@runtime_checkable
 class BacklogStore(Protocol):
     """A store that can say what waits for a sweep, without reading everything."""
 
@@ -289,6 +298,79 @@ class CountingStore(Protocol):
 
         Expired sessions and markers may be counted. None where no such figure is to be had.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """One thing that happened to a session or a login, as a trail keeps it; see `SessionEvent` for what each means.
+
+    `timestamp` is in Unix ms. `number` is what the store counts its events by, 0 for one that is not stored yet.
+    """
+
+    timestamp: int
+    kind: str
+    reason: str | None = None
+    session_id: str | None = None
+    previous_id: str | None = None
+    user: str | None = None
+    actor: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
+    author: str | None = None
+    number: int = 0
+
+
+@runtime_checkable
+class TrailStore(Protocol):
+    """A store that keeps a trail of events beside its sessions."""
+
+    def add_event(self, event: StoredEvent) -> None:
+        """Add an event to the trail."""
+        ...
+
+    def find_events(self, *, user: str, limit: int = 100, before: int | None = None) -> Iterable[StoredEvent]:
+        """Return the events of a user, or in which the user is the actor, the newest first.
+
+        `before` continues behind the event of that number, the last of the page before. Raises TypeError for a
+        `user` of None.
+        """
+        ...
+
+    def sweep_events(self, before: int, limit: int) -> int:
+        """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""
+        ...
+
+    def erase_events(self, user: str, alias: str | None = None) -> int:
+        """Erase a user from the trail; return from how many events.
+
+        With an `alias` that name takes the user's place, and what is known of the client goes. Without one the
+        user's events are deleted; where the user is the actor in another user's event, only their name goes.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """The record of one sweep. Times are Unix ms; `outcome` is a `SweepEnd`, `host` the machine's name."""
+
+    started_at: int
+    ended_at: int
+    deleted: int
+    outcome: str
+    host: str
+
+
+@runtime_checkable
+class SweepRecordingStore(Protocol):
+    """A store that keeps a record of its sweeps."""
+
+    def add_sweep(self, run: SweepRun) -> None:
+        """Add the record of a sweep, and forget those older than 90 days."""
+        ...
+
+    def last_sweeps(self, limit: int = 1) -> Iterable[SweepRun]:
+        """Return the latest sweeps, the newest first."""
         ...
 
 

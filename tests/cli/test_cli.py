@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 import pytest
 
-from prism_wsgi import migrate
 from prism_wsgi.cli import commands
 from tests.support.command_line import PROGRAM, environment, keep, run
 
@@ -30,10 +29,9 @@ def test_every_option_shows_its_environment_variable(path: tuple[str, ...]) -> N
     assert all(option.allow_from_autoenv for option in own)
 
 
-def test_option_can_come_from_the_environment(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    keep(sqlite_url, 1)
-    shown = run("stats", PRISM_DATABASE_URL=sqlite_url, PRISM_STATS_JSON="1").stdout
+def test_option_can_come_from_the_environment(empty_sqlite_url: str) -> None:
+    keep(empty_sqlite_url, 1)
+    shown = run("stats", PRISM_DATABASE_URL=empty_sqlite_url, PRISM_STATS_JSON="1").stdout
     assert shown.startswith('{"live": 1')
 
 

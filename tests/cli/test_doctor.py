@@ -24,9 +24,8 @@ STRONG = "gk3Vw-8sJ2_qLr0Zt9xYbN4cHd7uEaPm"
 
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 @pytest.fixture(autouse=True)

@@ -2,20 +2,21 @@
 
 import json
 import time
+from dataclasses import fields
 from importlib import import_module
 
 import pytest
 
-from prism_wsgi import MemoryStore, SQLAlchemyStore, StoredSession, migrate
+from prism_wsgi import MemoryStore, SQLAlchemyStore, StoredSession
+from prism_wsgi.stores.base import SessionSummary
 from tests.support.command_line import HOUR, keep, keep_expired, run, session_id, store_of
 
 CONTENTS = b"what the visitor keeps"
 
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 def stored(url: str) -> list[str]:
@@ -23,11 +24,11 @@ def stored(url: str) -> list[str]:
         return [session.id for session in store.find_all()]
 
 
-def test_stats_count_what_is_stored(migrated_url: str) -> None:
-    keep(migrated_url, 1, user="ada", data=b"x" * 1500)
-    keep(migrated_url, 2, data=b"x" * 36)
-    keep_expired(migrated_url, 3)
-    counted = json.loads(run("stats", "--json", "--url", migrated_url).stdout)
+def test_stats_count_what_is_stored(empty_url: str) -> None:
+    keep(empty_url, 1, user="ada", data=b"x" * 1500)
+    keep(empty_url, 2, data=b"x" * 36)
+    keep_expired(empty_url, 3)
+    counted = json.loads(run("stats", "--json", "--url", empty_url).stdout)
     assert counted.pop("oldest_expired").endswith("Z")
     assert HOUR <= counted.pop("lag_seconds") < HOUR + 60
     assert counted.pop("ages") == {
@@ -79,12 +80,12 @@ def test_stats_tell_the_lag_of_the_sweeper(url: str) -> None:
 
 
 @pytest.mark.parametrize("store", ["memory", "sql"])
-def test_stats_know_saved_once_largest_and_ages(store: str, migrated_url: str) -> None:
+def test_stats_know_saved_once_largest_and_ages(store: str, empty_url: str) -> None:
     now = 1_800_000_000_000
     counting: MemoryStore | SQLAlchemyStore = (
         MemoryStore(clock=lambda: now / 1000)
         if store == "memory"
-        else SQLAlchemyStore(migrated_url, clock=lambda: now / 1000)
+        else SQLAlchemyStore(empty_url, clock=lambda: now / 1000)
     )
     ages = [0, HOUR - 1, HOUR, 24 * HOUR, 8 * 24 * HOUR, 31 * 24 * HOUR]
     for number, age in enumerate(ages):
@@ -99,13 +100,13 @@ def test_stats_know_saved_once_largest_and_ages(store: str, migrated_url: str) -
         counting.close()
 
 
-def test_list_shows_live_sessions_without_their_contents(migrated_url: str) -> None:
-    keep(migrated_url, 1, user="ada", data=CONTENTS)
-    keep(migrated_url, 2, data=CONTENTS)
-    keep(migrated_url, 3, expires_in=-HOUR)
-    printed = run("sessions", "list", "--url", migrated_url).stdout.splitlines()
+def test_list_shows_live_sessions_without_their_contents(empty_url: str) -> None:
+    keep(empty_url, 1, user="ada", data=CONTENTS)
+    keep(empty_url, 2, data=CONTENTS)
+    keep(empty_url, 3, expires_in=-HOUR)
+    printed = run("sessions", "list", "--url", empty_url).stdout.splitlines()
     assert [line.split()[0] for line in printed] == [session_id(1), session_id(2)]
-    assert printed[0].count("22 B  ada  ")
+    assert printed[0].endswith("22 B  ada")
     assert printed[1].endswith("22 B  -")
     assert CONTENTS.decode() not in "".join(printed)
 
@@ -132,7 +133,7 @@ def test_list_prints_one_json_object_a_line(url: str) -> None:
     keep(url, 2)
     shown = [json.loads(line) for line in run("sessions", "list", "--json", "--url", url).stdout.splitlines()]
     assert [session["user"] for session in shown] == ["ada", None]
-    assert set(shown[0]) == {"id", "user", "created_at", "expires_at", "size", "version"}
+    assert set(shown[0]) == {field.name for field in fields(SessionSummary)}
     assert shown[0]["size"] == len(CONTENTS)
 
 
@@ -173,8 +174,9 @@ def test_what_is_known_of_a_session_is_shown_and_what_is_not_is_unknown(url: str
     ):
         assert line in shown.splitlines()
     (listed,) = run("sessions", "list", "--url", url).stdout.splitlines()
-    assert "ada (impersonated by root)  last used 2027-01-15T08:00:00Z" in listed
-    assert listed.endswith("by pwd otp  from 192.0.2.7, Firefox?[2J")
+    assert "last used 2027-01-15T08:00:00Z" in listed
+    assert "by pwd otp  from 192.0.2.7, Firefox?[2J  " in listed
+    assert listed.endswith("  ada (impersonated by root)")
     told = json.loads(run("sessions", "list", "--json", "--url", url).stdout)
     moments = {"last_seen_at": "2027-01-15T08:00:00Z", "authenticated_at": "2023-11-14T22:13:20Z"}
     assert told.items() >= {**known, **moments}.items()
@@ -212,12 +214,12 @@ def test_cookie_given_for_an_id_is_refused_and_not_repeated(url: str) -> None:
     assert "secret" not in result.output
 
 
-def test_revoke_ends_every_session_of_a_user(migrated_url: str) -> None:
-    keep(migrated_url, 1, user="ada")
-    keep(migrated_url, 2, user="ada")
-    keep(migrated_url, 3, user="bob")
-    assert run("sessions", "revoke", "--user", "ada", "--yes", "--url", migrated_url).stdout == "Revoked: 2\n"
-    assert stored(migrated_url) == [session_id(3)]
+def test_revoke_ends_every_session_of_a_user(empty_url: str) -> None:
+    keep(empty_url, 1, user="ada")
+    keep(empty_url, 2, user="ada")
+    keep(empty_url, 3, user="bob")
+    assert run("sessions", "revoke", "--user", "ada", "--yes", "--url", empty_url).stdout == "Revoked: 2\n"
+    assert stored(empty_url) == [session_id(3)]
 
 
 def test_revoke_ends_one_session(url: str) -> None:
@@ -228,26 +230,26 @@ def test_revoke_ends_one_session(url: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_revoke_ends_every_session(batch: int, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revoke_ends_every_session(batch: int, empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("prism_wsgi.cli.listing"), "TRANSACTION", batch)
     for number in range(3):
-        keep(migrated_url, number)
-    assert run("sessions", "revoke", "--all", "--yes", "--url", migrated_url).stdout == "Revoked: 3\n"
-    assert stored(migrated_url) == []
+        keep(empty_url, number)
+    assert run("sessions", "revoke", "--all", "--yes", "--url", empty_url).stdout == "Revoked: 3\n"
+    assert stored(empty_url) == []
 
 
-def test_sessions_that_began_long_ago_are_listed_and_revoked(migrated_url: str) -> None:
-    keep(migrated_url, 1, user="ada", began=3 * HOUR)
-    keep(migrated_url, 2, user="bob", began=3 * HOUR)
-    keep(migrated_url, 3, user="ada", began=HOUR)
-    options = ("--older-than", str(2 * HOUR), "--url", migrated_url)
+def test_sessions_that_began_long_ago_are_listed_and_revoked(empty_url: str) -> None:
+    keep(empty_url, 1, user="ada", began=3 * HOUR)
+    keep(empty_url, 2, user="bob", began=3 * HOUR)
+    keep(empty_url, 3, user="ada", began=HOUR)
+    options = ("--older-than", str(2 * HOUR), "--url", empty_url)
     listed = run("sessions", "list", *options).stdout.splitlines()
     assert [line.split()[0] for line in listed] == [session_id(1), session_id(2)]
     assert run("sessions", "revoke", "--user", "ada", "--yes", *options).stdout == "Revoked: 1\n"
-    assert stored(migrated_url) == [session_id(2), session_id(3)]
+    assert stored(empty_url) == [session_id(2), session_id(3)]
     asked = run("sessions", "revoke", *options, input="y\n")
     assert "End every session that began before 2" in asked.stderr
-    assert stored(migrated_url) == [session_id(3)]
+    assert stored(empty_url) == [session_id(3)]
 
 
 def test_revoke_asks_first(url: str) -> None:

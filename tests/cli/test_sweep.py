@@ -28,9 +28,8 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 def wait_for_progress(process: "subprocess.Popen[str]") -> None:
@@ -43,33 +42,33 @@ def wait_for_progress(process: "subprocess.Popen[str]") -> None:
         counted += character
 
 
-def test_sweep_deletes_what_has_expired_and_sums_up(migrated_url: str) -> None:
-    keep_expired(migrated_url, 250)
-    one = keep(migrated_url, 1)
-    result = run("sweep", "--target-ms", "60000", "--batch-size", "100", "--url", migrated_url)
+def test_sweep_deletes_what_has_expired_and_sums_up(empty_url: str) -> None:
+    keep_expired(empty_url, 250)
+    one = keep(empty_url, 1)
+    result = run("sweep", "--target-ms", "60000", "--batch-size", "100", "--url", empty_url)
     assert result.exit_code == 0
     assert result.stdout.startswith("complete: 250 deleted in 3 batches, ")
     assert result.stdout.endswith(" rows/s, oldest remaining: none\n")
-    assert expired(migrated_url) == 0
-    assert one in run("sessions", "list", "--url", migrated_url).stdout
+    assert expired(empty_url) == 0
+    assert one in run("sessions", "list", "--url", empty_url).stdout
 
 
-def test_batches_grow_to_what_the_engine_does_in_the_time(migrated_url: str) -> None:
-    keep_expired(migrated_url, 250)
-    slow = json.loads(run("sweep", "--json", "--target-ms", "60000", "--url", migrated_url).stdout)
+def test_batches_grow_to_what_the_engine_does_in_the_time(empty_url: str) -> None:
+    keep_expired(empty_url, 250)
+    slow = json.loads(run("sweep", "--json", "--target-ms", "60000", "--url", empty_url).stdout)
     assert slow["batches"] == 3
-    keep_expired(migrated_url, 250)
-    quick = json.loads(run("sweep", "--json", "--target-ms", "0.001", "--url", migrated_url).stdout)
+    keep_expired(empty_url, 250)
+    quick = json.loads(run("sweep", "--json", "--target-ms", "0.001", "--url", empty_url).stdout)
     assert quick["batches"] == 5
 
 
-def test_dry_run_counts_and_deletes_nothing(migrated_url: str) -> None:
-    keep_expired(migrated_url, 5)
-    keep(migrated_url, 1)
-    result = run("sweep", "--dry-run", "--url", migrated_url)
+def test_dry_run_counts_and_deletes_nothing(empty_url: str) -> None:
+    keep_expired(empty_url, 5)
+    keep(empty_url, 1)
+    result = run("sweep", "--dry-run", "--url", empty_url)
     assert result.exit_code == 0
     assert result.stdout.startswith("5 would be deleted, the oldest: 2")
-    assert expired(migrated_url) == 5
+    assert expired(empty_url) == 5
 
 
 def test_older_than_spares_what_expired_lately_in_both_modes(url: str) -> None:
@@ -194,20 +193,20 @@ def test_daemon_sweeps_again_after_a_failure(sqlite_url: str, tmp_path: Path) ->
 
 
 @pytest.mark.whole
-def test_killed_sweep_leaves_what_it_had_not_reached(migrated_url: str, tmp_path: Path) -> None:
-    keep_expired(migrated_url, 30)
-    options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", migrated_url)
+def test_killed_sweep_leaves_what_it_had_not_reached(empty_url: str, tmp_path: Path) -> None:
+    keep_expired(empty_url, 30)
+    options = ("--batch-size", "10", "--pause", "3600", "--progress", "--url", empty_url)
     with started("sweep", *options, cwd=tmp_path) as process:
         wait_for_progress(process)
         process.kill()
         process.wait(PATIENCE)
-    assert expired(migrated_url) == 20
+    assert expired(empty_url) == 20
 
 
 @pytest.mark.whole
-def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: str, tmp_path: Path) -> None:
-    keep_expired(migrated_url, 400)
-    options = ("--batch-size", "20", "--json", "--url", migrated_url)
+def test_sweeps_in_many_processes_delete_everything_between_them(empty_url: str, tmp_path: Path) -> None:
+    keep_expired(empty_url, 400)
+    options = ("--batch-size", "20", "--json", "--url", empty_url)
     with (
         started("sweep", *options, cwd=tmp_path) as first,
         started("sweep", *options, cwd=tmp_path) as second,
@@ -216,4 +215,4 @@ def test_sweeps_in_many_processes_delete_everything_between_them(migrated_url: s
         outputs = [process.communicate(timeout=PATIENCE) for process in (first, second, third)]
         assert [process.returncode for process in (first, second, third)] == [0, 0, 0], outputs
     assert sum(json.loads(output)["deleted"] for output, _ in outputs) == 400
-    assert expired(migrated_url) == 0
+    assert expired(empty_url) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 DOOR = tuple(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))
 PAGES = (*DOOR, *sorted((ROOT / "docs").rglob("*.md")))
+SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"  # a reader's, such as `prism-wsgi secret` prints
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<language>.*)$")
 _NAME = re.compile(r"^# ([\w./-]+\.\w+)$")

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from prism_wsgi import SQLAlchemyStore, migrate
-from tests.documentation.pages import PAGES, ROOT, blocks_of
+from tests.documentation.pages import PAGES, ROOT, SECRET, blocks_of
 from tests.documentation.reader import Reader
 from tests.documentation.shell import Shell
 from tests.support.served import free_port, served
 
-SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 POSTGRESQL = "postgresql://app:password@db/app"
 EMPTY = "postgresql://shop:password@db/shop"
 SHOP = "https://shop.example.org/"
@@ -84,7 +83,7 @@ def keep_sessions(url: str) -> None:
     now = int(time.time() * 1000)
     live = [stored(number, now, began=now - (number % 11) * HOUR // 6) for number in range(4821)]
     markers = [{**stored(number, now, began=now - HOUR), "superseded": True} for number in range(5000, 5003)]
-    expired = [stored(number, now - HOUR - 474_000, began=now - 9 * HOUR) for number in range(6000, 11214)]
+    expired = [stored(number, now - HOUR - 1_074_000, began=now - 9 * HOUR) for number in range(6000, 11214)]
     store = SQLAlchemyStore(url)
     with store.engine.begin() as connection:
         connection.execute(store.table.insert(), [*live, *markers, *expired])
@@ -104,6 +103,11 @@ def stored(number: int, now: int, *, began: int) -> dict[str, object]:
         "expires_at": expires_at,
         "sweep_bucket": -(-expires_at // HOUR),
         "superseded": False,
+        "last_seen_at": now,
+        "authenticated_at": began if user else None,
+        "auth_method": "pwd" if user else None,
+        "client_address": "192.0.2.7",
+        "user_agent": "Firefox/145",
     }
 
 

@@ -24,18 +24,18 @@ from prism_wsgi import (
     StoredSession,
     errors,
     get_session,
+    migrate,
     testing,
 )
 from prism_wsgi.cli import commands
 from prism_wsgi.events import _EVENTS, Reason
 from prism_wsgi.setting_types import MiddlewareOptions, SessionOptions
-from tests.documentation.pages import PAGES, ROOT, blocks_of, section_of, table_of
+from tests.documentation.pages import PAGES, ROOT, SECRET, blocks_of, section_of, table_of
 from tests.documentation.reader import count_visits
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 TEXT = "".join(page.read_text() for page in PAGES)
-SECRET = "D5Jv4Yq0mT1xw9rKcGz2Ns8uHb7PeLfA"
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,12 @@ def test_named_modules_and_tests_exist(page: Path) -> None:
         assert not test or f"def {test}(" in found.read_text(), f"{path}::{test}"
 
 
+def test_every_room_at_the_top_is_in_the_architecture() -> None:
+    named = set(re.findall(r"`(\w+(?:\.py|/))", (DOCS / "architecture.md").read_text()))
+    rooms = {path.name if path.is_file() else f"{path.name}/" for path in (ROOT / "prism_wsgi").glob("[a-z]*")}
+    assert rooms - {"py.typed"} <= named
+
+
 def test_every_page_is_in_the_table_of_contents_or_matched_there() -> None:
     listed = re.findall(r"^[\w*/-]+$", "".join(block.text for block in blocks_of(DOCS / "index.md")), flags=re.M)
     reached = {path for entry in listed for path in DOCS.glob(f"{entry}.md")}
@@ -163,6 +169,11 @@ def missing_table() -> str:
         store.close()
 
 
+def outdated_table() -> str:
+    migrate.upgrade("sqlite:///sessions.db", revision="0003")
+    return missing_table()
+
+
 def missing_driver(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     return refused(lambda: SQLAlchemyStore("postgresql://user:password@host/database"))
@@ -196,15 +207,36 @@ def visit_with_cookies_of_other_processes() -> None:
         webob.Request.blank("/", headers={"Cookie": cookie}).get_response(here)
 
 
+def visit_over_plain_http() -> None:
+    site = SessionMiddleware(count_visits, secret=SECRET)
+    webob.Request.blank("/", base_url="http://shop.example.org").get_response(site)
+
+
+def visit_a_forked_worker() -> None:
+    store = MemoryStore()
+    store.after_fork()
+    webob.Request.blank("/").get_response(SessionMiddleware(count_visits, store=store, secret=SECRET))
+
+
+def post_from_another_site() -> None:
+    site = SessionMiddleware(count_visits, secret=SECRET)
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    webob.Request.blank("/", method="POST", headers=headers).get_response(site)
+
+
 @pytest.fixture
 def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
     """What is said when each of the things goes wrong that the README helps with."""
     caplog.set_level(logging.INFO, "prism_wsgi")
     visit_with_cookies_of_other_processes()
+    visit_over_plain_http()
+    visit_a_forked_worker()
+    post_from_another_site()
     return [
         *caplog.messages,
         *map(warned, (None, "change-me", "abc123")),
         missing_table(),
+        outdated_table(),
         missing_driver(monkeypatch),
         refused(lambda: get_session({})),
         refused(lambda: Session().update(owner=object())),

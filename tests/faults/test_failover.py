@@ -10,12 +10,12 @@ from sqlalchemy import make_url
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
 from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.failures import Failure, classify
+from tests.support.keys import SECRET
 from tests.support.own_pairs import Pair, own_mariadb_pair, own_postgresql_pair
 from tests.support.proxy import Proxy
 from tests.support.visitors import Browser, application, put
 from tests.support.waiting import eventually
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 REFUSALS = {"postgresql": "25006", "mysql": 1290}
 """How a standby refuses to write."""
 

@@ -8,9 +8,9 @@ import pytest
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, StoreUnavailable
 from prism_wsgi.testing import FlakyStore, ManualClock, When, new_session
+from tests.support.keys import SECRET
 from tests.support.visitors import Action, Browser, Visit, application, count, put
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TTL = 3600
 MOST_CALLS = 12
 """More than any request here makes, so that the last failures ordered are never met."""

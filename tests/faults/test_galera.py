@@ -27,12 +27,12 @@ from prism_wsgi.stores.sql.failures import Failure, classify
 from prism_wsgi.testing import StoreContract, loaded, new_session
 from tests.losses.soak import HOUSEHOLDS, SLOTS, Figures, Network, judge, work
 from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
+from tests.support.keys import SECRET
 from tests.support.own_galera import Node, own_galera
 from tests.support.proxy import Proxy
 from tests.support.visitors import Browser, application, count, put, run_at_once
 from tests.support.waiting import PATIENCE, eventually
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 CAUSAL = "?init_command=SET SESSION wsrep_sync_wait=7, innodb_lock_wait_timeout=5"
 ROUNDS = 500
 

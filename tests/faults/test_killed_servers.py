@@ -11,11 +11,11 @@ import pytest
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, StoreUnavailable, migrate
 from prism_wsgi.testing import loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.own_servers import OwnServer, own_mariadb, own_postgresql
 from tests.support.visitors import Browser, application, put
 from tests.support.waiting import PATIENCE, eventually
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 WRITERS = 4
 
 

@@ -12,10 +12,11 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSessio
 from prism_wsgi.stores.kept import KeptConnections
 from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
+from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.proxy import CUTS, Fault, Proxy
 from tests.support.visitors import Action, Browser, application
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TIMEOUT = 1.0
 LASTING = (Fault.REFUSE, Fault.RESET)
 SLOW = (Fault.LATENCY, Fault.SLICES)
@@ -42,7 +43,7 @@ def url(request: pytest.FixtureRequest) -> str:
         address: str = request.getfixturevalue("postgresql_server").fresh_schema()
     else:
         if request.param == "mysqlclient":
-            pytest.importorskip("MySQLdb")
+            databases.need_mysqlclient()
         address = request.getfixturevalue("mariadb_server").fresh_database()
     migrate.upgrade(address)
     return address.replace("+pymysql:", "+mysqldb:", 1) if request.param == "mysqlclient" else address
@@ -227,7 +228,7 @@ def warm_up(rig: Rig) -> None:
 
 
 @dataclass
-class Visitor:
+class LoggedIn:
     """A browser logged in as a user of its own, and what its site and session are."""
 
     rig: Rig
@@ -275,7 +276,7 @@ USES: dict[str, tuple[Action, bytes]] = {
 def test_request_is_answered_fully_or_with_a_503_that_leaves_the_cookies_alone(
     rig: Rig, fault: Fault, use: str
 ) -> None:
-    visitor = Visitor(rig, ManualClock())
+    visitor = LoggedIn(rig, ManualClock())
     before = dict(visitor.browser.cookies)
     action, marker = USES[use]
     if use == "touch":
@@ -307,7 +308,7 @@ def test_request_is_answered_fully_or_with_a_503_that_leaves_the_cookies_alone(
 
 def test_requests_to_a_server_that_says_nothing_are_refused_while_it_is_silent(rig: Rig) -> None:
     clock = ManualClock()
-    visitors = [Visitor(rig, clock) for _ in USES]
+    visitors = [LoggedIn(rig, clock) for _ in USES]
     before = [dict(visitor.browser.cookies) for visitor in visitors]
     clock.advance(1000)  # so that reading touches
     with rig.proxy.armed(Fault.BLACKHOLE):
@@ -322,7 +323,7 @@ def test_requests_to_a_server_that_says_nothing_are_refused_while_it_is_silent(r
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.REFUSE], ids=lambda one: one.name.lower())
 def test_first_write_gives_a_cookie_that_opens_it_or_none(rig: Rig, fault: Fault) -> None:
-    visitor = Visitor(rig, ManualClock())
+    visitor = LoggedIn(rig, ManualClock())
     stranger = Browser(visitor.site_on(rig.store))
     with rig.proxy.armed(fault, b"INSERT"):
         visit = stranger.visit(write)
@@ -335,7 +336,7 @@ def test_first_write_gives_a_cookie_that_opens_it_or_none(rig: Rig, fault: Fault
 
 
 def test_counting_through_cuts_is_exact_up_to_what_may_have_been_applied(rig: Rig) -> None:
-    visitor = Visitor(rig, ManualClock())
+    visitor = LoggedIn(rig, ManualClock())
 
     def count(session: Session) -> None:
         with session.atomic():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from prism_wsgi import ConfigError, SQLAlchemyStore, migrate
+from prism_wsgi import ConfigError, SQLAlchemyStore
 from prism_wsgi.testing import new_session
 from tests.support.visitors import run_in_processes
 
@@ -19,9 +19,8 @@ LEVELS = {"NORMAL": 1, "FULL": 2}
 
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 @pytest.fixture(params=LEVELS)

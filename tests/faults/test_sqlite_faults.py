@@ -15,18 +15,16 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoreUnavailable, migrate
+from prism_wsgi import SessionMiddleware, SQLAlchemyStore, StoreUnavailable
 from prism_wsgi.testing import loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.served import ROOT
 from tests.support.visitors import Browser, application, put
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-
 
 @pytest.fixture
-def url(sqlite_url: str) -> str:
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
+def url(empty_sqlite_url: str) -> str:
+    return empty_sqlite_url
 
 
 @pytest.fixture

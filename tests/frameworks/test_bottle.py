@@ -9,7 +9,8 @@ from bottle import Bottle, HTTPResponse, request
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware, get_session
 from prism_wsgi.bottle import SessionPlugin
-from tests.support.serving import SECRET, Browse
+from tests.support.keys import SECRET
+from tests.support.serving import Browse
 
 pytest_plugins = ["tests.support.serving_fixtures"]
 

@@ -16,12 +16,12 @@ from werkzeug.wrappers import Response
 
 from prism_wsgi import ConfigError, MemoryStore, Session, SessionMiddleware
 from prism_wsgi.flask import PrismSessions, session
-from tests.support.serving import SECRET, Browse
+from tests.support.keys import OTHER_SECRET, SECRET
+from tests.support.serving import Browse
 
 pytest_plugins = ["tests.support.serving_fixtures"]
 
 DAY = 24 * 3600  # seconds
-OTHER_SECRET = "another-9876543210-zyxwvutsrqponmlkjihg"
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from flask_wtf.csrf import generate_csrf
 
 from prism_wsgi import ConfigError, MemoryStore
 from prism_wsgi.flask import PrismSessions, session
-from tests.support.browsing import SECRET, Clock
+from tests.support.browsing import Clock
+from tests.support.keys import SECRET
 
 DAY = 24 * 3600  # seconds
 HOUR = 3600

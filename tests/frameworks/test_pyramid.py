@@ -19,7 +19,8 @@ from pyramid_retry import RetryableException
 from zope.interface.verify import verifyObject
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware, migrate
-from tests.support.serving import SECRET, Browse
+from tests.support.keys import SECRET
+from tests.support.serving import Browse
 
 View = Callable[[Any], Any]
 

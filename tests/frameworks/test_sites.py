@@ -8,7 +8,8 @@ from paste.deploy import loadapp, loadfilter
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware
 from tests.frameworks import bottle_site, django_site, flask_site, pyramid_site, webob_site, werkzeug_site
-from tests.support.serving import SECRET, SiteContract
+from tests.support.keys import SECRET
+from tests.support.serving import SiteContract
 
 
 class TestWebOb(SiteContract):

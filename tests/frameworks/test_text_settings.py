@@ -53,6 +53,7 @@ def test_every_setting_of_the_middleware_is_known_with_its_type() -> None:
         ("cookie_fallbacks", "\nold_session\n__Host-older\n", ["old_session", "__Host-older"]),
         ("cookie_fallbacks", "posixpath:basename", [posixpath.basename]),
         ("keep_fallbacks", "true", True),
+        ("observers", "posixpath:basename\nposixpath:dirname", [posixpath.basename, posixpath.dirname]),
         ("on_store_error", "raise", "raise"),
         ("save_on_error", "1", True),
         ("encryption_key", "new key\nold key", ["new key", "old key"]),

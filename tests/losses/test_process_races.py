@@ -11,9 +11,9 @@ import pytest
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from prism_wsgi.sweeper import Sweeper
 from prism_wsgi.testing import ManualClock, increment, loaded, new_session
+from tests.support.keys import SECRET
 from tests.support.visitors import FORK, Action, Browser, application, count, put, run_in_processes
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TTL = 3600
 PROCESSES = 4
 ROUNDS = 3

@@ -21,9 +21,9 @@ from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSessio
 from prism_wsgi.errors import StoreError
 from prism_wsgi.testing import marker_of, new_session
 from tests.support.histories import MILLISECOND
+from tests.support.keys import SECRET
 from tests.support.visitors import Action, Browser, application, count
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 ID_CHARACTERS = 64
 COOKIE_CHARACTERS = 160
 SECRET_CHARACTERS = 43

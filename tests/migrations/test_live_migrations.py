@@ -10,11 +10,11 @@ from prism_wsgi import SchemaMissing, SessionMiddleware, SQLAlchemyStore, Stored
 from prism_wsgi.errors import SessionConflict
 from prism_wsgi.testing import loaded, marker_of, new_session
 from tests.support.earlier_store import EarlierStore
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, count, run_at_once
 
 pytestmark = pytest.mark.whole
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 EARLIER = "0003"
 """The newest revision that the earlier release knew."""
 FIRST = "0004"

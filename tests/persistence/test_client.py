@@ -9,12 +9,12 @@ import pytest
 from prism_wsgi import Client, Session, StoredSession
 from prism_wsgi.persistence.client import unpack_client
 from tests.support.browsing import Browser, Clock, Site, ThreeVerbStore, read, write
+from tests.support.keys import ENCRYPTION_KEY
 
 pytest_plugins = ["tests.support.site_fixtures"]
 
 PHONE: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Phone/1.0"}
 LAPTOP: dict[str, Any] = {"REMOTE_ADDR": "2001:db8::1", "HTTP_USER_AGENT": "Laptop/2.0"}
-ENCRYPTION_KEY = "encryption 0123456789abcdef01234567"
 
 
 @pytest.fixture

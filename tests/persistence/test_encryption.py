@@ -19,11 +19,11 @@ from prism_wsgi import (
 )
 from prism_wsgi.persistence.encryption import COOKIE_FORMAT, SERVER_FORMAT, Cipher
 from prism_wsgi.testing import ManualClock
+from tests.support.keys import ENCRYPTION_KEY as KEY
+from tests.support.keys import SECRET
 from tests.support.plain_store import PlainStore
 from tests.support.visitors import Browser, application, count, put, run_at_once
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
-KEY = "encryption 0123456789abcdef01234567"
 OLD_KEY = "replaced 0123456789abcdef0123456789"
 TTL = 3600
 

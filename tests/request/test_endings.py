@@ -12,10 +12,9 @@ from prism_wsgi import MemoryStore, RedisStore, Session, SessionMiddleware, SQLA
 from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import Steps, every_interleaving, marker_of, new_session
 from tests.support.databases import REDIS
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application
 from tests.support.waiting import eventually
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb", "redis"])

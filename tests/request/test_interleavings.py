@@ -11,9 +11,9 @@ from prism_wsgi import MemoryStore, SessionConflict, SessionMiddleware
 from prism_wsgi.persistence import document
 from prism_wsgi.request import saving
 from prism_wsgi.testing import FlakyStore, ManualClock, Steps, every_interleaving
+from tests.support.keys import SECRET
 from tests.support.visitors import Action, Browser, Visit, application, count, put
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 TTL = 3600
 LIMIT = 60
 """Orders tried of requests that may wait for each other in ever more ways."""

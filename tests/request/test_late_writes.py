@@ -6,8 +6,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, get_session
 from tests.support.browsing import Site, write
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
+from tests.support.keys import SECRET
 
 
 def kept_environ(site: Site, browser: object) -> WSGIEnvironment:

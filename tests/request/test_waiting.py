@@ -6,9 +6,8 @@ import pytest
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware
 from prism_wsgi.request import atomic
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, put
-
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 
 
 def test_of_many_requests_that_wait_for_one_session_only_a_few_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:

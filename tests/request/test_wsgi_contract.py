@@ -14,7 +14,8 @@ import pytest
 import webob
 
 from prism_wsgi import ConfigError, MemoryStore, ResponseStarted, Session, SessionMiddleware
-from tests.support.browsing import OTHER_SECRET, SECRET, Browser, Response, Site, new_environ, plain_page, read, write
+from tests.support.browsing import Browser, Response, Site, new_environ, plain_page, read, write
+from tests.support.keys import OTHER_SECRET, SECRET
 
 pytest_plugins = ["tests.support.site_fixtures"]
 

@@ -16,6 +16,7 @@ import pytest
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
 from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.served import free_port
 from tests.support.visitors import Browser, application, count, put
 from tests.support.waiting import PATIENCE, eventually
@@ -108,7 +109,7 @@ def children_of_a_fork(site: SessionMiddleware, browser: Browser) -> "list[multi
 
 def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds_a_lock(url: str) -> None:
     store = SQLAlchemyStore(url)
-    site = SessionMiddleware(application, store=store, secret="a secret of at least thirty-two bytes", secure=False)
+    site = SessionMiddleware(application, store=store, secret=SECRET, secure=False)
     browser = Browser(site)
     browser.do(count)
     forked = threading.Event()
@@ -138,7 +139,7 @@ def test_multiprocessing_children_of_a_site_in_use_work_while_their_parent_holds
 
 def test_fork_that_python_is_not_told_of_leaves_the_parents_connections_to_the_parent(url: str) -> None:
     store = SQLAlchemyStore(url)
-    site = SessionMiddleware(application, store=store, secret="a secret of at least thirty-two bytes", secure=False)
+    site = SessionMiddleware(application, store=store, secret=SECRET, secure=False)
     browser = Browser(site)
     browser.do(count)
     forks = []

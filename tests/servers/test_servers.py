@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from prism_wsgi import SQLAlchemyStore
+from tests.support.keys import SECRET
 from tests.support.served import ROOT, free_port, wait_until_serving
 from tests.support.waiting import PATIENCE
 
@@ -45,7 +46,7 @@ def serving(server: str, url: str, log: Path) -> Iterator[str]:
     environ = {
         **os.environ,
         "SITE_DATABASE_URL": url,
-        "SITE_SECRET": "a secret of at least thirty-two bytes, for tests",
+        "SITE_SECRET": SECRET,
     }
     with (
         log.open("ab") as output,

@@ -16,6 +16,7 @@ import pytest
 
 from prism_wsgi import Session, SessionMiddleware
 from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.served import Browser, free_port, wait_until_serving
 from tests.support.waiting import PATIENCE
 
@@ -124,7 +125,7 @@ def leaks(address: str) -> list[str]:
 
 @pytest.fixture
 def middleware() -> SessionMiddleware:
-    return SessionMiddleware(site, secret="a secret of at least thirty-two bytes, for tests", secure=False)
+    return SessionMiddleware(site, secret=SECRET, secure=False)
 
 
 def test_nobody_gets_anothers_page_or_cookie_through_a_shared_cache(

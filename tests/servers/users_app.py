@@ -9,6 +9,7 @@ from wsgiref.simple_server import WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prism_wsgi import RedisStore, Session, SessionMiddleware, SQLAlchemyStore
+from tests.support.keys import SECRET
 
 
 def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -34,7 +35,7 @@ class Server(ThreadingMixIn, WSGIServer):
 prefix = os.environ.get("SITE_PREFIX")
 where = os.environ["SITE_STORE"]
 store: SQLAlchemyStore | RedisStore = RedisStore(where, prefix=prefix) if prefix else SQLAlchemyStore(where)
-application = SessionMiddleware(site, store=store, secret="a secret of at least thirty-two bytes, for tests")
+application = SessionMiddleware(site, store=store, secret=SECRET)
 
 if __name__ == "__main__":
     with make_server("localhost", int(os.environ["PORT"]), application, Server) as server:

@@ -11,9 +11,7 @@ from wsgiref.validate import validator
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, StoredSession
 from prism_wsgi.stores.base import SessionStore
 from tests.support.cookie_jar import CookieJar, split
-
-SECRET = "0123456789-abcdefghijklmnopqrstuvwxyz"
-OTHER_SECRET = "another-9876543210-zyxwvutsrqponmlkjihg"
+from tests.support.keys import SECRET
 
 Handler = Callable[[Session], object]
 Headers = Iterable[tuple[str, str]]

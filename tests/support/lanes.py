@@ -19,6 +19,7 @@ FOLDERS = (
     "",
     "persistence",
     "request",
+    "observers",
     "stores",
     "support",
     "testing",

@@ -15,8 +15,6 @@ import pytest
 from prism_wsgi import MemoryStore, StoredSession
 from tests.support.served import Browser, Page
 
-SECRET = "0123456789-abcdefghijklmnopqrstuvwxyz"
-
 Visit = Callable[[], Browser]
 Browse = Callable[[WSGIApplication], Browser]
 

@@ -16,16 +16,23 @@ from tests.support.waiting import PATIENCE
 
 FORK = multiprocessing.get_context("fork")
 
-Action = Callable[[Session], object]
+Action = Callable[[Any], object]
 """What the application does with the session in one request; what it returns is the answer."""
 
 
-def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Do what the visitor brought along."""
-    visit: Visit = environ["test.visit"]
-    visit.answer = visit.action(environ["prism.session"])
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"done"]
+def application_of(environ_key: str) -> WSGIApplication:
+    """Return an application that does what the visitor brought along with the session under that key."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        visit: Visit = environ["test.visit"]
+        visit.answer = visit.action(environ[environ_key])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    return application
+
+
+application = application_of("prism.session")
 
 
 @dataclass
@@ -36,6 +43,7 @@ class Visit:
     answer: Any = None
     status: str = ""
     set_cookies: list[str] = field(default_factory=list)
+    body: bytes = b""
 
 
 class Browser:
@@ -62,7 +70,7 @@ class Browser:
 
         body = self._site(environ, start_response)
         try:
-            b"".join(body)
+            visit.body = b"".join(body)
         finally:
             getattr(body, "close", lambda: None)()
         self._take(visit.set_cookies)
@@ -73,6 +81,10 @@ class Browser:
         visit = self.visit(action)
         assert visit.status == "200 OK", visit
         return visit.answer
+
+    def page(self) -> str:
+        """Make one request to an application that needs no action, and return its page."""
+        return self.visit(lambda session: None).body.decode()
 
     def read(self) -> dict[str, Any]:
         """Return the session as the next request finds it."""

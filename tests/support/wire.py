@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.keys import SECRET
 from tests.support.served import ROOT, wait_until_serving
 from tests.support.waiting import PATIENCE
 
@@ -17,7 +18,7 @@ def listening(command: list[str], port: int, log: Path, **environ: str) -> Itera
     """Run a server until the block ends; see that it ends by SIGTERM and that no traceback was printed."""
     environ = {
         **os.environ,
-        "SITE_SECRET": "a secret of at least thirty-two bytes, for tests",
+        "SITE_SECRET": SECRET,
     } | environ
     with (
         log.open("ab") as output,

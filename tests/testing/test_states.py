@@ -54,9 +54,9 @@ def test_store_of_three_verbs_behaves_as_the_model(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def sql_stores(migrated_url: str) -> Iterator[Any]:
+def sql_stores(empty_url: str) -> Iterator[Any]:
     """Makes empty stores on one database, one after the other."""
-    store = SQLAlchemyStore(migrated_url)
+    store = SQLAlchemyStore(empty_url)
 
     def make_store(clock: ManualClock) -> SQLAlchemyStore:
         store._clock = clock
@@ -91,6 +91,7 @@ WRONG_IN_TURN = [
 """The wrong stores that are wrong without a race."""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("store", WRONG_IN_TURN, ids=lambda store: store.__qualname__.partition(".")[0])
 def test_wrong_store_differs_from_the_model(store: type[MemoryStore]) -> None:
     with pytest.raises((AssertionError, RecursionError)):

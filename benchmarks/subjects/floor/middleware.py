@@ -87,14 +87,16 @@ class FloorMiddleware:
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        sent = self._verified(environ.get("HTTP_COOKIE", ""))
+        cookies = environ.get("HTTP_COOKIE", "")
+        sent = self._verified(cookies)
+        is_new_here = "floor=" not in cookies
         session = FloorSession(self.store, sent)
         environ[SESSION_KEY] = session
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             if session.changed or session.renewed:
                 session.save()
-            if session.key is not sent or sent is None or session.renewed:
+            if session.key is not sent or is_new_here or session.renewed:
                 headers = [*headers, ("Set-Cookie", self._cookie(session))]
             return start_response(status, headers, exc_info)
 

@@ -8,6 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgpack
 
+MARKER: bytes = msgpack.packb({})
+"""The data of a marker, which stays for a moment where a session moved away."""
+
 _HOUR_MS = 3_600_000
 
 _ResultT = TypeVar("_ResultT")
@@ -43,6 +46,11 @@ class MemoryFloor:
     def replace(self, old: bytes, new: bytes, data: bytes, expires_at: int) -> None:
         del self.rows[old]
         self.rows[new] = (data, expires_at)
+
+
+def marker_expiry() -> int:
+    """Return until when (Unix ms) a marker stays."""
+    return int(time.time() * 1000) + 10_000
 
 
 _COLUMNS = "data, expires_at, sweep_bucket"
@@ -84,7 +92,7 @@ class SQLFloor:
 
     def replace(self, old: bytes, new: bytes, data: bytes, expires_at: int) -> None:
         self._execute(self._begin)
-        self.update(old, msgpack.packb({}), int(time.time() * 1000) + 10_000)
+        self.update(old, MARKER, marker_expiry())
         self.insert(new, data, expires_at)
         self._execute("COMMIT")
 
@@ -93,7 +101,7 @@ class SQLFloor:
 
 
 class SharedFloor:
-    """Several stores, each with a connection of its own, for as many threads."""
+    """Several stores, each with one connection, for as many threads."""
 
     def __init__(self, stores: Iterable[FloorStore]) -> None:
         self._idle = deque(stores)
@@ -122,7 +130,7 @@ class SharedFloor:
 
 
 def sqlite_cursor(path: str) -> sqlite3.Cursor:
-    """Return a cursor on a connection as everybody's here: WAL, synchronous=NORMAL."""
+    """Return a cursor on a connection with the pragmas that all subjects have: WAL, synchronous=NORMAL."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

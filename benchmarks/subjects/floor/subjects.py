@@ -4,6 +4,7 @@ from sqlalchemy import make_url
 
 from benchmarks.machine.databases import Places
 from benchmarks.subjects.floor.middleware import SESSION_KEY, FloorMiddleware, FloorSession
+from benchmarks.subjects.floor.redis_store import RedisFloor
 from benchmarks.subjects.floor.stores import (
     FloorStore,
     MemoryFloor,
@@ -30,7 +31,7 @@ def subjects(places: Places) -> list[Subject]:
 
 
 def floor_store(engine: str, place: str) -> FloorStore | None:
-    """Return the floor's store for an engine, with a connection of its own; None for an engine that has none."""
+    """Return the floor's store for an engine, with a new connection; None for an engine without a floor."""
     if engine == "memory":
         return MemoryFloor()
     if engine == "sqlite":
@@ -41,6 +42,8 @@ def floor_store(engine: str, place: str) -> FloorStore | None:
     if engine == "mariadb":
         url = make_url(place)
         return SQLFloor(mariadb_cursor(url.host, url.port or 3306, url.username, url.password, url.database))
+    if engine == "redis":
+        return RedisFloor(place)
     return None
 
 

@@ -1,7 +1,7 @@
 """Beaker: sessions in memory and, through SQLAlchemy, in a table.
 
-Its own best settings: the access time is not saved (it would be written by every read), JSON instead of pickle,
-saved by hand where something changed.
+Its best documented settings: the access time is not saved (it would be written by every read), JSON instead of
+pickle, saved by hand where something changed.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
 """Django: sessions in the database, and in its cache in memory.
 
-Its own best settings: connections kept open, SESSION_SAVE_EVERY_REQUEST off, no middleware but the one measured.
-One process has one set of settings, so a database router says which engine a request is for.
+Its best documented settings: connections kept open, SESSION_SAVE_EVERY_REQUEST off, no middleware but the one
+measured. One process has one set of settings, so a database router says which engine a request is for.
 """
 
 from collections.abc import Callable, Iterable
@@ -102,7 +102,7 @@ def _on(engine: str, handler: WSGIApplication) -> WSGIApplication:
 
 def _view(action: Callable[[Any], bytes]) -> Callable[[HttpRequest], HttpResponse]:
     def view(request: HttpRequest) -> HttpResponse:
-        # Without the middleware there is no session, and nobody asks for it.
+        # Without the middleware there is no session, and no action uses it.
         return HttpResponse(action(getattr(request, "session", None)), content_type="text/plain")
 
     return view

@@ -1,6 +1,6 @@
 """Flask-Session on Flask-SQLAlchemy.
 
-Its own best settings: msgpack, and SESSION_REFRESH_EACH_REQUEST off, which would write with every request.
+Its best documented settings: msgpack, and SESSION_REFRESH_EACH_REQUEST off, which would write with every request.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """pyramid_session_redis: Pyramid's sessions in Redis.
 
-Its own best settings: JSON instead of pickle, the time to live kept by Redis alone.
+Its best documented settings: JSON instead of pickle, the time to live kept by Redis alone.
 """
 
 import json
@@ -23,7 +23,7 @@ def subjects(places: Places) -> list[Subject]:
     factory = RedisSessionFactory(
         secret=SECRET,
         timeout=SHORT_TTL,
-        redis_url=places["redis"],
+        redis_url=places["redis"].partition("?")[0],  # the prefix is not for it
         serialize=lambda session: json.dumps(session).encode(),
         deserialize=json.loads,
     )

@@ -11,8 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from prism_wsgi import middleware
 from prism_wsgi.compat.beaker.session import BeakerSession, BeakerSite
 from prism_wsgi.compat.beaker.settings import read_beaker_settings
-from prism_wsgi.compat.old_cookies import OldCookieMiddleware
-from prism_wsgi.compat.peer_cookies import BeakerCookie
+from prism_wsgi.cookie_fallbacks import BeakerCookie
 from prism_wsgi.http import DEFAULT_ENVIRON_KEY, get_session
 from prism_wsgi.request.headers import Headers
 from prism_wsgi.setting_types import MiddlewareOptions
@@ -51,15 +50,15 @@ class SessionMiddleware:
             # Beaker saves whatever the status; an application that raises has not come to where it does.
             "save_on_error": True,
         }
-        sessions = middleware.SessionMiddleware(self._respond, **options)
-        self._site = BeakerSite(sessions.site.cookies.cookie, settings.auto, settings.save_accessed_time)
-        cookie = BeakerCookie(
-            sessions.site.cookies.cookie.name,
+        old = BeakerCookie(
+            options.get("cookie_name", "beaker.session.id"),
             secret=settings.options.get("secret") or (),
-            path=sessions.site.cookies.cookie.path,
-            domain=sessions.site.cookies.cookie.domain,
+            path=options.get("path", "/"),
+            domain=options.get("domain"),
         )
-        self._sessions = OldCookieMiddleware(sessions, cookie)
+        options["cookie_fallbacks"] = [*options.get("cookie_fallbacks", ()), old]
+        self._sessions = middleware.SessionMiddleware(self._respond, **options)
+        self._site = BeakerSite(self._sessions.site.cookies.cookie, settings.auto, settings.save_accessed_time)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._sessions(environ, start_response)

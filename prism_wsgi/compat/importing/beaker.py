@@ -17,7 +17,7 @@ from prism_wsgi.compat.importing.peer import (
     read_json,
     text,
 )
-from prism_wsgi.compat.peer_cookies import BEAKER_KEY, BeakerCookie
+from prism_wsgi.cookie_fallbacks import BEAKER_KEY, BeakerCookie
 
 ACCESSED, CREATED = "_accessed_time", "_creation_time"
 NOT_KEPT = (ACCESSED, "_domain", "_path")

@@ -17,7 +17,7 @@ from prism_wsgi.compat.importing.peer import (
     read_json,
     text,
 )
-from prism_wsgi.compat.peer_cookies import DJANGO_KEY, DjangoCookie
+from prism_wsgi.cookie_fallbacks import DJANGO_KEY, DjangoCookie
 
 SALT = "django.contrib.sessions.SessionStore"
 

@@ -17,7 +17,7 @@ from prism_wsgi.compat.importing.peer import (
     read_json,
     text,
 )
-from prism_wsgi.compat.peer_cookies import FLASK_SESSION_KEY, FlaskSessionCookie
+from prism_wsgi.cookie_fallbacks import FLASK_SESSION_KEY, FlaskSessionCookie
 
 PERMANENT = "_permanent"
 

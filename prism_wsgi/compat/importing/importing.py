@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
-from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.importing.peer import HARMLESS, Peer, PeerSession, Skip, SkippedError
 from prism_wsgi.errors import SerializationError, SessionExists, SessionTooLarge
 from prism_wsgi.persistence.document import Codec, Document
+from prism_wsgi.persistence.imported_ids import imported_id
 from prism_wsgi.persistence.login import checked_user
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import SessionStore, StoredSession

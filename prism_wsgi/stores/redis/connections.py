@@ -117,7 +117,14 @@ class _PooledLease:
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
         self.is_broken = True  # until an exchange is over, or where it is interrupted
-        self.connection: Any = pool.get_connection()
+        try:
+            self.connection: Any = pool.get_connection()
+        except Exception:
+            raise
+        except BaseException:
+            # redis-py takes back what was interrupted before it had logged in or chosen its database.
+            pool.disconnect(inuse_connections=False)
+            raise
 
     def __enter__(self) -> Self:
         self.is_broken = False
@@ -132,11 +139,10 @@ class _PooledLease:
         self._give_back(is_broken=True)
 
     def _give_back(self, is_broken: bool) -> None:
-        connection = vars(self).get("connection")
-        if connection is None:
+        if "connection" not in vars(self):
             return
         if is_broken:
             with suppress(Exception):  # whatever is wrong with it, it is on its way out
-                connection.disconnect()
-        del self.connection
-        self._pool.release(connection)
+                self.connection.disconnect()
+        # At once, since what is interrupted in between is lost to the pool.
+        self._pool.release(vars(self).pop("connection"))

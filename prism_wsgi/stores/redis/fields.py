@@ -13,7 +13,7 @@ Value = str | bytes | int
 USE = ("last_seen_at", "client_address", "user_agent")
 """What a touch records beside the expiry."""
 
-PROOF = ("authenticated_at", "auth_method", "actor", "device_key")
+_MAY_BE_NONE = (*USE, "authenticated_at", "auth_method", "actor", "device_key")
 
 
 def named(user: str | None) -> bytes:
@@ -22,24 +22,23 @@ def named(user: str | None) -> bytes:
 
 
 def fields_of(session: StoredSession) -> list[Value]:
-    """Return names and values in turn as a save stores them, but for the fields that may be None."""
-    # `user` is there for nobody too, because workers of version 0.9 concatenate it.
+    """Return the names and values in turn that a save of the session stores."""
+    fields, _ = present_and_absent(session, _MAY_BE_NONE)
+    if session.superseded:
+        fields += ("superseded", 1)
     return [
-        "version",
-        session.version + 1,
-        "data",
-        session.data,
-        "created_at",
-        session.created_at,
-        "expires_at",
-        session.expires_at,
-        "user",
-        named(session.user),
+        *("version", session.version + 1),
+        *("data", session.data),
+        *("created_at", session.created_at),
+        *("expires_at", session.expires_at),
+        # For nobody too, because workers of earlier releases concatenate it.
+        *("user", named(session.user)),
+        *fields,
     ]
 
 
-def optional_fields(session: StoredSession, names: Iterable[str]) -> tuple[list[Value], list[str]]:
-    """Return names and values in turn of those that the session has, and the names of those that it lacks."""
+def present_and_absent(session: StoredSession, names: Iterable[str]) -> tuple[list[Value], list[str]]:
+    """Return names and values in turn of those fields that the session has, and the names of those that are None."""
     present: list[Value] = []
     absent = []
     for name in names:

@@ -7,8 +7,7 @@ A session is a hash under `<prefix>session:<id>`. The sessions of a user are lis
 from prism_wsgi.stores.redis.server import Script
 
 SAVE = Script("""
--- version that must be stored, PEXPIREAT, whether to return what stood here, how many fields to set,
--- these fields with their values, the fields that are absent
+-- version that must be stored, PEXPIREAT, whether to return what stood here, packed; the fields with their values
 local version = redis.call('HGET', KEYS[1], 'version')
 if ARGV[1] == '0' then
   if version then return 'exists' end
@@ -17,24 +16,37 @@ elseif not version then
 elseif version ~= ARGV[1] then
   return 'conflict'
 end
-local before = ARGV[3] == '1' and redis.call('HGETALL', KEYS[1])
-local last = 4 + 2 * tonumber(ARGV[4])
-redis.call('HSET', KEYS[1], unpack(ARGV, 5, last))
-if #ARGV > last then
-  redis.call('HDEL', KEYS[1], unpack(ARGV, last + 1))
+local before = {}
+if version and ARGV[3] == '1' then
+  before[1] = cmsgpack.pack(redis.call('HGETALL', KEYS[1]))
+end
+-- First of all: a server that is full refuses it, but not once the script has written.
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if redis.call('HLEN', KEYS[1]) > (#ARGV - 3) / 2 then
+  local given = {}
+  for position = 4, #ARGV, 2 do
+    given[ARGV[position]] = true
+  end
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if not given[field] then
+      redis.call('HDEL', KEYS[1], field)
+    end
+  end
 end
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-return before or 'saved'
+return before
 """)
 
 UNDO = Script("""
--- version that the save has stored, PEXPIREAT, the fields with their values that stood here before it
-if redis.call('HGET', KEYS[1], 'version') == ARGV[1] then
-  redis.call('DEL', KEYS[1])
-  if #ARGV > 2 then
-    redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-    redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-  end
+-- version that the save has stored, how long Redis keeps what expired (ms), what the save has returned
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
+  return
+end
+redis.call('DEL', KEYS[1])
+if ARGV[3] then
+  local before = cmsgpack.unpack(ARGV[3])
+  redis.call('HSET', KEYS[1], unpack(before))
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', redis.call('HGET', KEYS[1], 'expires_at') + ARGV[2]))
 end
 """)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured, was_saved
 from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
 from prism_wsgi.stores.redis.connections import Connections, PooledConnections, keep_connections, pool_of_url
-from prism_wsgi.stores.redis.fields import PROOF, USE, Value, fields_of, ids_in, named, optional_fields, session_of
+from prism_wsgi.stores.redis.fields import USE, Value, fields_of, ids_in, named, present_and_absent, session_of
 from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
 from prism_wsgi.stores.redis.server import Answer, Command, Server
 from prism_wsgi.stores.redis.upkeep import Upkeep, glob
@@ -131,7 +131,7 @@ class RedisStore:
 
     def touch(self, session: StoredSession) -> bool:
         """Record activity, if the version is stored that was loaded; see `TouchingStore.touch`."""
-        present, absent = optional_fields(session, USE)
+        present, absent = present_and_absent(session, USE)
         limits = (session.version, session.expires_at, _forgotten_at(session))
         touching = (TOUCH, self._session_key(session.id), *limits, len(present) // 2, *present, *absent)
         return bool(self._server.ask([*self._listing(session), touching])[-1])
@@ -224,33 +224,22 @@ class RedisStore:
     # Saving
 
     def _saving(self, session: StoredSession, *, may_be_undone: bool = False) -> Command:
-        present, absent = optional_fields(session, (*USE, *PROOF))
-        if session.superseded:
-            present += ("superseded", 1)
-        else:
-            absent.append("superseded")
-        if session.version == 0:
-            absent = []
-        fields = [*fields_of(session), *present]
-        how = (session.version, _forgotten_at(session), int(may_be_undone), len(fields) // 2)
-        return (SAVE, self._session_key(session.id), *how, *fields, *absent)
+        how = (session.version, _forgotten_at(session), int(may_be_undone))
+        return (SAVE, self._session_key(session.id), *how, *fields_of(session))
 
-    def _undoing(self, session: StoredSession, before: list[bytes]) -> Command:
-        stored = _as_session(session.id, before)
-        forgotten_at = 0 if stored is None else _forgotten_at(stored)
-        return (UNDO, self._session_key(session.id), session.version + 1, forgotten_at, *before)
+    def _undoing(self, session: StoredSession, before: Sequence[bytes] = ()) -> Command:
+        return (UNDO, self._session_key(session.id), session.version + 1, KEPT_EXPIRED_MS, *before)
 
     def _holds(self, session: StoredSession) -> bool:
         """Tell whether a save whose answer was lost took effect."""
-        stored = self._stored(session.id)
-        return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
+        return was_saved(session, self._stored(session.id))
 
     def _has_moved(self, old: StoredSession, new: StoredSession) -> bool:
         """Tell whether a move whose answer was lost took effect; make half a move undone."""
         if self._holds(old):
             return True
         if new.version == 0 and self._holds(new):
-            self._server.ask([self._undoing(new, [])])
+            self._server.ask([self._undoing(new)])
         return False
 
     def _end(
@@ -399,5 +388,6 @@ def _pool_of_client(client: object) -> "redis.ConnectionPool":
 def _place(pool: "redis.ConnectionPool") -> str:
     """Return where the server is, without the password."""
     where = pool.connection_kwargs
-    address = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+    service = getattr(pool, "service_name", None)  # of Sentinel, which knows the address
+    address = service or where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
     return f"{address}/{where.get('db', 0)}"

@@ -25,7 +25,15 @@ from prism_wsgi.errors import (
 )
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.retry import attempts
-from prism_wsgi.stores.base import SessionSummary, StoredSession, StoreStats, checked_user, was_saved
+from prism_wsgi.stores.base import (
+    SessionSummary,
+    StoredEvent,
+    StoredSession,
+    StoreStats,
+    SweepRun,
+    checked_user,
+    was_saved,
+)
 from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
@@ -35,12 +43,15 @@ from prism_wsgi.stores.sql.pooling import Pooling
 from prism_wsgi.stores.sql.rows import key_of, stored_session
 from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, checked_schema, sessions_table
 from prism_wsgi.stores.sql.statements import Statements, used_values
+from prism_wsgi.stores.sql.trail import Trail
 from prism_wsgi.stores.url_settings import takes_settings_in_url
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
 MAX_CONNECTIONS = 15
 MAX_IDLE = 60.0
+SWEEPS_KEPT_MS = 90 * 24 * 3_600_000
+"""How long the record of a sweep is kept, in ms."""
 
 _ResultT = TypeVar("_ResultT")
 
@@ -127,6 +138,7 @@ class SQLAlchemyStore:
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
         self._statements = Statements(self.table, self.engine)
         self._maintenance = Maintenance(self.table, self.engine.dialect.name)
+        self._trail = Trail(self.table)
         self.sweep_pace = self._maintenance.sweep_pace
         self._errors: tuple[type[Exception], ...] = (
             self.engine.dialect.loaded_dbapi.Error,
@@ -206,6 +218,10 @@ class SQLAlchemyStore:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
         return self._execute(lambda connection: self._maintenance.sweep(connection, before, limit))
 
+    def server_time(self) -> float | None:
+        """Return what the database server's clock says, in Unix seconds; None for SQLite, which has none."""
+        return self._execute(self._maintenance.server_time)
+
     def oldest_expired(self, before: int) -> int | None:
         """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
         return self._execute(lambda connection: self._maintenance.oldest_expired(connection, before))
@@ -268,6 +284,38 @@ class SQLAlchemyStore:
     def stats(self) -> StoreStats:
         """Count what is stored now; reads the whole table."""
         return self._execute(lambda connection: self._maintenance.stats(connection, self._now()))
+
+    # The trail of events, and the record of sweeps
+
+    def add_event(self, event: StoredEvent) -> None:
+        """Add an event to the trail."""
+        self._execute(lambda connection: self._trail.add(connection, event))
+
+    def find_events(self, *, user: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
+        """Return the events that concern a user, the newest first; see `TrailStore.find_events`."""
+        checked_user(user)
+        return self._execute(lambda connection: self._trail.find(connection, user, limit, before))
+
+    def sweep_events(self, before: int, limit: int) -> int:
+        """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""
+        return self._execute(lambda connection: self._trail.sweep(connection, before, limit))
+
+    def erase_events(self, user: str, alias: str | None = None) -> int:
+        """Erase a user from the trail, in batches; return from how many events. See `TrailStore.erase_events`."""
+        checked_user(user)
+        erased = 0
+        while batch := self._execute(lambda connection: self._trail.erase(connection, user, alias)):
+            erased += batch
+        return erased
+
+    def add_sweep(self, run: SweepRun) -> None:
+        """Add the record of a sweep, and forget those older than 90 days."""
+        self._execute(lambda connection: self._trail.add_sweep(connection, run))
+        self._execute(lambda connection: self._trail.forget_sweeps(connection, run.started_at - SWEEPS_KEPT_MS))
+
+    def last_sweeps(self, limit: int = 1) -> list[SweepRun]:
+        """Return the latest sweeps, the newest first."""
+        return self._execute(lambda connection: self._trail.last_sweeps(connection, limit))
 
     # The statements of the hot verbs, on the driver's cursor
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from prism_wsgi import migrate
+from tests.support.keys import SECRET
 from tests.support.served import Browser, free_port, served
 
 pytestmark = pytest.mark.whole
@@ -18,12 +19,11 @@ pytestmark = pytest.mark.whole
 PROGRAM = Path(__file__).parent / "beaker_app.py"
 BEAKERS_LINE = "from beaker.middleware import SessionMiddleware"
 OUR_LINE = "from prism_wsgi.compat.beaker import SessionMiddleware"
-SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 
 PACKAGES = ["beaker", "prism_wsgi"]
 
 
-class Visitor(Browser):
+class Customer(Browser):
     """A browser for whom the application's answers are what they mean."""
 
     def ask(self, path: str, **given: str) -> Any:
@@ -62,7 +62,7 @@ def site(package: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 def test_what_is_saved_is_there_the_next_time(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     assert visitor.ask("view") == {"values": {}, "is_new": True}
     assert visitor.ask("put_and_save", colour="blue") == "saved"
     assert visitor.ask("view") == {"values": {"colour": "blue"}, "is_new": False}
@@ -75,7 +75,7 @@ def test_what_is_saved_is_there_the_next_time(site: str) -> None:
 
 
 def test_what_is_not_saved_is_forgotten(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("put", colour="blue")
     assert visitor.ask("view") == {"values": {}, "is_new": True}
     visitor.ask("add_to_basket", what="apple", save="yes")
@@ -85,20 +85,20 @@ def test_what_is_not_saved_is_forgotten(site: str) -> None:
 
 
 def test_a_change_inside_a_value_is_saved_with_the_time_of_access(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("add_to_basket", what="apple", save="yes")
     visitor.ask("add_to_basket", what="pear")
     assert visitor.values() == {"basket": ["apple", "pear"]}
 
 
 def test_what_follows_save_counts_until_the_response_begins(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("save_and_put", colour="blue")
     assert visitor.values() == {"colour": "blue"}
 
 
 def test_a_saved_session_is_not_new_though_it_is_empty(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     first = visitor.ask("my_id")
     assert not list(visitor.cookies)
     assert visitor.ask("my_id") != first
@@ -109,19 +109,19 @@ def test_a_saved_session_is_not_new_though_it_is_empty(site: str) -> None:
 
 
 def test_a_request_that_uses_no_session_gets_no_cookie(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     assert visitor.ask("unused") == "unused"
     assert not list(visitor.cookies)
 
 
 def test_an_error_page_keeps_what_was_saved(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     assert visitor.get("/fail_after_save?colour=blue").status == 500
     assert visitor.values() == {"colour": "blue"}
 
 
 def test_login_keeps_the_values_under_a_new_id(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("put_and_save", colour="blue")
     before = visitor.ask("my_id")
     visitor.ask("login", user="ada")
@@ -130,7 +130,7 @@ def test_login_keeps_the_values_under_a_new_id(site: str) -> None:
 
 
 def test_logout_leaves_nothing(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("login", user="ada")
     assert visitor.ask("logout") == []
     assert not list(visitor.cookies)
@@ -138,7 +138,7 @@ def test_logout_leaves_nothing(site: str) -> None:
 
 
 def test_what_is_written_after_delete_is_forgotten(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("login", user="ada")
     visitor.ask("logout_and_put", colour="blue")
     assert visitor.ask("view") == {"values": {}, "is_new": True}
@@ -146,14 +146,14 @@ def test_what_is_written_after_delete_is_forgotten(site: str) -> None:
 
 @pytest.mark.parametrize("written", [{}, {"colour": "blue"}])
 def test_invalidate_starts_over(site: str, written: dict[str, str]) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("login", user="ada")
     assert visitor.ask("start_over", **written) == {"same_id": False, "is_new": True}
     assert visitor.values() == written
 
 
 def test_beakers_own_keys_and_attributes_are_there(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("login", user="ada")
     assert visitor.ask("describe") == {
         "own_keys": ["_accessed_time", "_creation_time", "_domain", "_path"],
@@ -170,7 +170,7 @@ def test_beakers_own_keys_and_attributes_are_there(site: str) -> None:
 
 
 def test_the_cookie_ends_with_the_browser(site: str) -> None:
-    visitor = Visitor(site)
+    visitor = Customer(site)
     visitor.ask("put_and_save", colour="blue")
     (cookie,) = visitor.cookies
     assert (cookie.name, cookie.path, cookie.discard, cookie.secure) == ("shop", "/", True, False)
@@ -180,7 +180,7 @@ def test_with_auto_the_application_saves_all_it_looks_at_and_its_cookie_may_outl
     package: str, tmp_path: Path
 ) -> None:
     with shop(package, tmp_path, AUTO="true", COOKIE_EXPIRES="600") as address:
-        visitor = Visitor(address)
+        visitor = Customer(address)
         visitor.ask("put", colour="blue")
         visitor.cookies.clear_session_cookies()
         assert visitor.values() == {"colour": "blue"}

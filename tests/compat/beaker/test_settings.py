@@ -7,15 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
-from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from prism_wsgi import ConfigError, MemoryStore, RedisStore, SQLAlchemyStore, get_session, migrate
+from prism_wsgi import ConfigError, MemoryStore, RedisStore, SQLAlchemyStore, get_session
 from prism_wsgi.compat.beaker import SessionMiddleware, filter_app
 from prism_wsgi.compat.beaker.settings import read_beaker_settings
+from tests.support.keys import SECRET
+from tests.support.visitors import Browser
 
-SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 DAY = 24 * 3600
 
 
@@ -44,25 +44,6 @@ def shop_at(now: list[float], **settings: Any) -> SessionMiddleware:
         return now[0]
 
     return SessionMiddleware(count, secret=SECRET, store=MemoryStore(ttl=DAY, clock=clock), clock=clock, **settings)
-
-
-class Visitor:
-    """Visits an application and keeps its cookie."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.cookie = ""
-
-    def visit(self) -> str:
-        environ: WSGIEnvironment = {"HTTP_COOKIE": self.cookie}
-        setup_testing_defaults(environ)
-
-        def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
-            for name, value in headers:
-                if name.lower() == "set-cookie":
-                    self.cookie = value.partition(";")[0]
-
-        return b"".join(self.app(environ, start_response)).decode()
 
 
 def test_an_unchanged_configuration_makes_the_cookie_that_beaker_makes() -> None:
@@ -155,9 +136,9 @@ def test_settings_of_other_middlewares_are_left_alone() -> None:
 
 def test_a_paste_section_gives_settings_with_and_without_prefix() -> None:
     app = filter_app(count, {"debug": "true"}, **{"session.key": "shop", "secret": SECRET})
-    visitor = Visitor(app)
-    assert [visitor.visit(), visitor.visit()] == ["1", "2"]
-    assert visitor.cookie.startswith("shop=")
+    browser = Browser(app)
+    assert [browser.page(), browser.page()] == ["1", "2"]
+    assert "shop" in browser.cookies
 
 
 @pytest.mark.parametrize("package", ["beaker", "prism_wsgi"])
@@ -166,29 +147,28 @@ def test_a_session_ends_a_timeout_after_its_last_use(package: str, monkeypatch: 
     if package == "beaker":
         middleware = pytest.importorskip("beaker.middleware")
         monkeypatch.setattr("beaker.session.time", SimpleNamespace(time=lambda: now[0], strftime=time.strftime))
-        visitor = Visitor(middleware.SessionMiddleware(count, type="memory", timeout=600, secret=SECRET))
+        browser = Browser(middleware.SessionMiddleware(count, type="memory", timeout=600, secret=SECRET))
     else:
-        visitor = Visitor(shop_at(now, timeout=600))
-    visitor.visit()
+        browser = Browser(shop_at(now, timeout=600))
+    browser.page()
     now[0] += 590
-    assert visitor.visit() == "2"
+    assert browser.page() == "2"
     now[0] += 590
-    assert visitor.visit() == "3"
+    assert browser.page() == "3"
     now[0] += 601
-    assert visitor.visit() == "1"
+    assert browser.page() == "1"
 
 
 def test_cookie_expires_ends_a_session_in_the_middle_of_use() -> None:
     now = [1_700_000_000.0]
-    visitor = Visitor(shop_at(now, cookie_expires=1000))
+    browser = Browser(shop_at(now, cookie_expires=1000))
     for number in ("1", "2", "3", "4"):
-        assert visitor.visit() == number
+        assert browser.page() == number
         now[0] += 300
-    assert visitor.visit() == "1"
+    assert browser.page() == "1"
 
 
-def test_a_lock_makes_counting_exact(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
+def test_a_lock_makes_counting_exact(empty_sqlite_url: str) -> None:
 
     def count_locked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         session = environ["beaker.session"]
@@ -199,25 +179,25 @@ def test_a_lock_makes_counting_exact(sqlite_url: str) -> None:
             session.save()
         finally:
             session.unlock()
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [str(session["n"]).encode()]
 
-    visitor = Visitor(SessionMiddleware(count_locked, type="ext:database", url=sqlite_url, secret=SECRET))
-    assert [visitor.visit() for _ in range(3)] == ["1", "2", "3"]
+    browser = Browser(SessionMiddleware(count_locked, type="ext:database", url=empty_sqlite_url, secret=SECRET))
+    assert [browser.page() for _ in range(3)] == ["1", "2", "3"]
 
 
 def test_the_session_is_also_ours_under_its_own_name() -> None:
     def login(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         get_session(environ).login("ada")
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [b""]
 
     def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [str(get_session(environ).user).encode()]
 
     app = SessionMiddleware(login, secret=SECRET)
-    visitor = Visitor(app)
-    visitor.visit()
+    browser = Browser(app)
+    browser.page()
     app.wrap_app = who
-    assert visitor.visit() == "ada"
+    assert browser.page() == "ada"

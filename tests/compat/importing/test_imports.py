@@ -18,11 +18,10 @@ from click.testing import CliRunner, Result
 from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.cli import commands
 from prism_wsgi.compat.importing.beaker import BeakerPeer
-from prism_wsgi.compat.importing.ids import imported_id
 from prism_wsgi.compat.importing.importing import import_sessions
 from prism_wsgi.compat.importing.peer import Skip, SkippedError
-from prism_wsgi.compat.old_cookies import OldCookieMiddleware
-from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
+from prism_wsgi.cookie_fallbacks import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
+from prism_wsgi.persistence.imported_ids import imported_id
 from tests.compat.importing.write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 from tests.support import databases
 
@@ -104,7 +103,7 @@ def seen_with(cookie: PeerCookie, value: str, store: Any) -> tuple[dict[str, Any
         start_response("200 OK", [])
         return [b""]
 
-    site = OldCookieMiddleware(SessionMiddleware(app, store=store, secret=SECRET), cookie)
+    site = SessionMiddleware(app, store=store, secret=SECRET, cookie_fallbacks=[cookie])
     environ: dict[str, Any] = {"HTTP_COOKIE": f"{cookie.name}={value}"}
     list(site(environ, lambda status, headers, exc_info=None, /: lambda data: None))
     return seen[0]
@@ -171,18 +170,18 @@ def test_the_result_is_readable(package: str, sqlite_url: str, tmp_path: Path) -
     assert len(reasons) == len(SKIPPED[package])
 
 
-def test_progress_is_told_line_by_line(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_line_by_line(
+    empty_sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(import_module("prism_wsgi.cli.progress"), "SECONDS_BETWEEN_LINES", 0)
-    migrate.upgrade(sqlite_url)
-    written("django", sqlite_url, tmp_path)
-    shown = run("django", "--from", sqlite_url, "--url", sqlite_url, *OPTIONS["django"], "--progress")
+    written("django", empty_sqlite_url, tmp_path)
+    shown = run("django", "--from", empty_sqlite_url, "--url", empty_sqlite_url, *OPTIONS["django"], "--progress")
     assert [line.partition(" read")[0] for line in shown.stderr.splitlines()] == [str(one) for one in range(1, 11)]
 
 
-def test_a_secret_key_that_is_wrong_imports_nothing(sqlite_url: str, tmp_path: Path) -> None:
-    migrate.upgrade(sqlite_url)
-    written("django", sqlite_url, tmp_path)
-    result = run("django", "--from", sqlite_url, "--url", sqlite_url, "--secret-key", "wrong", "--json")
+def test_a_secret_key_that_is_wrong_imports_nothing(empty_sqlite_url: str, tmp_path: Path) -> None:
+    written("django", empty_sqlite_url, tmp_path)
+    result = run("django", "--from", empty_sqlite_url, "--url", empty_sqlite_url, "--secret-key", "wrong", "--json")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["imported"] == 0
 

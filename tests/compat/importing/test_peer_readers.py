@@ -105,6 +105,7 @@ def test_a_user_is_text_or_a_number(user: object, imported_as: str | None) -> No
         assert stored.user == imported_as
 
 
+odd: object
 ODD_ROWS: dict[str, tuple[Peer, dict[str, Any], Skip]] = {}
 for odd in (None, 5, 0.5, b"\xff" * 32, b"x:y:z"):
     ODD_ROWS[f"django key {odd!r}"] = (

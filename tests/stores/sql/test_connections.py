@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore
+from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, put, run_at_once
 
-SECRET = "0123456789abcdef0123456789abcdef-for-tests"
 VISITORS = 20
 
 

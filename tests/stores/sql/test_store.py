@@ -32,22 +32,22 @@ from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.connections import ConnectionLease
 from prism_wsgi.stores.sql.schema import HOUR_MS
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
+from tests.support import databases
 
 SERVERS = ["postgresql", "mariadb", "mysqlclient"]
 
 
 @pytest.fixture
-def store(migrated_url: str) -> Iterator[SQLAlchemyStore]:
-    store = SQLAlchemyStore(migrated_url)
+def store(empty_url: str) -> Iterator[SQLAlchemyStore]:
+    store = SQLAlchemyStore(empty_url)
     yield store
     store.close()
 
 
 @pytest.fixture(params=SERVERS)
 def server_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a migrated database on each engine that is a server."""
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    migrate.upgrade(url)
+    """The URL of a database with an empty sessions table, on each engine that is a server."""
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
     return url
 
 
@@ -138,6 +138,8 @@ def test_nothing_is_connected_before_the_first_use() -> None:
 @pytest.mark.whole
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
 def test_unreachable_server_is_reported_without_the_password(driver: str) -> None:
+    if driver == "mysql+mysqldb":
+        databases.need_mysqlclient()
     store = SQLAlchemyStore(f"{driver}://user:hunter2@127.0.0.1:1/db", timeout=1)
     with pytest.raises(StoreUnavailable) as error:
         store.load("0" * 64)
@@ -277,9 +279,8 @@ def test_load_is_one_command_on_the_wire(mariadb_url: str, monkeypatch: pytest.M
     store.close()
 
 
-def test_two_statements_of_sqlite_take_the_write_lock_at_once(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    store, session, traced = SQLAlchemyStore(sqlite_url), new_session(), list[str]()
+def test_two_statements_of_sqlite_take_the_write_lock_at_once(empty_sqlite_url: str) -> None:
+    store, session, traced = SQLAlchemyStore(empty_sqlite_url), new_session(), list[str]()
     store.save(session)
     lease = store._connections.acquire()
     driver: Any = lease.connection.pooled.dbapi_connection
@@ -296,9 +297,8 @@ def test_two_statements_of_sqlite_take_the_write_lock_at_once(sqlite_url: str) -
 
 
 @pytest.mark.parametrize(("setting", "level"), [("NORMAL", 1), ("FULL", 2)])
-def test_sqlite_writes_ahead_and_waits_for_locks(sqlite_url: str, setting: str, level: int) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url, timeout=3, sqlite_synchronous=setting)
+def test_sqlite_writes_ahead_and_waits_for_locks(empty_sqlite_url: str, setting: str, level: int) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url, timeout=3, sqlite_synchronous=setting)
     store.load("0" * 64)
     with closing(store.engine.raw_connection()) as connection:
         cursor = connection.cursor()
@@ -309,11 +309,10 @@ def test_sqlite_writes_ahead_and_waits_for_locks(sqlite_url: str, setting: str, 
     store.close()
 
 
-def test_many_may_be_the_first_to_open_a_sqlite_file(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    with closing(sqlite3.connect(str(make_url(sqlite_url).database))) as connection:
+def test_many_may_be_the_first_to_open_a_sqlite_file(empty_sqlite_url: str) -> None:
+    with closing(sqlite3.connect(str(make_url(empty_sqlite_url).database))) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
-    stores = [SQLAlchemyStore(sqlite_url) for _ in range(16)]
+    stores = [SQLAlchemyStore(empty_sqlite_url) for _ in range(16)]
     assert set(race([lambda store=store: store.save(new_session()) for store in stores])) == {None}  # type: ignore[misc]
     assert stores[0].stats().live == 16
     for store in stores:
@@ -482,9 +481,8 @@ def test_user_whose_name_ends_in_spaces_is_another_user(store: SQLAlchemyStore) 
     assert store.count(user="ada ") == 0
 
 
-def test_estimate_is_none_where_there_are_no_statistics(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url)
+def test_estimate_is_none_where_there_are_no_statistics(empty_sqlite_url: str) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url)
     assert store.estimate() is None
     store.close()
 
@@ -549,8 +547,8 @@ def test_settings_of_connections_do_not_go_with_the_applications_engine() -> Non
         SQLAlchemyStore(create_engine("sqlite:///x.db"), max_connections=3)
 
 
-def test_maintenance_takes_no_connection_beyond_the_limit(migrated_url: str) -> None:
-    store = SQLAlchemyStore(migrated_url, max_connections=1, timeout=0.2)
+def test_maintenance_takes_no_connection_beyond_the_limit(empty_url: str) -> None:
+    store = SQLAlchemyStore(empty_url, max_connections=1, timeout=0.2)
     with store._connections.acquire(), pytest.raises(StoreUnavailable, match="max_connections"):
         store.stats()
     assert store.stats().live == 0
@@ -590,9 +588,8 @@ def test_every_connection_is_back_after_each_use(store: SQLAlchemyStore) -> None
     give_back(*held)
 
 
-def test_wait_for_a_connection_is_bounded(sqlite_url: str) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url, timeout=0.2)
+def test_wait_for_a_connection_is_bounded(empty_sqlite_url: str) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url, timeout=0.2)
     held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
     with pytest.raises(StoreUnavailable):
         store.load("0" * 64)
@@ -924,8 +921,8 @@ def holding_lock(store: SQLAlchemyStore, session: StoredSession) -> Iterator[Non
     other.dispose()
 
 
-def test_wait_for_a_lock_is_bounded(migrated_url: str) -> None:
-    store, session = SQLAlchemyStore(migrated_url, timeout=0.3), new_session()
+def test_wait_for_a_lock_is_bounded(empty_url: str) -> None:
+    store, session = SQLAlchemyStore(empty_url, timeout=0.3), new_session()
     store.save(session)
     with holding_lock(store, session):
         with pytest.raises(StoreUnavailable):
@@ -990,9 +987,9 @@ def connection_name(store: SQLAlchemyStore) -> object:
 
 
 @pytest.mark.parametrize("own_engine", [False, True], ids=["by URL", "on an engine"])
-def test_store_used_before_a_fork_works_in_every_process(migrated_url: str, own_engine: bool) -> None:
-    engine = create_engine(migrated_url) if own_engine else None
-    store, session = SQLAlchemyStore(engine or migrated_url), new_session(data=b"parent")
+def test_store_used_before_a_fork_works_in_every_process(empty_url: str, own_engine: bool) -> None:
+    engine = create_engine(empty_url) if own_engine else None
+    store, session = SQLAlchemyStore(engine or empty_url), new_session(data=b"parent")
     store.save(session)
     store.stats()
     before = connection_name(store)
@@ -1021,8 +1018,8 @@ def test_store_used_before_a_fork_works_in_every_process(migrated_url: str, own_
     store.engine.dispose()
 
 
-def test_fork_while_every_connection_is_lent_leaves_the_child_able_to_work(migrated_url: str) -> None:
-    store, session = SQLAlchemyStore(migrated_url, timeout=2), new_session()
+def test_fork_while_every_connection_is_lent_leaves_the_child_able_to_work(empty_url: str) -> None:
+    store, session = SQLAlchemyStore(empty_url, timeout=2), new_session()
     store.save(session)
     held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
     child = os.fork()

@@ -3,12 +3,19 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import flask
+import pyramid.request
+import pyramid.response
 import pytest
+from markupsafe import Markup
+from pyramid.session import SignedCookieSessionFactory
 
 from prism_wsgi import (
     ConfigError,
@@ -23,17 +30,25 @@ from prism_wsgi import (
     migrate,
 )
 from prism_wsgi.compat import beaker
-from prism_wsgi.compat.importing.ids import imported_id
-from prism_wsgi.compat.old_cookies import JOIN_MS, OldCookieMiddleware
-from prism_wsgi.compat.peer_cookies import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
+from prism_wsgi.cookie_fallbacks import (
+    AnyCookie,
+    BeakerCookie,
+    DjangoCookie,
+    FlaskCookie,
+    FlaskSessionCookie,
+    PeerCookie,
+    PyramidCookie,
+)
 from prism_wsgi.persistence.document import Codec, Document
+from prism_wsgi.persistence.imported_ids import imported_id
+from prism_wsgi.request.adoption import JOIN_MS
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore
 from tests.support import databases
+from tests.support.keys import SECRET
 from tests.support.plain_store import PlainStore
 from tests.support.visitors import Browser, application, put, run_at_once
 
-SECRET = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 KEY = "0d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
 DAY = 24 * 3600
 VALUES = {"cart": ["apple"], "name": "Ada"}
@@ -78,10 +93,9 @@ def site_of(
     app: Any = application,
     cookie: PeerCookie | None = None,
     **settings: Any,
-) -> OldCookieMiddleware:
-    return OldCookieMiddleware(
-        SessionMiddleware(app, store=store, secret=SECRET, clock=clock, **settings), cookie or DjangoCookie()
-    )
+) -> SessionMiddleware:
+    fallbacks = [cookie or DjangoCookie()]
+    return SessionMiddleware(app, store=store, secret=SECRET, clock=clock, cookie_fallbacks=fallbacks, **settings)
 
 
 def browser_of(site: Any, **cookies: str) -> Browser:
@@ -140,8 +154,8 @@ def test_to_import_again_brings_no_session_back(store: MemoryStore, clock: Clock
 def test_a_login_at_the_first_visit_retires_what_the_old_cookie_led_to(store: MemoryStore, clock: Clock) -> None:
     site = site_of(store, clock)
     browser = browser_of(site)
-    browser.do(lambda session: session.login("grace"))
-    assert browser.do(who) == (VALUES, "grace")
+    browser.do(lambda session: session.login("ada"))
+    assert browser.do(who) == (VALUES, "ada")
     assert browser_of(site).read() == {}
 
 
@@ -199,9 +213,10 @@ def test_a_cookie_that_the_package_did_not_make_costs_no_store_call(
 
 
 def test_a_signature_by_an_older_secret_is_good(clock: Clock) -> None:
-    # By SESSION_USE_SIGNER, that is itsdangerous.Signer(SECRET, "flask-session", key_derivation="hmac")
+    # By SESSION_USE_SIGNER, that is itsdangerous.Signer(secret, "flask-session", key_derivation="hmac")
+    secret = "b7a0f4cf1d1c8e5d9a6e3b2f0c4d5e6f7a8b9c0d"
     signed = "zGc0BedCLQfVH3XtaEhKZzkqjLrdbs16lfRGPGkEbTU.6pZCp_m58Icm677s_bECksoYF7E"
-    assert FlaskSessionCookie(secret=["another", SECRET]).key_in(signed) == signed.partition(".")[0]
+    assert FlaskSessionCookie(secret=["another", secret]).key_in(signed) == signed.partition(".")[0]
     assert FlaskSessionCookie(secret="another").key_in(signed) is None
 
 
@@ -227,8 +242,13 @@ def test_beakers_own_visitors_go_on_with_its_stand_in(clock: Clock) -> None:
     assert browser.read() == VALUES
 
 
-def test_a_response_for_shared_caches_becomes_private(store: MemoryStore, clock: Clock) -> None:
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_response_for_shared_caches_becomes_private_where_the_session_is_used(
+    store: MemoryStore, clock: Clock, looks: bool
+) -> None:
     def public(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if looks:
+            environ["prism.session"].get("cart")
         start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "public, max-age=60")])
         return [b"news"]
 
@@ -237,9 +257,10 @@ def test_a_response_for_shared_caches_becomes_private(store: MemoryStore, clock:
     environ = {"HTTP_COOKIE": f"theme=dark; sessionid={KEY}"}
     site(environ, lambda status, sent, exc_info=None, /: headers.extend(sent) or (lambda data: None))  # type: ignore[func-returns-value]
     found = dict(headers)
-    assert found["Cache-Control"] == "max-age=60, private"
-    assert found["Vary"] == "Cookie"
-    assert [value for name, value in headers if value.startswith("prism_session=")]
+    assert found["Cache-Control"] == ("max-age=60, private" if looks else "public, max-age=60")
+    assert found.get("Vary") == ("Cookie" if looks else None)
+    assert bool([value for name, value in headers if value.startswith("prism_session=")]) is looks
+    assert store.stats().superseded == looks
     assert environ["HTTP_COOKIE"].startswith("theme=dark; sessionid=")
 
 
@@ -297,9 +318,8 @@ def test_the_absolute_lifetime_counts_from_the_beginning(store: MemoryStore, clo
     assert browser.read() == {}
 
 
-def test_the_old_key_stands_nowhere_in_the_database(sqlite_url: str, tmp_path: Path, clock: Clock) -> None:
-    migrate.upgrade(sqlite_url)
-    store = SQLAlchemyStore(sqlite_url, clock=clock)
+def test_the_old_key_stands_nowhere_in_the_database(empty_sqlite_url: str, tmp_path: Path, clock: Clock) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url, clock=clock)
     keep_imported(store, clock)
     browser_of(site_of(store, clock)).do(put("size", "small"))
     store.close()
@@ -308,9 +328,9 @@ def test_the_old_key_stands_nowhere_in_the_database(sqlite_url: str, tmp_path: P
     assert bytes.fromhex(KEY) not in contents
 
 
-def test_anything_but_our_middleware_is_refused() -> None:
-    with pytest.raises(ConfigError, match="sessions must be the SessionMiddleware"):
-        OldCookieMiddleware(application, DjangoCookie())  # type: ignore[arg-type]
+def test_a_fallback_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a list of names or cookies"):
+        SessionMiddleware(application, secret=SECRET, cookie_fallbacks=DjangoCookie())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="secret must not be empty"):
         BeakerCookie(secret="")
 
@@ -389,3 +409,95 @@ def test_many_rounds_of_requests_at_once_log_nobody_out(clock: Clock) -> None:
         visits = browser.at_once([put(name, 1) for name in "abc"])
         assert [visit.status for visit in visits] == ["200 OK"] * 3
         assert browser.do(who) == ({**VALUES, "a": 1, "b": 1, "c": 1}, "ada")
+
+
+# Cookies that hold the session itself
+
+FLASK_VALUES = {
+    "cart": ["apple", ("n", 2)],
+    "html": Markup("<b>"),
+    "raw": b"\0\1",
+    "id": UUID(int=5),
+    "at": datetime(2026, 11, 27, 12, tzinfo=UTC),
+    "tagged": {" t": 1},
+    "long": "x" * 2000,
+}
+
+
+def flask_cookie(values: dict[str, Any], secret: str = SECRET) -> str:
+    app = flask.Flask("old")
+    app.secret_key = secret
+    app.add_url_rule("/", view_func=lambda: flask.session.update(values) or "")
+    header = app.test_client().get("/").headers["Set-Cookie"]
+    return header.partition(";")[0].removeprefix("session=")
+
+
+def pyramid_cookie(values: dict[str, Any], secret: str = SECRET) -> str:
+    request = pyramid.request.Request.blank("/")
+    session = SignedCookieSessionFactory(secret)(request)
+    session.update(values)
+    response = pyramid.response.Response()
+    session._set_cookie(response)
+    return str(response.headers["Set-Cookie"].partition(";")[0].removeprefix("session="))
+
+
+def data_site(cookie: AnyCookie, **settings: Any) -> tuple[SessionMiddleware, MemoryStore]:
+    store = MemoryStore()
+    return SessionMiddleware(application, store=store, secret=SECRET, cookie_fallbacks=[cookie], **settings), store
+
+
+@pytest.mark.parametrize(
+    ("cookie", "value", "expected"),
+    [
+        (FlaskCookie(SECRET), partial(flask_cookie, FLASK_VALUES), FLASK_VALUES),
+        (FlaskCookie(["new" * 20, SECRET]), partial(flask_cookie, {"n": 1}), {"n": 1}),
+        (PyramidCookie(SECRET), partial(pyramid_cookie, {"n": [1, "é"]}), {"n": [1, "é"]}),
+    ],
+    ids=["flask", "flask, an older key", "pyramid"],
+)
+def test_a_session_that_was_in_its_cookie_goes_on_in_the_store(
+    cookie: AnyCookie, value: Callable[[], str], expected: dict[str, Any]
+) -> None:
+    site, store = data_site(cookie)
+    browser = Browser(site)
+    browser.cookies["session"] = value()
+    assert browser.read() == expected
+    assert list(browser.cookies) == ["prism_session"]
+    assert len(store) == 1
+    assert browser.read() == expected
+    browser.do(lambda session: session.logout())
+    assert (browser.cookies, len(store)) == ({}, 0)
+
+
+FORGED: dict[str, tuple[AnyCookie, Callable[[], str]]] = {
+    "flask, another key": (FlaskCookie(SECRET), lambda: flask_cookie({"n": 1}, "another" * 9)),
+    "flask, changed": (FlaskCookie(SECRET), lambda: "e" + flask_cookie({"n": 1})),
+    "flask, too old": (FlaskCookie(SECRET, max_age=-1), lambda: flask_cookie({"n": 1})),
+    "flask, nothing": (FlaskCookie(SECRET), lambda: "a.b.c"),
+    "pyramid, another key": (PyramidCookie(SECRET), lambda: pyramid_cookie({"n": 1}, "another" * 9)),
+    "pyramid, changed": (PyramidCookie(SECRET), lambda: pyramid_cookie({"n": 1})[:-2]),
+    "pyramid, too old": (PyramidCookie(SECRET, timeout=-1), lambda: pyramid_cookie({"n": 1})),
+    "pyramid, nothing": (PyramidCookie(SECRET), lambda: "é" * 3),
+}
+
+
+@pytest.mark.parametrize(("cookie", "value"), FORGED.values(), ids=FORGED)
+def test_a_cookie_that_is_not_genuine_or_too_old_opens_nothing(cookie: AnyCookie, value: Callable[[], str]) -> None:
+    site, store = data_site(cookie)
+    browser = Browser(site)
+    browser.cookies["session"] = value().encode().decode("latin-1")
+    assert (browser.read(), len(store)) == ({}, 0)
+
+
+def test_a_visitor_of_ours_is_not_asked_for_an_older_cookie() -> None:
+    site, _ = data_site(FlaskCookie(SECRET))
+    browser = Browser(site)
+    browser.do(put("mine", 1))
+    browser.cookies["session"] = flask_cookie({"n": 1})
+    assert browser.read() == {"mine": 1}
+
+
+def test_a_cookie_without_a_secret_is_refused() -> None:
+    for cookie in (FlaskCookie, PyramidCookie):
+        with pytest.raises(ConfigError, match="secret must"):
+            cookie("")

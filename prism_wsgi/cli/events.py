@@ -1,0 +1,90 @@
+"""`prism-wsgi events`: what the audit trail knows of a user; and how the other commands report to it."""
+
+import getpass
+from collections.abc import Iterable
+from json import dumps
+from typing import Any
+
+import click
+
+from prism_wsgi.cli.listing import AnyStore
+from prism_wsgi.cli.options import database_options, json_option, open_database, option
+from prism_wsgi.cli.text import instant, one_line
+from prism_wsgi.clock import milliseconds, system_clock
+from prism_wsgi.events import Ending, Kind
+from prism_wsgi.stores.base import SessionSummary, StoredEvent, StoredSession, TrailStore
+
+PAGE = 1000
+"""How many events are asked for at once."""
+
+
+@click.group
+def events() -> None:
+    """List what happened to a user's logins and sessions, where an AuditTrail has written it down."""
+
+
+@events.command("list")
+@database_options
+@option("--user", required=True, help="Whose events.")
+@option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
+@json_option
+def list_events(url: str, table_name: str | None, user: str, limit: int, json: bool) -> None:
+    """List the events of a user, or in which the user acted as another one, the newest first."""
+    with open_database(url, table_name) as store:
+        found = store.find_events(user=user, limit=limit)
+    for event in found:
+        click.echo(dumps(as_json(event)) if json else _line(event))
+
+
+def all_events(store: AnyStore, user: str) -> list[StoredEvent]:
+    """Return every event of a user, the newest first; none where the store keeps no trail."""
+    found: list[StoredEvent] = []
+    if isinstance(store, TrailStore):
+        while page := list(store.find_events(user=user, limit=PAGE, before=found[-1].number if found else None)):
+            found += page
+    return found
+
+
+def report_ended(store: AnyStore, ended: Iterable[StoredSession | SessionSummary], reason: Ending) -> None:
+    """Write into the trail, where the store keeps one, that this command has ended sessions."""
+    if not isinstance(store, TrailStore):
+        return
+    for session in ended:
+        store.add_event(
+            StoredEvent(
+                timestamp=milliseconds(system_clock),
+                kind=Kind.ENDED,
+                reason=reason,
+                session_id=session.id,
+                user=session.user,
+                actor=session.actor,
+                author=f"cli:{getpass.getuser()}",
+            )
+        )
+
+
+def as_json(event: StoredEvent) -> dict[str, Any]:
+    """Return an event as JSON has it."""
+    return {
+        "timestamp": instant(event.timestamp),
+        "kind": event.kind,
+        "reason": event.reason,
+        "session_id": event.session_id,
+        "previous_id": event.previous_id,
+        "user": event.user,
+        "actor": event.actor,
+        "client_address": event.client_address,
+        "user_agent": event.user_agent,
+        "author": event.author,
+    }
+
+
+def _line(event: StoredEvent) -> str:
+    words = [instant(event.timestamp), event.kind if event.reason is None else f"{event.kind} ({event.reason})"]
+    words.append(f"session {event.session_id or '-'}")
+    for name, value in (("user", event.user), ("actor", event.actor), ("by", event.author)):
+        if value is not None:
+            words.append(f"{name} {one_line(value)}")
+    if event.client_address is not None:
+        words.append(f"from {one_line(event.client_address)}, {one_line(event.user_agent or '')}")
+    return "  ".join(words)

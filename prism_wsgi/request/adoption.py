@@ -1,0 +1,78 @@
+"""Adoption: visitors go on with the session that another package's cookie names, under a new id."""
+
+from dataclasses import replace
+
+from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreError, StoreUnavailable
+from prism_wsgi.events import Reason
+from prism_wsgi.persistence.imported_ids import adopted_secret, imported_id
+from prism_wsgi.request.peer_fallbacks import Earlier
+from prism_wsgi.request.site import Site
+from prism_wsgi.retry import pause
+from prism_wsgi.stores.base import ReplacingStore, StoredSession
+from prism_wsgi.tokens import TIME_BYTES, Token, session_id
+
+JOIN_MS = 300_000
+"""How long an old cookie still leads to the session it was exchanged for: the answer with the new cookie may be lost,
+and a page makes many requests at once. Afterwards it opens nothing."""
+MAX_ATTEMPTS = 10  # who loses the race for a session finds the winner's marker at the second, or soon
+
+
+def adopt(site: Site, earlier: Earlier) -> Token | None:
+    """Return the token of the session that a key leads to, moving it there if nobody has; None without one.
+
+    It moves to an id that no other cookie names, in one step: of requests at once, one moves it and all join it.
+    Raises StoreUnavailable.
+    """
+    waiting = imported_id(earlier.origin, earlier.key)
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            row = site.adapter.peek(waiting)
+        except SerializationError as error:
+            site.events.emit(Reason.UNREADABLE_DATA, waiting, f"{error}; imported: set read_unencrypted")
+            return None
+        if row is None:
+            return None
+        secret = _secret_of(site, earlier, row.data.hex()) if row.superseded else _move(site, earlier, row)
+        if secret is not None:
+            return Token(secret, site.now() // 1000, outdated_key=True)
+        if row.superseded:
+            return None
+        pause(attempt)
+    return None
+
+
+def _secret_of(site: Site, earlier: Earlier, new_id: str) -> str | None:
+    """Return the secret of a session that moved to `new_id`, as long as the old key may lead there."""
+    moved_at = int(new_id[: 2 * TIME_BYTES], 16)
+    if site.now() >= moved_at + JOIN_MS:
+        return None
+    return adopted_secret(earlier.origin, earlier.key, moved_at)
+
+
+def _move(site: Site, earlier: Earlier, row: StoredSession) -> str | None:
+    """Move a session to a new id and return its secret, leaving a marker; None when another request was first."""
+    secret = adopted_secret(earlier.origin, earlier.key, site.now())
+    expires_at = site.lifetimes.expiry(site.now(), row.created_at, site.lifetimes.ttl, None)
+    new = StoredSession(
+        session_id(secret), row.data, 0, row.created_at, expires_at, row.user, last_seen_at=site.now()
+    )
+    # It stays for as long as the session would have: to import that again must not bring it back.
+    marker = replace(row, data=bytes.fromhex(new.id), user=None, superseded=True)
+    store = site.adapter.store
+    try:
+        if isinstance(store, ReplacingStore):
+            store.replace(marker, new)
+            return secret
+        # The marker last: who comes in between would find the session nowhere.
+        store.save(new)
+        try:
+            store.save(marker)
+        except StoreError:
+            store.destroy(new.id)
+            raise
+    except (SessionConflict, SessionGone):
+        return None
+    except StoreUnavailable as error:
+        site.events.emit(Reason.STORE_FAILED, row.id, str(error))
+        raise
+    return secret

@@ -1,0 +1,53 @@
+"""Other packages' cookies among `cookie_fallbacks`: what a request's cookie leads to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prism_wsgi.cookie_fallbacks import AnyCookie, DataCookie
+from prism_wsgi.cookies import Cookie, read_cookie
+
+MAX_CANDIDATES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a genuine cookie of another package has led to: a key of an imported session, or the session's values."""
+
+    origin: str = ""
+    key: str = field(default="", repr=False)
+    values: dict[str, Any] | None = field(default=None, repr=False)
+
+
+class PeerFallback:
+    """The cookie of another package among `cookie_fallbacks`, and the header that deletes it."""
+
+    __slots__ = ("_cookie", "deletion", "name", "place")
+
+    def __init__(self, cookie: AnyCookie) -> None:
+        self._cookie = cookie
+        self.name = cookie.name
+        # A cookie whose name has a prefix can be deleted by a Secure one only.
+        old = Cookie(cookie.name, "", path=cookie.path, domain=cookie.domain, secure=cookie.name.startswith("__"))
+        self.place = (old.name, old.domain, old.path)
+        self.deletion = old.deletion().header_value
+
+    def read(self, header: str, now: int) -> Earlier | None:
+        """Return what a request's cookie leads to at `now` (Unix ms); None where there is none, or there are several.
+
+        Another site under the same domain may have planted one of its own.
+        """
+        found = [one for value in read_cookie(header, self.name)[:MAX_CANDIDATES] if (one := self._read(value, now))]
+        return found[0] if len(found) == 1 else None
+
+    def _read(self, value: str, now: int) -> Earlier | None:
+        if isinstance(self._cookie, DataCookie):
+            values = self._cookie.values_in(value, now)
+            return Earlier(values=values) if values else None
+        key = self._cookie.key_in(value)
+        return None if key is None else Earlier(self._cookie.origin, key)
+
+
+def earlier_session(peers: Sequence[PeerFallback], header: str, now: int) -> Earlier | None:
+    """Return what the first of the other packages' cookies leads to that came with a request."""
+    return next((found for one in peers if (found := one.read(header, now))), None)

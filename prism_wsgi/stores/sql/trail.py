@@ -1,0 +1,136 @@
+"""The statements on the tables of events and of sweeps that belong to a table of sessions."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, insert, or_, select, update
+
+from prism_wsgi.stores.base import StoredEvent, SweepRun
+from prism_wsgi.stores.sql.rows import key_of
+from prism_wsgi.stores.sql.schema import table_names
+
+ERASED_AT_ONCE = 1000
+"""How many events are deleted or renamed in one transaction."""
+
+
+class Trail:
+    """The statements on one trail of events and its record of sweeps, each run on a connection that is given."""
+
+    def __init__(self, sessions: Table) -> None:
+        _, sweeps, events = table_names(sessions.name)
+        self._sweeps = sessions.metadata.tables[sweeps]
+        self._events = sessions.metadata.tables[events]
+
+    def add(self, connection: Connection, event: StoredEvent) -> None:
+        """Add an event."""
+        connection.execute(
+            insert(self._events).values(
+                timestamp=event.timestamp,
+                kind=event.kind,
+                reason=event.reason,
+                session_id=_key(event.session_id),
+                previous_id=_key(event.previous_id),
+                user_id=event.user,
+                actor_id=event.actor,
+                client_address=event.client_address,
+                user_agent=event.user_agent,
+                author=event.author,
+            )
+        )
+
+    def find(self, connection: Connection, user: str, limit: int, before: int | None) -> list[StoredEvent]:
+        """Return the events that concern a user, the newest first; see `TrailStore.find_events`."""
+        columns = self._events.c
+        names = ("id", "timestamp", "kind", "reason", "session_id", "previous_id", "user_id", "actor_id")
+        statement = (
+            select(*(columns[name] for name in (*names, "client_address", "user_agent", "author")))
+            .where(self._concerns(user))
+            .order_by(columns.id.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            statement = statement.where(columns.id < before)
+        return [_stored_event(row) for row in connection.execute(statement)]
+
+    def sweep(self, connection: Connection, before: int, limit: int) -> int:
+        """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""
+        columns = self._events.c
+        oldest = (
+            select(columns.id).where(columns.timestamp <= before).order_by(columns.timestamp).limit(limit).subquery()
+        )
+        # MySQL takes no LIMIT in a subquery of IN, and one in a subquery of a subquery.
+        statement = delete(self._events).where(columns.id.in_(select(oldest.c.id)))
+        return int(connection.execute(statement).rowcount)
+
+    def erase(self, connection: Connection, user: str, alias: str | None) -> int:
+        """Erase a user from some events; return from how many. See `TrailStore.erase_events`."""
+        columns = self._events.c
+        statement = select(columns.id, columns.user_id).where(self._concerns(user)).limit(ERASED_AT_ONCE)
+        found = connection.execute(statement).all()
+        own = [row.id for row in found if row.user_id == user] if alias is None else []
+        others = [row.id for row in found if row.id not in set(own)]
+        if own:
+            connection.execute(delete(self._events).where(columns.id.in_(own)))
+        if others:
+            is_user, is_actor = self._is(columns.user_id, user), self._is(columns.actor_id, user)
+            connection.execute(
+                update(self._events)
+                .where(columns.id.in_(others))
+                .values(
+                    user_id=case((is_user, alias), else_=columns.user_id),
+                    actor_id=case((is_actor, alias), else_=columns.actor_id),
+                    client_address=None,
+                    user_agent=None,
+                )
+            )
+        return len(found)
+
+    def add_sweep(self, connection: Connection, run: SweepRun) -> None:
+        """Add the record of a sweep."""
+        connection.execute(
+            insert(self._sweeps).values(
+                started_at=run.started_at,
+                ended_at=run.ended_at,
+                deleted=run.deleted,
+                outcome=run.outcome,
+                host=run.host,
+            )
+        )
+
+    def last_sweeps(self, connection: Connection, limit: int) -> list[SweepRun]:
+        """Return the latest sweeps, the newest first."""
+        columns = self._sweeps.c
+        statement = select(columns.started_at, columns.ended_at, columns.deleted, columns.outcome, columns.host)
+        return [SweepRun(*row) for row in connection.execute(statement.order_by(columns.id.desc()).limit(limit))]
+
+    def forget_sweeps(self, connection: Connection, before: int) -> None:
+        """Delete the records of sweeps that began at `before` (Unix ms) and earlier."""
+        connection.execute(delete(self._sweeps).where(self._sweeps.c.started_at <= before))
+
+    def _concerns(self, user: str) -> ColumnElement[bool]:
+        return or_(self._is(self._events.c.user_id, user), self._is(self._events.c.actor_id, user))
+
+    @staticmethod
+    def _is(column: ColumnElement[Any], user: str) -> ColumnElement[bool]:
+        # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
+        return and_(column == user, column + "." == user + ".")
+
+
+def _key(session_id: str | None) -> bytes | None:
+    return None if session_id is None else key_of(session_id)
+
+
+def _stored_event(row: Any) -> StoredEvent:
+    number, timestamp, kind, reason, session_id, previous_id, user, actor, address, agent, author = row
+    return StoredEvent(
+        timestamp=timestamp,
+        kind=kind,
+        reason=reason,
+        session_id=None if session_id is None else bytes(session_id).hex(),
+        previous_id=None if previous_id is None else bytes(previous_id).hex(),
+        user=user,
+        actor=actor,
+        client_address=address,
+        user_agent=agent,
+        author=author,
+        number=number,
+    )
