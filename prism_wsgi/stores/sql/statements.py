@@ -67,7 +67,7 @@ class Statements:
         indexed: dict[str, Any] = {"user_id": bindparam("p_user_id"), "actor_id": bindparam("p_actor_id")}
         named = {**indexed, "superseded": bindparam("p_superseded")}
         born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
-        self.select = Statement(select(*loaded_columns(table)).where(has_id), engine)
+        self.select = Statement(select(columns.id, *loaded_columns(table)).where(has_id), engine)
         self.insert = Statement(insert(table).values(**born, **saved, **named, sweep_bucket=bucket), engine)
         self.end = Statement(delete(table).where(has_id, is_session), engine)
         self.delete = Statement(delete(table).where(has_id), engine)
