@@ -1,8 +1,8 @@
 """Kept connections: a bounded number of them, each used by one thread at a time, for any store with a server.
 
 An exception may come from outside between any two instructions: from a signal handler, a timeout library, a greenlet.
-Therefore a permit is an object, the lease. Wherever it gets lost, it is known by its weak reference, and another
-takes its place; the connection that it had is closed, because nobody knows in what state it is.
+Therefore a permit is an object, the lease. Wherever it gets lost, its weak reference tells, and another takes its
+place; the connection that it had is closed, because nobody knows in what state it is.
 """
 
 import math
@@ -68,8 +68,8 @@ class _Pool(Generic[ConnectionT]):
         self.open: weakref.WeakSet[ConnectionT] = weakref.WeakSet()
         self.idle: deque[tuple[ConnectionT, float]] = deque()
         self.refused: deque[tuple[Lease[ConnectionT], float]] = deque()
-        # Through the module, so that it is gevent's queue after a monkey patch. A reference to a lost lease in it
-        # says that another may take the place of that one.
+        # Through the module, so that it is gevent's queue after a monkey patch. A reference in it is that to a lost
+        # lease, whose place another has to take.
         self.free: queue.SimpleQueue[Lease[ConnectionT] | weakref.ref[Lease[ConnectionT]]] = queue.SimpleQueue()
         self._leases: dict[int, weakref.ref[Lease[ConnectionT]]] = {}
         self._terminate = terminate

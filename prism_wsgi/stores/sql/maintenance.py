@@ -98,7 +98,7 @@ class Maintenance:
         if statement is None:
             return None
         try:
-            found = connection.execute(text(statement), {"table": self._table.name}).scalar()
+            found = connection.execute(text(statement), {"table": self._table.fullname}).scalar()
         except OperationalError:
             return None  # SQLite has the table of statistics once it has any
         return None if found is None or int(found) < 0 else int(found)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB
+from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME as DEFAULT_TABLE_NAME  # the store takes it from here
@@ -71,6 +72,15 @@ def last_bucket(moment: int) -> int:
 def table_names(name: str) -> tuple[str, str, str]:
     """Return the names of the tables that belong to the sessions table `name`, its own first."""
     return name, f"{name}_sweeps", f"{name}_events"
+
+
+def checked_schema(name: str | None) -> str | None:
+    """Return the name of a schema. Raises ConfigError for one that would have to be quoted."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) or name in RESERVED_WORDS:
+        raise ConfigError(f"schema must be a plain name in lower case, such as auth, not {name!r}")
+    return name
 
 
 def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = None) -> Table:

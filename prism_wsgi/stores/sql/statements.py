@@ -68,7 +68,7 @@ class Statements:
         named = {**indexed, "superseded": bindparam("p_superseded")}
         bucket: ColumnElement[int] = bindparam("p_bucket", type_=Integer)
         born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
-        self.select = Statement(select(*loaded_columns(table)).where(has_id), engine)
+        self.select = Statement(select(columns.id, *loaded_columns(table)).where(has_id), engine)
         self.insert = Statement(insert(table).values(**born, **saved, **named, sweep_bucket=bucket), engine)
         self.end = Statement(delete(table).where(has_id, is_session), engine)
         self.delete = Statement(delete(table).where(has_id), engine)

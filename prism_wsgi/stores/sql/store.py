@@ -7,7 +7,7 @@ the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (Postg
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, MetaData
 from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import (
     ConfigError,
+    PrismError,
     SchemaMissing,
     SessionConflict,
     SessionExists,
@@ -34,12 +35,13 @@ from prism_wsgi.stores.base import (
     was_saved,
 )
 from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
-from prism_wsgi.stores.sql.database import place
+from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
-from prism_wsgi.stores.sql.failures import BREAKING, Failure, classify
+from prism_wsgi.stores.sql.failures import BREAKING, BREAKING_ALL, Failure, WrongAnswerError, advice, classify
 from prism_wsgi.stores.sql.maintenance import Maintenance
+from prism_wsgi.stores.sql.pooling import Pooling
 from prism_wsgi.stores.sql.rows import key_of, stored_session
-from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, checked_schema, sessions_table
 from prism_wsgi.stores.sql.statements import Statements, used_values
 from prism_wsgi.stores.sql.trail import Trail
 from prism_wsgi.stores.url_settings import takes_settings_in_url
@@ -65,6 +67,11 @@ class SQLAlchemyStore:
     and waiting for an answer; a call meets each of them at most twice. `max_connections` is how many connections a
     process opens at most; where the server gives fewer, requests wait for one of these. `max_idle` (seconds): a
     connection that has idled for longer is closed and not used again. Your own engine keeps its own bounds.
+    `schema` is where in a PostgreSQL database the table is, if the search path does not lead there.
+    `credential_provider` is called for each connection and returns (user, password); a listener to SQLAlchemy's event
+    `do_connect` of `engine` may do the same. `transaction_pooling=True` is for a pooler that gives each transaction
+    another connection of the server (PgBouncer, PgCat, RDS Proxy): no start-up options, nothing prepared on the
+    server, every wait bounded by the client.
     `sqlite_synchronous` is "NORMAL", which survives a killed process and may lose the last moments in a power
     cut, or "FULL", which does not and makes each write wait for the disk.
 
@@ -80,6 +87,9 @@ class SQLAlchemyStore:
         timeout: float = 5.0,
         max_connections: int = MAX_CONNECTIONS,
         max_idle: float = MAX_IDLE,
+        schema: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        transaction_pooling: bool = False,
         sqlite_synchronous: str = "NORMAL",
         clock: Clock = system_clock,
     ) -> None:
@@ -100,12 +110,29 @@ class SQLAlchemyStore:
             raise ConfigError(
                 "max_connections and max_idle go with a URL; on your own engine, set pool_size and pool_recycle"
             )
+        if type(transaction_pooling) is not bool:
+            raise ConfigError(f"transaction_pooling must be True or False, not {transaction_pooling!r}")
+        if credential_provider is not None and not callable(credential_provider):
+            raise ConfigError("credential_provider must be a function that returns (user, password)")
+        if credential_provider is not None and isinstance(url_or_engine, Engine):
+            raise ConfigError(
+                "credential_provider goes with a URL; on your own engine, listen to SQLAlchemy's event do_connect"
+            )
+        self._pooling = Pooling(transaction_pooling)
         self.engine = (
             url_or_engine
             if isinstance(url_or_engine, Engine)
-            else create_store_engine(url_or_engine, timeout=timeout, sqlite_synchronous=sqlite_synchronous)
+            else create_store_engine(
+                url_or_engine,
+                timeout=timeout,
+                sqlite_synchronous=sqlite_synchronous,
+                pooling=self._pooling,
+                credential_provider=credential_provider,
+            )
         )
-        self.table = sessions_table(table_name)
+        if schema is not None and self.engine.dialect.name != "postgresql":
+            raise ConfigError("schema is for PostgreSQL; elsewhere the URL names the database of the table")
+        self.table = sessions_table(table_name, MetaData(schema=checked_schema(schema)))
         self._timeout = timeout
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
@@ -113,11 +140,14 @@ class SQLAlchemyStore:
         self._maintenance = Maintenance(self.table, self.engine.dialect.name)
         self._trail = Trail(self.table)
         self.sweep_pace = self._maintenance.sweep_pace
-        self._errors: tuple[type[Exception], ...] = (self.engine.dialect.loaded_dbapi.Error, sa_exc.DBAPIError)
-        self._errors_of_connecting = (*self._errors, sa_exc.SQLAlchemyError, TimeoutError)
+        self._errors: tuple[type[Exception], ...] = (
+            self.engine.dialect.loaded_dbapi.Error,
+            sa_exc.DBAPIError,
+            WrongAnswerError,
+        )
         self._errors_to_roll_back = (*self._errors, StoreError)
         self._connections: Connections = (
-            PooledConnections(self.engine)
+            PooledConnections(self.engine, self._pooling)
             if isinstance(url_or_engine, Engine)
             else keep_connections(self.engine, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
         )
@@ -292,7 +322,12 @@ class SQLAlchemyStore:
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         self._statements.select.run(cursor, {"p_id": key})
         rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
-        return stored_session(session_id, rows[0]) if rows else None
+        if not rows:
+            return None
+        found, *columns = rows[0]
+        if found != key:
+            raise WrongAnswerError("the answer is the row of another session")
+        return stored_session(session_id, columns)
 
     def _save(self, cursor: DBAPICursor, session: StoredSession) -> None:
         key = bytes.fromhex(session.id)
@@ -387,7 +422,9 @@ class SQLAlchemyStore:
                     failure = classify(self.engine.dialect, error, lease.connection.pooled.dbapi_connection)
                     lease.is_broken = failure in BREAKING
                     last_error = getattr(error, "orig", None) or error
-            if failure in (Failure.LOST, Failure.READ_ONLY):
+            if failure is Failure.UNPREPARED:
+                self._pooling.find_out("What this process prepared on the server was not there")
+            if failure in BREAKING_ALL:
                 self._connections.drop_idle()
             elif failure is not Failure.BUSY:
                 self._give_up(failure, last_error)
@@ -398,7 +435,10 @@ class SQLAlchemyStore:
     def _lease(self) -> ConnectionLease:
         try:
             return self._connections.acquire()
-        except self._errors_of_connecting as error:
+        except PrismError:
+            raise
+        except Exception as error:
+            # Whatever it is: PyMySQL raises a RuntimeError, and a provider of credentials what it likes.
             raise self._unavailable(getattr(error, "orig", None) or error) from error
 
     def _on_cursor(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
@@ -459,7 +499,7 @@ class SQLAlchemyStore:
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
         # The first line only: what follows in a driver's message may show the row (DETAIL).
         message = str(error).partition("\n")[0]
-        return StoreUnavailable(f"{self._url} failed: {type(error).__name__}: {message}")
+        return StoreUnavailable(f"{self._url} failed: {type(error).__name__}: {message}{advice(error)}")
 
     @property
     def _url(self) -> str:

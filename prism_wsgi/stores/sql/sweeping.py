@@ -80,7 +80,7 @@ class BatchDeletion:
             "mysql": self._by_bucket,
             "mariadb": self._by_bucket,
         }
-        self._prepared = cache(lambda statement: text(statement.format(table=table.name)))
+        self._prepared = cache(lambda statement: text(statement.format(table=table.fullname)))
         self._delete_batch = batches.get(dialect, self._by_subquery)
         self.pace = _PACES.get(dialect, SweepPace())
 
