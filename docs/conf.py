@@ -34,8 +34,8 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|pathlib|pytest|redis|sqlalchemy"
-        r"|threading|typing|uuid|webob|wsgiref)\b.*",
+        r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|opentelemetry|pathlib"
+        r"|prometheus_client|pytest|redis|sqlalchemy|threading|typing|uuid|webob|wsgiref)\b.*",
     ),
     (r"py:class", r".*\._\w+T"),  # type variables
     (r"py:class", r"prism_wsgi\.setting_types\..*"),  # the settings, as types

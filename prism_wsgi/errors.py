@@ -65,5 +65,9 @@ class SchemaMissing(StoreUnavailable):
     """The sessions table does not exist, or is from an earlier version; the message names the command to run."""
 
 
+class ClocksDiffer(StoreError):
+    """This host's clock and the database's are too far apart to say what has expired."""
+
+
 class InsecureSecretWarning(UserWarning):
     """The signing secret is missing, short or a placeholder; sessions can be forged or lost."""

@@ -179,18 +179,20 @@ def serve(
         environ = {**environ, "webob.adhoc_attrs": {**environ["webob.adhoc_attrs"]}}
     token = site.cookies.received(environ)
     earlier = site.cookies.earlier(environ, token)
+    rejected = None
     if earlier is not None:
         state = SessionState(site, None, earlier=earlier)
     elif isinstance(token, Token):
         state = SessionState(site, token)
     else:
         state = SessionState(site, None, WITHHELD if site.cookies.withholds(environ) else ORDINARY)
+        rejected = token
     if site.record_client:
         note_client(site, state, environ)
     if site.events.observers:
         state.note_path(path_of(environ))
-    if isinstance(token, Reason):
-        site.events.emit(token, origin=state.visit)
+    if rejected is not None:
+        site.events.emit(rejected, origin=state.visit)
     if site.is_passive is not None and site.is_passive(environ):
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)

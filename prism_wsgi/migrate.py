@@ -146,6 +146,29 @@ def check(url: str | URL | None = None, *, table_name: str | None = None) -> Sch
         return SchemaCheck(migrations.get_current_revision(), head(), differences)
 
 
+def grants(url: str | URL, *, table_name: str | None = None, app: str, sweeper: str) -> list[str]:
+    """Return the statements that give two roles (on MariaDB and MySQL: users) the rights on the tables.
+
+    Raises ConfigError for SQLite, which has no roles.
+    """
+    parsed = parse_url(url)
+    name = table_name or DEFAULT_TABLE_NAME
+    dialect = parsed.get_dialect()()
+    if dialect.name == "sqlite":
+        raise ConfigError("SQLite has no roles to grant rights to; who may read its file decides")
+    quote = dialect.identifier_preparer.quote_identifier
+    sessions, sweeps, events = table_names(name)
+    version = VERSION_TABLE if name == DEFAULT_TABLE_NAME else f"{VERSION_TABLE}_{name}"
+    rights = {
+        sessions: "SELECT, INSERT, UPDATE, DELETE",
+        sweeps: "SELECT, INSERT, DELETE",
+        events: "SELECT, INSERT, UPDATE, DELETE",
+        version: "SELECT",
+    }
+    roles = [quote(role) for role in dict.fromkeys([app, sweeper])]
+    return [f"GRANT {right} ON {quote(table)} TO {role}" for role in roles for table, right in rights.items()]
+
+
 def owns(name: str | None, *, table_name: str = DEFAULT_TABLE_NAME) -> bool:
     """Tell whether a table belongs to prism_wsgi, for the `include_name` of an application with its own Alembic.
 

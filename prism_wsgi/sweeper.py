@@ -11,14 +11,17 @@ from enum import StrEnum
 from secrets import SystemRandom
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
-from prism_wsgi.errors import ConfigError, SchemaMissing, StoreError
+from prism_wsgi.errors import ClocksDiffer, ConfigError, SchemaMissing, StoreError
 from prism_wsgi.events import EventLog, Reason
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import BacklogStore, SweepingStore, SweepPace, SweepRecordingStore, SweepRun
+from prism_wsgi.stores.base import BacklogStore, ClockedStore, SweepingStore, SweepPace, SweepRecordingStore, SweepRun
 
 DEFAULT_BATCH_SIZE = 5000
 SMALLEST_BATCH_SIZE = 50
 """The first batch is of that size too. Fewer rows save no time that counts beside that of the commit."""
+
+MAX_SKEW = 60.0
+"""Seconds. A sweep by a clock that is further from the database's would end sessions that are alive."""
 
 RETRY_DELAYS = (0.1, 0.4, 1.6, 6.4)
 """Seconds before each further attempt at a failed batch: a deadlock is over at once, a failover in seconds."""
@@ -107,6 +110,8 @@ class Sweeper:
 
         `on_batch` is called after each batch with the sessions deleted and the batches done so far. A batch
         that fails is repeated; failing still, it ends the sweep, and its error is in the result, not raised.
+        Where this host's clock and the database's differ by more than MAX_SKEW, nothing is deleted: the error is
+        ClocksDiffer.
         """
         began = milliseconds(self._clock)
         before = int((self._clock() - self._older_than) * 1000)
@@ -118,6 +123,11 @@ class Sweeper:
             self._record(began, deleted, end)
             return SweepResult(deleted, batches, self._timer() - started, end, error, oldest)
 
+        if not self._stopping.is_set():
+            try:
+                self._compare_clocks()
+            except StoreError as error:
+                return ended(SweepEnd.FAILED, error)
         while not self._stopping.is_set():
             try:
                 gone = self._sweep_batch(before)
@@ -195,6 +205,18 @@ class Sweeper:
         """Forget the thread, which stays with the parent."""
         self._thread = None
         self._stopping = threading.Event()  # the parent's thread may have held the old one's lock
+
+    def _compare_clocks(self) -> None:
+        theirs = self._store.server_time() if isinstance(self._store, ClockedStore) else None
+        if theirs is None:
+            return
+        skew = theirs - system_clock()
+        if abs(skew) > MAX_SKEW:
+            raise ClocksDiffer(
+                f"The database's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's, and "
+                "a wrong clock would end sessions that are alive, so nothing was deleted. Synchronise both: "
+                "`timedatectl set-ntp true`"
+            )
 
     def _sweep_batch(self, before: int) -> int:
         for delay in RETRY_DELAYS:

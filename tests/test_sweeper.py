@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,9 @@ from prism_wsgi import (
     StoreUnavailable,
     migrate,
 )
+from prism_wsgi.errors import ClocksDiffer
 from prism_wsgi.stores.base import SweepPace
+from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.sweeper import (
     RETRY_DELAYS,
     SMALLEST_BATCH_SIZE,
@@ -168,7 +171,7 @@ def test_batch_begins_where_those_before_ended(postgresql_url: str) -> None:
 
     result = Sweeper(store, batch_size=1, clock=clock).sweep()
     store.close()
-    oldest = int(NOW) // 3600 - 8
+    oldest = sweep_bucket(int(NOW - 8 * 3600) * 1000)
     assert result.deleted == 24
     # The 8th, 16th and 24th batch ask where they end, and so does the one that finds nothing more. At the end once
     # more from the beginning, in case another sweeper gave something back
@@ -481,3 +484,42 @@ def test_session_extended_while_the_sweep_runs_survives(empty_url: str) -> None:
     remaining = [session.id for session in keeping.find_all(limit=1000)]
     keeping.close()
     assert remaining == sorted(extended)
+
+
+class ClockedBacklog(MemoryStore):
+    """A store whose server's clock is ahead of this host's by so many seconds."""
+
+    ahead = 0.0
+
+    def server_time(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.mark.parametrize(("ahead", "end"), [(0, "complete"), (59, "complete"), (61, "failed"), (-3600, "failed")])
+def test_a_sweep_by_a_clock_a_minute_from_the_databases_deletes_nothing(ahead: float, end: str) -> None:
+    store = ClockedBacklog()
+    store.ahead = ahead
+    swept: list[int] = []
+    store.sweep = lambda before, limit: swept.append(before) or 0  # type: ignore[method-assign,func-returns-value]
+    result = Sweeper(store).sweep()
+    assert result.end == end
+    assert bool(swept) is (end == "complete")
+    if end == "failed":
+        assert isinstance(result.error, ClocksDiffer)
+        assert "ahead of" in str(result.error) if ahead > 0 else "behind" in str(result.error)
+
+
+def test_the_thread_goes_on_when_the_clocks_agree_again() -> None:
+    store = ClockedBacklog()
+    store.ahead = 120
+    ends: list[str] = []
+    sweeper = Sweeper(store)
+
+    def report(result: SweepResult) -> None:
+        ends.append(result.end)
+        store.ahead = 0
+        if len(ends) == 2:
+            sweeper.stop()
+
+    sweeper.sweep_every(0, report)
+    assert ends == ["failed", "complete"]

@@ -77,6 +77,22 @@ def check(context: click.Context, url: str, table_name: str | None) -> None:
 
 
 @db.command
+@database_options
+@option("--app", required=True, help="The role or user that the application connects as.")
+@option("--sweeper", help="The one that `prism-wsgi sweep` connects as; the application's unless given.")
+def grants(url: str, table_name: str | None, app: str, sweeper: str | None) -> None:
+    """Print the SQL that gives the application and the sweeper what they need, and no more.
+
+    An owner of the tables runs it, once `prism-wsgi db upgrade` has made them. `prism-wsgi doctor` works with these
+    rights too.
+    """
+    from prism_wsgi import migrate
+
+    for statement in migrate.grants(url, table_name=table_name, app=app, sweeper=sweeper or app):
+        click.echo(f"{statement};")
+
+
+@db.command
 def history() -> None:
     """List the revisions, oldest first."""
     from prism_wsgi import migrate

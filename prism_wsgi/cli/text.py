@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from prism_wsgi.errors import PrismError, SchemaMissing, StoreError
+from prism_wsgi.errors import ClocksDiffer, PrismError, SchemaMissing, StoreError
 
 
 def instant(milliseconds: int) -> str:
@@ -45,6 +45,6 @@ def one_line(text: str) -> str:
 def explain(error: PrismError) -> str:
     """Return an error as one line that ends with what to do."""
     line = one_line(str(error))
-    if isinstance(error, StoreError) and not isinstance(error, SchemaMissing):
+    if isinstance(error, StoreError) and not isinstance(error, SchemaMissing | ClocksDiffer):
         return f"{line}; check --url, and that the database is up: `prism-wsgi doctor`"
     return line

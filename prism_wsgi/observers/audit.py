@@ -5,7 +5,7 @@ from typing import cast
 from prism_wsgi.clock import milliseconds
 from prism_wsgi.errors import ConfigError, StoreError
 from prism_wsgi.events import EventLog, Kind, SessionEvent, StoreCall
-from prism_wsgi.stores.base import StoredEvent, SweepPace, TrailStore
+from prism_wsgi.stores.base import ClockedStore, StoredEvent, SweepPace, TrailStore
 from prism_wsgi.stores.urls import open_store
 
 DEFAULT_KEEP = 90
@@ -59,6 +59,10 @@ class AuditTrail:
 
     def on_store_call(self, call: StoreCall) -> None:
         """Leave calls of the store out of the trail."""
+
+    def server_time(self) -> float | None:
+        """Return what the clock of the store's server says, in Unix seconds; None where it has none."""
+        return self.store.server_time() if isinstance(self.store, ClockedStore) else None
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` events that were `keep` days old at `before` (Unix ms); return how many."""

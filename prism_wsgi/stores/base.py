@@ -173,6 +173,15 @@ class SweepingStore(Protocol):
 
 
 @runtime_checkable
+class ClockedStore(Protocol):
+    """A store whose server has a clock of its own."""
+
+    def server_time(self) -> float | None:
+        """Return what the server's clock says now, in Unix seconds; None where that is this host's."""
+        ...
+
+
+@runtime_checkable
 class BacklogStore(Protocol):
     """A store that can say what waits for a sweep, without reading everything."""
 

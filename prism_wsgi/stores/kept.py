@@ -1,8 +1,8 @@
 """Kept connections: a bounded number of them, each used by one thread at a time, for any store with a server.
 
 An exception may come from outside between any two instructions: from a signal handler, a timeout library, a greenlet.
-Therefore a permit is an object, the lease. Wherever it gets lost, its end brings a new one into being and closes the
-connection that it had, of which nobody knows in what state it is.
+Therefore a permit is an object, the lease. Wherever it gets lost, its weak reference tells, and another takes its
+place; the connection that it had is closed, because nobody knows in what state it is.
 """
 
 import math
@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,7 +57,6 @@ class Lease(Generic[ConnectionT]):
     def __del__(self) -> None:
         pool = self._pool() if vars(self) else None  # it may be lost before it is made
         if pool is not None:
-            pool.free.put(Lease(self._pool))
             pool.part_with(self.connection)
 
 
@@ -68,17 +68,47 @@ class _Pool(Generic[ConnectionT]):
         self.open: weakref.WeakSet[ConnectionT] = weakref.WeakSet()
         self.idle: deque[tuple[ConnectionT, float]] = deque()
         self.refused: deque[tuple[Lease[ConnectionT], float]] = deque()
-        # Through the module, so that it is gevent's queue after a monkey patch.
-        self.free: queue.SimpleQueue[Lease[ConnectionT]] = queue.SimpleQueue()
+        # Through the module, so that it is gevent's queue after a monkey patch. A reference in it is that to a lost
+        # lease, whose place another has to take.
+        self.free: queue.SimpleQueue[Lease[ConnectionT] | weakref.ref[Lease[ConnectionT]]] = queue.SimpleQueue()
+        self._leases: dict[int, weakref.ref[Lease[ConnectionT]]] = {}
         self._terminate = terminate
         self._size = size
         self._max_idle = max_idle
-        for _ in range(size):
-            self.free.put(Lease(weakref.ref(self)))
+        for number in range(size):
+            self._make_lease(number)
 
     @property
     def in_use(self) -> int:
-        return self._size - self.free.qsize() - len(self.refused)
+        return max(0, self._size - self.free.qsize() - len(self.refused))  # a lost lease may count twice for a moment
+
+    def take(self, seconds: float) -> Lease[ConnectionT]:
+        """Return a lease as soon as one is free. Raises `queue.Empty` when the time is over."""
+        while True:
+            try:
+                lease = self.free.get(False)
+            except queue.Empty:
+                self._replace_lost()
+                lease = self.free.get(True, seconds)
+            if isinstance(lease, Lease):
+                return lease
+            self._replace_lost()
+
+    def _replace_lost(self) -> None:
+        """Make a lease in the place of each that is lost, one only however many threads see it."""
+        for number, lease in list(self._leases.items()):
+            if lease() is None:
+                self._make_lease(number + self._size)
+                self._leases.pop(number, None)
+
+    def _make_lease(self, number: int) -> None:
+        if number in self._leases:
+            return
+        lease = Lease(weakref.ref(self))
+        # The callback is not written in Python: an interrupt cannot come into the middle of it.
+        reference = weakref.ref(lease, self.free.put)
+        if self._leases.setdefault(number, reference) is reference:
+            self.free.put(lease)
 
     def give_idle(self, lease: Lease[ConnectionT]) -> bool:
         """Give the lease the connection that has idled shortest; False if there is none that can be trusted."""
@@ -177,7 +207,7 @@ class KeptConnections(Generic[ConnectionT]):
         """
         pool = self._pools.get(os.getpid()) or self._begin()
         try:
-            lease = pool.free.get(True, self._timeout)
+            lease = pool.take(self._timeout)
         except queue.Empty:
             pool.ask_again(refused_before=math.inf)
             raise TimeoutError(
@@ -221,6 +251,7 @@ class KeptConnections(Generic[ConnectionT]):
                 return lease
             except BaseException as error:
                 if not isinstance(error, Exception) or not self._is_refusal(error):
+                    clear_frames(error.__traceback__)  # SQLAlchemy's make a cycle, which would hold the lease
                     pool.take_back(lease, True)
                     raise
                 pool.refused.append((lease, time.monotonic()))
@@ -236,5 +267,5 @@ class KeptConnections(Generic[ConnectionT]):
         """Return the next lease that comes free; None where no connection is open or being opened, or too late."""
         while (pool.open or pool.in_use) and time.monotonic() < deadline:
             with suppress(queue.Empty):
-                return pool.free.get(timeout=_LOOK_SECONDS)
+                return pool.take(_LOOK_SECONDS)
         return None

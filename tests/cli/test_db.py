@@ -79,3 +79,30 @@ def test_config_path_is_that_of_the_alembic_ini() -> None:
 @pytest.mark.parametrize("command", ["upgrade", "downgrade", "current", "check"])
 def test_command_needs_a_database(command: str) -> None:
     assert run("db", command).exit_code == 2
+
+
+def test_grants_name_every_table_and_both_roles() -> None:
+    printed = run("db", "grants", "--url", "postgresql://host/shop", "--app", "shop", "--sweeper", "broom").stdout
+    assert printed.splitlines() == [
+        f'GRANT {rights} ON "{table}" TO "{role}";'
+        for role in ("shop", "broom")
+        for table, rights in (
+            ("prism_sessions", "SELECT, INSERT, UPDATE, DELETE"),
+            ("prism_sessions_sweeps", "SELECT, INSERT, DELETE"),
+            ("prism_sessions_events", "SELECT, INSERT, UPDATE, DELETE"),
+            ("prism_alembic_version", "SELECT"),
+        )
+    ]
+
+
+def test_grants_quote_what_they_are_given_and_name_one_role_once() -> None:
+    options = ("--app", 'a"b', "--table-name", "web")
+    printed = run("db", "grants", "--url", "postgresql://host/shop", *options).stdout.splitlines()
+    assert printed[0] == 'GRANT SELECT, INSERT, UPDATE, DELETE ON "web" TO "a""b";'
+    assert len(printed) == 4
+
+
+def test_sqlite_has_nobody_to_grant_rights_to() -> None:
+    result = run("db", "grants", "--url", "sqlite:///shop.db", "--app", "shop")
+    assert result.exit_code == 1
+    assert "SQLite has no roles" in result.stderr

@@ -84,6 +84,13 @@ def test_doctor_says_that_it_answers(url: str) -> None:
     assert "nothing to sweep" in found.stdout
 
 
+def test_doctor_fails_where_any_key_may_be_evicted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RedisStore, "eviction_policy", "allkeys-lru")
+    found = run("doctor", "--url", url)
+    assert found.exit_code == 1
+    assert "maxmemory-policy is allkeys-lru" in found.stdout
+
+
 def test_doctor_fails_without_an_answer() -> None:
     found = run("doctor", "--url", "redis://localhost:1/0")
     assert found.exit_code == 1

@@ -1,36 +1,33 @@
 """What `prism-wsgi doctor` looks at: the database and all about it, and the secret."""
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import click
 
 from prism_wsgi.cli.doctor.findings import Finding, Level
 from prism_wsgi.cli.options import open_database, open_store
-from prism_wsgi.cli.text import instant, span
+from prism_wsgi.cli.text import instant, one_line, span
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
 from prism_wsgi.settings import secret_weakness
 from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from prism_wsgi.stores.urls import is_redis
-from prism_wsgi.tokens import ID_LENGTH
 
 if TYPE_CHECKING:
-    from prism_wsgi import SQLAlchemyStore
+    from prism_wsgi import RedisStore, SQLAlchemyStore
 
 SECRET_VARIABLE = "SESSION_SECRET"  # noqa: S105
+_Check: TypeAlias = "Callable[[SQLAlchemyStore], Finding]"
+
 MAX_SKEW_SECONDS = 5.0
 MAX_LAG_MS = 24 * 3600 * 1000
 
+_DENIED = re.compile(r"permission denied|command denied|access denied", re.IGNORECASE)
 _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
-
-# What the server's clock says, in Unix seconds. SQLite has none but ours.
-_CLOCKS = {
-    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
-    "mysql": "SELECT unix_timestamp(sysdate(6))",
-    "mariadb": "SELECT unix_timestamp(sysdate(6))",
-}
 
 
 def check_database(url: str, table_name: str | None, clock: Clock = system_clock) -> Iterator[Finding]:
@@ -41,28 +38,49 @@ def check_database(url: str, table_name: str | None, clock: Clock = system_clock
     try:
         with open_database(url, table_name, clock=clock) as store:
             yield _connection(store)
+            checks: list[_Check] = [partial(_clock, clock=clock), _isolation]
             if store.engine.dialect.name == "sqlite":
-                yield _journal(store)
-            else:
-                yield _clock(store, clock)
-                yield _isolation(store)
-            schema = _schema(url, store.table.name)
-            yield schema
-            if schema.level is not Level.FAIL:
-                yield _sweeper(store, clock)
+                checks = [_journal]
+            checks += [partial(_schema, url), partial(_sweeper, clock=clock)]
+            for check in checks:
+                found = _allowed(check, store)
+                yield found
+                if found.check == "schema" and found.level is Level.FAIL:
+                    return
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
 
 
+def _allowed(check: "_Check", store: "SQLAlchemyStore") -> Finding:
+    """Return what a check has found, or that the database's role may not look."""
+    try:
+        return check(store)
+    except PrismError as error:
+        if not _DENIED.search(str(error)):
+            raise
+        name = getattr(check, "func", check).__name__.removeprefix("_")
+        message = f"not looked at: this role lacks the right ({one_line(str(error))[:200]})"
+        return Finding(name, Level.WARN, message, "let an owner run what `prism-wsgi db grants --app ROLE` prints")
+
+
 def check_redis(url: str) -> Finding:
-    """Return whether a Redis answers; it has neither schema nor sweeper to be looked at."""
+    """Return whether a Redis answers, takes writes and keeps them; it has neither schema nor sweeper."""
     try:
         with open_store(url, None) as store:
-            store.load("0" * ID_LENGTH)
+            redis = cast("RedisStore", store)
+            redis.ping()
+            policy = redis.eviction_policy
     except (PrismError, click.ClickException) as error:
         return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
-    message = "it answers; there is no schema to check, and nothing to sweep"
-    return Finding("redis", Level.OK, f"{message}; see that its maxmemory-policy is noeviction")
+    if (policy or "").startswith("allkeys-"):
+        message = (
+            f"maxmemory-policy is {policy}: when it is full, it throws sessions away, and lists of users' sessions"
+        )
+        return Finding("redis", Level.FAIL, message, "set maxmemory-policy to noeviction or to a volatile one")
+    message = "it answers and takes writes; there is no schema to check, and nothing to sweep"
+    if policy is None:
+        message += "; it does not say its maxmemory-policy: see that it is noeviction"
+    return Finding("redis", Level.OK, message)
 
 
 def _advice(error: Exception) -> str:
@@ -77,9 +95,10 @@ def _connection(store: "SQLAlchemyStore") -> Finding:
     return Finding("database", Level.OK, f"{dialect.name} answers, by {dialect.driver}")
 
 
-def _schema(url: str, table_name: str) -> Finding:
+def _schema(url: str, store: "SQLAlchemyStore") -> Finding:
     from prism_wsgi import migrate
 
+    table_name = store.table.name
     found = migrate.check(url, table_name=table_name)
     if found.ok:
         return Finding("schema", Level.OK, f"at {found.head}, the newest, table and indexes as they should be")
@@ -109,11 +128,10 @@ def _journal(store: "SQLAlchemyStore") -> Finding:
 
 
 def _clock(store: "SQLAlchemyStore", clock: Clock) -> Finding:
-    statement = _CLOCKS.get(store.engine.dialect.name)
-    if statement is None:
-        return Finding("clock", Level.OK, f"not compared: no query for {store.engine.dialect.name}")
     asked = clock()
-    theirs = float(_ask(store, statement))
+    theirs = store.server_time()
+    if theirs is None:
+        return Finding("clock", Level.OK, f"not compared: no query for {store.engine.dialect.name}")
     skew = theirs - (asked + clock()) / 2
     if abs(skew) <= MAX_SKEW_SECONDS:
         return Finding("clock", Level.OK, f"within {MAX_SKEW_SECONDS:g} s of the database's")

@@ -117,7 +117,14 @@ class _PooledLease:
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
         self.is_broken = True  # until an exchange is over, or where it is interrupted
-        self.connection: Any = pool.get_connection()
+        try:
+            self.connection: Any = pool.get_connection()
+        except Exception:
+            raise
+        except BaseException:
+            # redis-py takes back what was interrupted before it had logged in or chosen its database.
+            pool.disconnect(inuse_connections=False)
+            raise
 
     def __enter__(self) -> Self:
         self.is_broken = False

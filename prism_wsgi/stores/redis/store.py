@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured, was_saved
 from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
@@ -232,8 +232,7 @@ class RedisStore:
 
     def _holds(self, session: StoredSession) -> bool:
         """Tell whether a save whose answer was lost took effect."""
-        stored = self._stored(session.id)
-        return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
+        return was_saved(session, self._stored(session.id))
 
     def _has_moved(self, old: StoredSession, new: StoredSession) -> bool:
         """Tell whether a move whose answer was lost took effect; make half a move undone."""

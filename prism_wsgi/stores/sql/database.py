@@ -1,11 +1,17 @@
 """Database URLs and engines, with a clear sentence for each way in which one cannot be used."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from prism_wsgi.errors import ConfigError
+from prism_wsgi.errors import ConfigError, StoreUnavailable
+
+CredentialProvider = Callable[[], tuple[str, str]]
+"""Returns the user and the password that the next connection is made with."""
 
 _DRIVER_EXTRAS = {"psycopg": "postgresql", "pymysql": "mariadb", "MySQLdb": "mysqlclient"}
 
@@ -30,13 +36,24 @@ def parse_url(given: str | URL) -> URL:
     return url
 
 
-def make_engine(url: URL, **options: Any) -> Engine:
+def make_engine(
+    url: URL,
+    *,
+    connect_args: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> Engine:
     """Return an engine that keeps parameters out of its errors; nothing is connected yet.
 
-    `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a missing driver.
+    `connect_args` are the driver's; where it is psycopg, nothing is prepared on the server unless the URL or they
+    say so. `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a missing driver.
     """
+    arguments = dict(connect_args)
+    if url.get_dialect().driver == "psycopg":
+        arguments = {"prepare_threshold": None, **arguments}
+        if "prepare_threshold" in url.query:
+            arguments["prepare_threshold"] = _threshold(url.query["prepare_threshold"])
     try:
-        return create_engine(url, hide_parameters=True, **options)
+        return create_engine(url, hide_parameters=True, connect_args=arguments, **options)
     except ImportError as error:
         raise ConfigError(_missing_driver(url, error)) from error
     except ArgumentError:
@@ -44,6 +61,36 @@ def make_engine(url: URL, **options: Any) -> Engine:
             f"{place(url)} is no URL for this database; SQLite takes sqlite:///relative.db or "
             "sqlite:////absolute/path.db, the others name://user:password@host/database"
         ) from None
+
+
+def _threshold(value: object) -> int | None:
+    try:
+        return None if value in ("", "None", "none") else int(str(value))
+    except ValueError:
+        raise ConfigError(f"prepare_threshold in the URL must be a whole number, not {value!r}") from None
+
+
+def ask_for_credentials(engine: Engine, provider: CredentialProvider | None) -> None:
+    """Have `provider` asked before each connection, after the listeners of SQLAlchemy's `do_connect`."""
+    if provider is None:
+        return
+
+    def connect_with_credentials(connect: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        given = provider()
+        if not isinstance(given, tuple) or [type(one) for one in given] != [str, str]:
+            raise StoreUnavailable("credential_provider must return a tuple of two texts: (user, password)")
+        named.pop("passwd", None)  # another name of `password` for mysqlclient
+        return connect(*arguments, **named | dict(zip(("user", "password"), given, strict=True)))
+
+    connect_by(engine, connect_with_credentials)
+
+
+def connect_by(engine: Engine, connect: Callable[..., Any]) -> None:
+    """Have an engine of ours connect by `connect`, whose first argument is what it connected by before.
+
+    Not by a listener to SQLAlchemy's `do_connect`: once one has returned a connection, no other is called.
+    """
+    engine.dialect.connect = partial(connect, engine.dialect.connect)  # type: ignore[method-assign]
 
 
 def place(url: URL) -> str:

@@ -1,24 +1,38 @@
 """The database engine of the SQL store: made for short statements, with every wait bounded."""
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Engine, NullPool, event
-from sqlalchemy.engine import Dialect
 
-from prism_wsgi.stores.sql.database import make_engine, parse_url
+from prism_wsgi.stores.sql.database import (
+    CredentialProvider,
+    ask_for_credentials,
+    connect_by,
+    make_engine,
+    parse_url,
+)
+from prism_wsgi.stores.sql.pooling import Pooling, refuses_parameters
+
+# How often psycopg runs a statement before it prepares it on the server; its own default too.
+_PREPARE_THRESHOLD = 5
 
 
-def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: str) -> Engine:
+def create_store_engine(
+    url: str | URL,
+    *,
+    timeout: float,
+    sqlite_synchronous: str,
+    pooling: Pooling,
+    credential_provider: CredentialProvider | None,
+) -> Engine:
     """Return an engine for the database at `url`; nothing is connected yet.
 
-    `timeout` (seconds) bounds each of connecting, waiting for a lock, and for an answer.
-    Raises ConfigError when the URL cannot be read or its driver is not installed.
+    `timeout` (seconds) bounds each of connecting, waiting for a lock, and for an answer. `credential_provider` is
+    asked for each connection. Raises ConfigError when the URL cannot be read or its driver is not installed.
     """
     parsed = parse_url(url)
-    is_sqlite = parsed.get_backend_name() == "sqlite"
     engine = make_engine(
         parsed,
         # A load is then one message instead of three; a transaction is begun where one is needed.
@@ -28,17 +42,19 @@ def create_store_engine(url: str | URL, *, timeout: float, sqlite_synchronous: s
         connect_args=_connect_arguments(parsed, timeout),
         poolclass=NullPool,  # the store keeps its connections itself
     )
-    if is_sqlite:
+    if parsed.get_backend_name() == "sqlite":
         _set_pragmas_on_connect(engine, sqlite_synchronous)
     elif engine.dialect.driver == "psycopg":
-        _bound_answers(engine, timeout)
+        _connect_with_bounds(engine, timeout, pooling)
+    elif "init_command" in parsed.query:
+        _set_variables_on_connect(engine, _mysql_variables(parsed, timeout))
+    ask_for_credentials(engine, credential_provider)
     return engine
 
 
 def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
     """Return what bounds the driver's waits; what the URL itself sets stands."""
     seconds = max(1, math.ceil(timeout))
-    milliseconds = math.ceil(timeout * 1000)
     driver = url.get_dialect().driver
     arguments: dict[str, Any] = {}
     if driver == "pysqlite":
@@ -47,36 +63,77 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
         arguments = {
             "connect_timeout": max(2, seconds),  # libpq takes 1 for 2
             # A server that vanished acknowledges nothing; see also BoundedConnection.
-            "tcp_user_timeout": milliseconds,
+            "tcp_user_timeout": math.ceil(timeout * 1000),
             "keepalives_idle": seconds,
             "keepalives_interval": 1,
             "keepalives_count": seconds,
+            "prepare_threshold": _PREPARE_THRESHOLD,
         }
     elif driver in ("pymysql", "mysqldb"):
         arguments = {
             "connect_timeout": seconds,
             "read_timeout": seconds,
             "write_timeout": seconds,
-            "init_command": f"SET SESSION innodb_lock_wait_timeout={seconds}",
+            "autocommit": True,
+            "init_command": _mysql_variables(url, timeout),
         }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if driver == "psycopg":
-        own = url.query.get("options", "")
-        bounds = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-        arguments["options"] = f"{bounds} {own}".strip()  # later ones win
+        arguments["options"] = _postgresql_options(url, timeout)
     return arguments
 
 
-def _bound_answers(engine: Engine, timeout: float) -> None:
+def _postgresql_options(url: URL, timeout: float) -> str:
+    milliseconds = math.ceil(timeout * 1000)
+    bounds = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+    return f"{bounds} {url.query.get('options', '')}".strip()  # later ones win
+
+
+def _mysql_variables(url: URL, timeout: float) -> str:
+    # The driver's flag may say that the server commits by itself where it does not. The lock wait that the URL sets
+    # stands.
+    statement = "SET SESSION autocommit=1"
+    if "innodb_lock_wait_timeout" in str(url.query.get("init_command", "")):
+        return statement
+    return f"{statement}, innodb_lock_wait_timeout={max(1, math.ceil(timeout))}"
+
+
+def _connect_with_bounds(engine: Engine, timeout: float, pooling: Pooling) -> None:
     from prism_wsgi.stores.sql.psycopg_bound import BoundedConnection  # psycopg may not be installed
 
-    def connect(_: Dialect, __: object, arguments: Sequence[Any], named: dict[str, Any]) -> BoundedConnection:
+    own = str(engine.url.query.get("options", ""))
+    bounds = _postgresql_options(engine.url, timeout)
+
+    def connect(*arguments: Any, **named: Any) -> BoundedConnection:
+        options = named.pop("options", bounds)  # a listener may have changed them
+        if pooling.is_transactional:
+            named["prepare_threshold"] = None
+            options = own if options == bounds else options
+        if options:
+            named["options"] = options
         connection = BoundedConnection.connect(*arguments, **named)
         # Let the server's own statement_timeout and lock_timeout come first: they leave the connection intact.
         connection.answer_seconds = timeout + 0.5
         return connection
 
-    event.listen(engine, "do_connect", connect)
+    def connect_or_meet_pooler(_: object, *arguments: Any, **named: Any) -> BoundedConnection:
+        try:
+            return connect(*arguments, **named)
+        except engine.dialect.loaded_dbapi.OperationalError as error:
+            if own or not refuses_parameters(error):
+                raise
+        pooling.find_out("The database refuses start-up options")
+        return connect(*arguments, **named)
+
+    connect_by(engine, connect_or_meet_pooler)
+
+
+def _set_variables_on_connect(engine: Engine, statement: str) -> None:
+    def set_variables(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    event.listen(engine, "connect", set_variables)
 
 
 def _set_pragmas_on_connect(engine: Engine, synchronous: str) -> None:

@@ -8,6 +8,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
 
+class WrongAnswerError(Exception):
+    """The answer on a connection was that to another question."""
+
+
 class Failure(Enum):
     """What a driver's error means for the statement, and for the connection."""
 
@@ -17,6 +21,10 @@ class Failure(Enum):
     """A deadlock, a serialisation failure or a lock held too long: rolled back, worth another attempt."""
     LOST = auto()
     """The connection broke; whether the statement took effect is unknown."""
+    STALE = auto()
+    """What the server has prepared fits the table no more, so that it did nothing; a new connection has no such."""
+    UNPREPARED = auto()
+    """The server does not know what this client has prepared, or knows something else by that name."""
     READ_ONLY = auto()
     """The server was demoted or lost its quorum; a new connection may reach its successor."""
     NO_TABLE = auto()
@@ -26,8 +34,11 @@ class Failure(Enum):
     OTHER = auto()
 
 
-BREAKING = frozenset({Failure.LOST, Failure.READ_ONLY, Failure.OTHER})
+BREAKING = frozenset({Failure.LOST, Failure.STALE, Failure.UNPREPARED, Failure.READ_ONLY, Failure.OTHER})
 """After these a connection is not used again: it is gone, leads to the wrong server, or is in no known state."""
+
+BREAKING_ALL = frozenset({Failure.LOST, Failure.STALE, Failure.UNPREPARED, Failure.READ_ONLY})
+"""After these the connections that idle are no better."""
 
 # SQLSTATEs of PostgreSQL, appendix A of its manual
 _SQLSTATES = {
@@ -36,6 +47,8 @@ _SQLSTATES = {
     "40P01": Failure.BUSY,
     "55P03": Failure.BUSY,
     "25006": Failure.READ_ONLY,
+    "26000": Failure.UNPREPARED,
+    "42P05": Failure.UNPREPARED,
     "57P01": Failure.LOST,
     "57P02": Failure.LOST,
     "57P03": Failure.LOST,
@@ -56,11 +69,30 @@ _MYSQL_NUMBERS = {
     1146: Failure.NO_TABLE,
     1054: Failure.NO_COLUMN,
 }
+# 0A000 says that something is not supported; of statements that work, only this is said.
+_CACHED_PLAN = "cached plan must not change result type"
 # The server, or this user of it, has as many connections as may be. PostgreSQL sends 53300 with it, but psycopg does
 # not pass on the code of an error at connecting.
 _MYSQL_REFUSALS = (1040, 1203, 1226)
 _REFUSED = re.compile(
     r"too many connections|too many clients|connection slots are reserved|no more connections", re.I
+)
+# What an error says, and what helps
+_ADVICE = (
+    (
+        "unable to open database file",
+        "the directory must exist, and this user must have the right to write in it: SQLite makes files beside the "
+        "database",
+    ),
+    (
+        "attempt to write a readonly database",
+        "this user must have the right to write to the file and in its directory, where SQLite makes other files",
+    ),
+    ("'cryptography' package is required", "pip install 'prism_wsgi[mysql]'"),
+    (
+        "unsupported startup parameter",
+        "leave `options` out of the URL, set transaction_pooling=True, and name the schema by schema=",
+    ),
 )
 # Primary result codes of SQLite: BUSY, LOCKED
 _SQLITE_BUSY = (5, 6)
@@ -68,6 +100,8 @@ _SQLITE_BUSY = (5, 6)
 
 def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
     """Say what a driver's error means; `error` may be one of SQLAlchemy's that has the driver's in it."""
+    if isinstance(error, WrongAnswerError):
+        return Failure.LOST
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return Failure.LOST
@@ -75,7 +109,7 @@ def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
     failure = Failure.OTHER
     if dialect.name == "postgresql":
         code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg 3, psycopg2
-        failure = _SQLSTATES.get(code or "", Failure.OTHER)
+        failure = Failure.STALE if _CACHED_PLAN in str(error) else _SQLSTATES.get(code or "", Failure.OTHER)
     elif dialect.name in ("mysql", "mariadb"):
         failure = _MYSQL_NUMBERS.get(error.args[0] if error.args else 0, Failure.OTHER)
     elif dialect.name == "sqlite":
@@ -85,6 +119,12 @@ def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
     if failure is Failure.OTHER and dialect.is_disconnect(error, connection, None):  # type: ignore[arg-type]
         return Failure.LOST
     return failure
+
+
+def advice(error: BaseException) -> str:
+    """Return what helps against an error, empty where its own words have to do."""
+    said = str(error)
+    return next((f"; {helps}" for words, helps in _ADVICE if words in said), "")
 
 
 def is_refusal(dialect: Dialect, error: Exception) -> bool:

@@ -34,6 +34,14 @@ _ESTIMATES = {
 }
 
 
+# In Unix seconds. SQLite has no clock but this host's.
+_CLOCKS = {
+    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+    "mysql": "SELECT unix_timestamp(sysdate(6))",
+    "mariadb": "SELECT unix_timestamp(sysdate(6))",
+}
+
+
 class Maintenance:
     """The statements of maintenance on one table, each run on a connection that is given.
 
@@ -42,12 +50,18 @@ class Maintenance:
 
     def __init__(self, table: Table, dialect: str) -> None:
         self._table = table
+        self._dialect = dialect
         self._sweeping = BatchDeletion(table, dialect)
         self.sweep_pace = self._sweeping.pace
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before`; return how many."""
         return self._sweeping.delete_batch(connection, before, limit)
+
+    def server_time(self, connection: Connection) -> float | None:
+        """Return what the server's clock says, in Unix seconds; None where there is no query for it."""
+        statement = _CLOCKS.get(self._dialect)
+        return None if statement is None else float(connection.exec_driver_sql(statement).scalar_one())
 
     def oldest_expired(self, connection: Connection, before: int) -> int | None:
         """Return the earliest expiry at or before `before`; reads the lowest buckets only."""
@@ -84,7 +98,7 @@ class Maintenance:
         if statement is None:
             return None
         try:
-            found = connection.execute(text(statement), {"table": self._table.name}).scalar()
+            found = connection.execute(text(statement), {"table": self._table.fullname}).scalar()
         except OperationalError:
             return None  # SQLite has the table of statistics once it has any
         return None if found is None or int(found) < 0 else int(found)

@@ -7,7 +7,7 @@ the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (Postg
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, MetaData
 from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import (
     ConfigError,
+    PrismError,
     SchemaMissing,
     SessionConflict,
     SessionExists,
@@ -34,12 +35,13 @@ from prism_wsgi.stores.base import (
     was_saved,
 )
 from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
-from prism_wsgi.stores.sql.database import place
+from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
-from prism_wsgi.stores.sql.failures import BREAKING, Failure, classify
+from prism_wsgi.stores.sql.failures import BREAKING, BREAKING_ALL, Failure, WrongAnswerError, advice, classify
 from prism_wsgi.stores.sql.maintenance import Maintenance
+from prism_wsgi.stores.sql.pooling import Pooling
 from prism_wsgi.stores.sql.rows import key_of, stored_session
-from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, checked_schema, sessions_table
 from prism_wsgi.stores.sql.statements import Statements, used_values
 from prism_wsgi.stores.sql.trail import Trail
 from prism_wsgi.stores.url_settings import takes_settings_in_url
@@ -65,6 +67,11 @@ class SQLAlchemyStore:
     and waiting for an answer; a call meets each of them at most twice. `max_connections` is how many connections a
     process opens at most; where the server gives fewer, requests wait for one of these. `max_idle` (seconds): a
     connection that has idled for longer is closed and not used again. Your own engine keeps its own bounds.
+    `schema` is where in a PostgreSQL database the table is, if the search path does not lead there.
+    `credential_provider` is called for each connection and returns (user, password); a listener to SQLAlchemy's event
+    `do_connect` of `engine` may do the same. `transaction_pooling=True` is for a pooler that gives each transaction
+    another connection of the server (PgBouncer, PgCat, RDS Proxy): no start-up options, nothing prepared on the
+    server, every wait bounded by the client.
     `sqlite_synchronous` is "NORMAL", which survives a killed process and may lose the last moments in a power
     cut, or "FULL", which does not and makes each write wait for the disk.
 
@@ -80,6 +87,9 @@ class SQLAlchemyStore:
         timeout: float = 5.0,
         max_connections: int = MAX_CONNECTIONS,
         max_idle: float = MAX_IDLE,
+        schema: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        transaction_pooling: bool = False,
         sqlite_synchronous: str = "NORMAL",
         clock: Clock = system_clock,
     ) -> None:
@@ -100,12 +110,29 @@ class SQLAlchemyStore:
             raise ConfigError(
                 "max_connections and max_idle go with a URL; on your own engine, set pool_size and pool_recycle"
             )
+        if type(transaction_pooling) is not bool:
+            raise ConfigError(f"transaction_pooling must be True or False, not {transaction_pooling!r}")
+        if credential_provider is not None and not callable(credential_provider):
+            raise ConfigError("credential_provider must be a function that returns (user, password)")
+        if credential_provider is not None and isinstance(url_or_engine, Engine):
+            raise ConfigError(
+                "credential_provider goes with a URL; on your own engine, listen to SQLAlchemy's event do_connect"
+            )
+        self._pooling = Pooling(transaction_pooling)
         self.engine = (
             url_or_engine
             if isinstance(url_or_engine, Engine)
-            else create_store_engine(url_or_engine, timeout=timeout, sqlite_synchronous=sqlite_synchronous)
+            else create_store_engine(
+                url_or_engine,
+                timeout=timeout,
+                sqlite_synchronous=sqlite_synchronous,
+                pooling=self._pooling,
+                credential_provider=credential_provider,
+            )
         )
-        self.table = sessions_table(table_name)
+        if schema is not None and self.engine.dialect.name != "postgresql":
+            raise ConfigError("schema is for PostgreSQL; elsewhere the URL names the database of the table")
+        self.table = sessions_table(table_name, MetaData(schema=checked_schema(schema)))
         self._timeout = timeout
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
@@ -113,11 +140,14 @@ class SQLAlchemyStore:
         self._maintenance = Maintenance(self.table, self.engine.dialect.name)
         self._trail = Trail(self.table)
         self.sweep_pace = self._maintenance.sweep_pace
-        self._errors: tuple[type[Exception], ...] = (self.engine.dialect.loaded_dbapi.Error, sa_exc.DBAPIError)
-        self._errors_of_connecting = (*self._errors, sa_exc.SQLAlchemyError, TimeoutError)
+        self._errors: tuple[type[Exception], ...] = (
+            self.engine.dialect.loaded_dbapi.Error,
+            sa_exc.DBAPIError,
+            WrongAnswerError,
+        )
         self._errors_to_roll_back = (*self._errors, StoreError)
         self._connections: Connections = (
-            PooledConnections(self.engine)
+            PooledConnections(self.engine, self._pooling)
             if isinstance(url_or_engine, Engine)
             else keep_connections(self.engine, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
         )
@@ -139,12 +169,12 @@ class SQLAlchemyStore:
         key = key_of(session_id)
         if key is None:
             return None
-        session = self._run(self._select, session_id, key)
-        return None if session is None or session.is_expired(self._now()) else session
+        session = self._run(self._on_cursor, self._select, session_id, key)
+        return None if session is None or session.is_expired(milliseconds(self._clock)) else session
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        self._run(self._save, _checked(session), is_done=self._is_saved)
+        self._run(self._on_cursor, self._save, _checked(session), is_done=self._is_saved)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session, or where it has moved as long as the same user is logged in there."""
@@ -178,15 +208,19 @@ class SQLAlchemyStore:
     def touch(self, session: StoredSession) -> bool:
         """Record a use of the session, if the version is stored that was loaded; see `TouchingStore.touch`."""
         key = key_of(session.id)
-        return key is not None and bool(self._run(self._touch, session, key))
+        return key is not None and bool(self._run(self._on_cursor, self._touch, session, key))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither, in one transaction."""
-        self._repeat(self._in_transaction, self._save_both, _checked(old), _checked(new), is_done=self._are_saved)
+        self._run(self._in_transaction, self._save_both, _checked(old), _checked(new), is_done=self._are_saved)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
         return self._execute(lambda connection: self._maintenance.sweep(connection, before, limit))
+
+    def server_time(self) -> float | None:
+        """Return what the database server's clock says, in Unix seconds; None for SQLite, which has none."""
+        return self._execute(self._maintenance.server_time)
 
     def oldest_expired(self, before: int) -> int | None:
         """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
@@ -199,15 +233,19 @@ class SQLAlchemyStore:
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
         checked_user(user)
-        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), user, limit, after))
+        return self._execute(
+            lambda connection: self._maintenance.find(connection, milliseconds(self._clock), user, limit, after)
+        )
 
     def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of everybody in the order of their ids."""
-        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), None, limit, after))
+        return self._execute(
+            lambda connection: self._maintenance.find(connection, milliseconds(self._clock), None, limit, after)
+        )
 
     def count(self, *, user: str | None = None) -> int:
         """Return how many live sessions there are, in all (which reads the whole table) or of one user."""
-        return self._execute(lambda connection: self._maintenance.count(connection, self._now(), user))
+        return self._execute(lambda connection: self._maintenance.count(connection, milliseconds(self._clock), user))
 
     def estimate(self) -> int | None:
         """Return about how many sessions are stored, by the statistics of the database's planner."""
@@ -215,7 +253,7 @@ class SQLAlchemyStore:
 
     def ping(self) -> None:
         """Prove that the table can be read and written to; nothing in it changes. Raises StoreUnavailable."""
-        self._run(self._ping)
+        self._run(self._on_cursor, self._ping)
 
     def summaries(
         self,
@@ -231,7 +269,12 @@ class SQLAlchemyStore:
         """
         return self._execute(
             lambda connection: self._maintenance.summaries(
-                connection, self._now(), user=user, created_before=created_before, limit=limit, after=after
+                connection,
+                milliseconds(self._clock),
+                user=user,
+                created_before=created_before,
+                limit=limit,
+                after=after,
             )
         )
 
@@ -242,14 +285,14 @@ class SQLAlchemyStore:
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
         checked_user(user)
-        ended = self._repeat(
+        ended = self._run(
             self._in_snapshot, lambda connection: self._maintenance.destroy_all(connection, user, except_id)
         )
         return cast(int, ended)
 
     def stats(self) -> StoreStats:
         """Count what is stored now; reads the whole table."""
-        return self._execute(lambda connection: self._maintenance.stats(connection, self._now()))
+        return self._execute(lambda connection: self._maintenance.stats(connection, milliseconds(self._clock)))
 
     # The trail of events, and the record of sweeps
 
@@ -292,7 +335,12 @@ class SQLAlchemyStore:
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         self._statements.select.run(cursor, {"p_id": key})
         rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
-        return stored_session(session_id, rows[0]) if rows else None
+        if not rows:
+            return None
+        found, *columns = rows[0]
+        if found != key:
+            raise WrongAnswerError("the answer is the row of another session")
+        return stored_session(session_id, columns)
 
     def _save(self, cursor: DBAPICursor, session: StoredSession) -> None:
         key = bytes.fromhex(session.id)
@@ -337,12 +385,12 @@ class SQLAlchemyStore:
     def _stored(self, session_id: str) -> StoredSession | None:
         """Return what is stored under the id, expired or not."""
         key = key_of(session_id)
-        return None if key is None else self._run(self._select, session_id, key)
+        return None if key is None else self._run(self._on_cursor, self._select, session_id, key)
 
     def _end(self, session_id: str) -> StoredSession | None:
         """Delete the session unless a marker stands in its place; return what is left."""
         key = key_of(session_id)
-        return None if key is None else self._run(self._end_session, session_id, key)
+        return None if key is None else self._run(self._on_cursor, self._end_session, session_id, key)
 
     def _end_session(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         # Where a DELETE of whatever stands there has met a marker, nobody knows any more where the session went.
@@ -353,7 +401,7 @@ class SQLAlchemyStore:
     def _delete(self, markers: Iterable[str]) -> None:
         # The first one last: as long as it stands, a failure at the others can be made good.
         for marker in reversed(list(markers)):
-            self._run(self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
+            self._run(self._on_cursor, self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
 
     def _ping(self, cursor: DBAPICursor) -> None:
         self._statements.ping.run(cursor, {"p_id": bytes(32)})
@@ -361,33 +409,32 @@ class SQLAlchemyStore:
     # Running them
 
     def _run(
-        self, work: Callable[..., _ResultT], *arguments: Any, is_done: Callable[..., bool] | None = None
+        self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
     ) -> _ResultT | None:
-        """Do `work` on a driver's cursor with these arguments, again after failures that allow it.
+        """Do `work` with these arguments by `use` of a connection, again after failures that allow it.
 
         `is_done` tells, after the connection broke, whether the work took effect all the same; without it the
         work can be repeated without harm. Where it did, the result is None.
         """
-        return self._repeat(self._on_cursor, work, *arguments, is_done=is_done)
-
-    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
-        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
-        result = self._repeat(self._in_core, work)
-        return cast(_ResultT, result)  # without `is_done` there is one
-
-    def _repeat(
-        self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
-    ) -> _ResultT | None:
         last_error: Exception = TimeoutError()
         for _ in attempts(MAX_ATTEMPTS, seconds=self._timeout):
-            with self._lease() as lease:
+            try:
+                lease = self._connections.acquire()
+            except PrismError:
+                raise
+            except Exception as error:
+                # Whatever it is: PyMySQL raises a RuntimeError, and a provider of credentials what it likes.
+                raise self._unavailable(getattr(error, "orig", None) or error) from error
+            with lease:
                 try:
                     return use(lease, work, *arguments)
                 except self._errors as error:
                     failure = classify(self.engine.dialect, error, lease.connection.pooled.dbapi_connection)
                     lease.is_broken = failure in BREAKING
                     last_error = getattr(error, "orig", None) or error
-            if failure in (Failure.LOST, Failure.READ_ONLY):
+            if failure is Failure.UNPREPARED:
+                self._pooling.find_out("What this process prepared on the server was not there")
+            if failure in BREAKING_ALL:
                 self._connections.drop_idle()
             elif failure is not Failure.BUSY:
                 self._give_up(failure, last_error)
@@ -395,11 +442,9 @@ class SQLAlchemyStore:
                 return None
         raise self._unavailable(last_error) from last_error
 
-    def _lease(self) -> ConnectionLease:
-        try:
-            return self._connections.acquire()
-        except self._errors_of_connecting as error:
-            raise self._unavailable(getattr(error, "orig", None) or error) from error
+    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+        return cast(_ResultT, self._run(self._in_core, work))  # without `is_done` there is a result
 
     def _on_cursor(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         connection = lease.connection
@@ -459,14 +504,11 @@ class SQLAlchemyStore:
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
         # The first line only: what follows in a driver's message may show the row (DETAIL).
         message = str(error).partition("\n")[0]
-        return StoreUnavailable(f"{self._url} failed: {type(error).__name__}: {message}")
+        return StoreUnavailable(f"{self._url} failed: {type(error).__name__}: {message}{advice(error)}")
 
     @property
     def _url(self) -> str:
         return place(self.engine.url)
-
-    def _now(self) -> int:
-        return milliseconds(self._clock)
 
 
 def _checked(session: StoredSession) -> StoredSession:

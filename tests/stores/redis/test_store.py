@@ -16,7 +16,6 @@ import redis
 
 from prism_wsgi import ConfigError, RedisStore, StoredSession, StoreUnavailable
 from prism_wsgi.stores.redis import scripts, server
-from prism_wsgi.stores.redis.server import _spelled as spelled
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
 from tests.support.databases import REDIS
 
@@ -97,8 +96,11 @@ def test_session_is_listed_before_it_is_saved_also_where_the_server_has_lost_its
     store: RedisStore, client: "redis.Redis", redis_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, new = new_session(user="alice"), new_session(user="alice")
-    client.script_flush()
-    monkeypatch.setattr(server, "_spelled", lambda command, in_full=False: spelled(command))
+
+    def spelled_unknown(command: server.Command, *, in_full: bool = False) -> server.Command:
+        return ("EVALSHA", "0" * 40, 1, command[1]) if isinstance(command[0], server.Script) else command
+
+    monkeypatch.setattr(server, "_spelled", spelled_unknown)
     with pytest.raises(StoreUnavailable, match="No matching script"):
         store.save(session)
     with pytest.raises(StoreUnavailable, match="No matching script"):
