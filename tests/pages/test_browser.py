@@ -64,7 +64,8 @@ def shop(store: MemoryStore) -> WSGIApplication:
     def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = webob.Request(environ)
         if request.path_info_pop() != "shop":  # /favicon.ico
-            return webob.Response(status=404)(environ, start_response)
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b""]
         page = pages.get(request.path_info)
         if page is not None:
 
