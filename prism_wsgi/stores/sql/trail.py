@@ -17,8 +17,9 @@ class Trail:
 
     def __init__(self, sessions: Table) -> None:
         _, sweeps, events = table_names(sessions.name)
-        self._sweeps = sessions.metadata.tables[sweeps]
-        self._events = sessions.metadata.tables[events]
+        in_schema = {table.name: table for table in sessions.metadata.sorted_tables}
+        self._sweeps = in_schema[sweeps]
+        self._events = in_schema[events]
 
     def add(self, connection: Connection, event: StoredEvent) -> None:
         """Add an event."""
