@@ -20,9 +20,9 @@ from prism_wsgi.errors import (
     StoreError,
     StoreUnavailable,
 )
+from prism_wsgi.events import Client
 from prism_wsgi.http import Request, Response, get_session
 from prism_wsgi.middleware import SessionMiddleware
-from prism_wsgi.persistence.client import Client
 from prism_wsgi.session import Session
 from prism_wsgi.stores.base import SessionStore, StoredSession
 from prism_wsgi.stores.memory import MemoryStore

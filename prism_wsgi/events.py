@@ -13,12 +13,26 @@ from enum import StrEnum
 from typing import Protocol
 
 from prism_wsgi.clock import Clock, system_clock
-from prism_wsgi.persistence.client import Client
 
 logger = logging.getLogger("prism_wsgi")
 
 WINDOW = 10.0  # seconds
 LINES_PER_WINDOW = 20  # for each reason: an attacker must not be able to fill the disk
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The device that last used a session.
+
+    `address` is REMOTE_ADDR as the server gives it, or what `client_address` returned: behind a proxy it is the
+    proxy's, unless server or middleware has put the visitor's there. No header is trusted for it. `user_agent` is
+    what the browser says it is, cut at 256 characters; both are empty where the request had none. `last_seen_at` is
+    in UTC, and as exact as `touch_interval`.
+    """
+
+    address: str
+    user_agent: str
+    last_seen_at: datetime
 
 
 class Kind(StrEnum):

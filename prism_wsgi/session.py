@@ -16,9 +16,9 @@ from prism_wsgi import settings
 from prism_wsgi.clock import system_clock
 from prism_wsgi.cookies import Cookie
 from prism_wsgi.errors import NotLoggedIn, ResponseStarted, SerializationError
-from prism_wsgi.events import Events
+from prism_wsgi.events import Client, Events
 from prism_wsgi.persistence.adapter import StoreAdapter
-from prism_wsgi.persistence.client import Client, client_of
+from prism_wsgi.persistence.client import client_of
 from prism_wsgi.persistence.document import FLASH_PREFIX, Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.persistence.login import Login, checked_method, checked_user, named_user

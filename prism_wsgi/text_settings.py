@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
-from prism_wsgi import text_values
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.setting_types import MiddlewareOptions
-from prism_wsgi.stores import urls
+from prism_wsgi.stores import text_values, urls
 
 
 def _store(name: str, text: str) -> object:

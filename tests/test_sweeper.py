@@ -19,6 +19,7 @@ from prism_wsgi import (
 )
 from prism_wsgi.errors import ClocksDiffer
 from prism_wsgi.stores.base import SweepPace
+from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.sweeper import (
     RETRY_DELAYS,
     SMALLEST_BATCH_SIZE,
@@ -170,7 +171,7 @@ def test_batch_begins_where_those_before_ended(postgresql_url: str) -> None:
 
     result = Sweeper(store, batch_size=1, clock=clock).sweep()
     store.close()
-    oldest = int(NOW) // 3600 - 8
+    oldest = sweep_bucket(int(NOW - 8 * 3600) * 1000)
     assert result.deleted == 24
     # The 8th, 16th and 24th batch ask where they end, and so does the one that finds nothing more. At the end once
     # more from the beginning, in case another sweeper gave something back

@@ -11,6 +11,7 @@ from prism_wsgi.cli.listing import AnyStore
 from prism_wsgi.cli.options import database_options, json_option, open_database, option
 from prism_wsgi.cli.text import instant, one_line
 from prism_wsgi.clock import milliseconds, system_clock
+from prism_wsgi.errors import SchemaMissing, StoreError
 from prism_wsgi.events import Ending, Kind
 from prism_wsgi.stores.base import SessionSummary, StoredEvent, StoredSession, TrailStore
 
@@ -49,18 +50,23 @@ def report_ended(store: AnyStore, ended: Iterable[StoredSession | SessionSummary
     """Write into the trail, where the store keeps one, that this command has ended sessions."""
     if not isinstance(store, TrailStore):
         return
-    for session in ended:
-        store.add_event(
-            StoredEvent(
-                timestamp=milliseconds(system_clock),
-                kind=Kind.ENDED,
-                reason=reason,
-                session_id=session.id,
-                user=session.user,
-                actor=session.actor,
-                author=f"cli:{getpass.getuser()}",
+    try:
+        for session in ended:
+            store.add_event(
+                StoredEvent(
+                    timestamp=milliseconds(system_clock),
+                    kind=Kind.ENDED,
+                    reason=reason,
+                    session_id=session.id,
+                    user=session.user,
+                    actor=session.actor,
+                    author=f"cli:{getpass.getuser()}",
+                )
             )
-        )
+    except SchemaMissing:
+        return  # a database from before there were events
+    except StoreError as error:
+        click.echo(f"The sessions have ended, but the events do not say so: {one_line(str(error))}", err=True)
 
 
 def as_json(event: StoredEvent) -> dict[str, Any]:

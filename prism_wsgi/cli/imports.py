@@ -25,6 +25,8 @@ _REASONS = {
     Skip.NO_SESSION: "no sessions, but cached values",
     Skip.WEAK_KEY: "under a key that the package does not make; check --key-prefix",
     Skip.BAD_SIGNATURE: "not signed with the secret keys given",
+    Skip.UNVERIFIED_LOGIN: "logged in, and not verified; give --user-table or --trust-logins",
+    Skip.ENDED_LOGIN: "logged in until the password was changed or the user deleted",
     Skip.PICKLED: "pickled, and nothing is ever unpickled",
     Skip.UNREADABLE: "in no format that is known, or encrypted",
     Skip.UNSTORABLE: "with a value that cannot be stored",
@@ -121,10 +123,37 @@ def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _C
 @imports.command
 @option("--secret-key", envvar="DJANGO_SECRET_KEY", required=True, help="Django's SECRET_KEY.")
 @option("--secret-key-fallback", multiple=True, help="One of SECRET_KEY_FALLBACKS; can be given again.")
+@option(
+    "--user-table",
+    help="Django's table of users, auth_user unless you have your own, by which logins are verified: a change of the "
+    "password ends them.",
+)
+@option("--trust-logins", is_flag=True, help="Import logins without verifying them.")
 @import_options("django_session", "_auth_user_id")
-def django(secret_key: str, secret_key_fallback: tuple[str, ...], **common: Unpack[ImportOptions]) -> None:
-    """Import from Django's database-backed sessions, stored as JSON."""
-    _import(DjangoPeer([secret_key, *secret_key_fallback]), **common)
+def django(
+    secret_key: str,
+    secret_key_fallback: tuple[str, ...],
+    user_table: str | None,
+    trust_logins: bool,
+    **common: Unpack[ImportOptions],
+) -> None:
+    """Import from Django's database-backed sessions, stored as JSON.
+
+    Sessions in which somebody is logged in are left behind, unless --user-table verifies them or you trust them all.
+    """
+    if user_table is not None and trust_logins:
+        raise click.UsageError("--user-table verifies logins, and --trust-logins does not; give one of them")
+    passwords = None if user_table is None else _passwords(common["source"], user_table)
+    _import(DjangoPeer([secret_key, *secret_key_fallback], passwords, trusts_logins=trust_logins), **common)
+
+
+def _passwords(source: str, user_table: str) -> dict[str, str]:
+    from prism_wsgi.compat.importing.tables import read_rows
+    from prism_wsgi.stores.sql.database import parse_url
+
+    refuse_missing_file(parse_url(source), "--from", "the directory, which decides what a relative path means")
+    rows = read_rows(source, user_table, ("id", "password"), "id")
+    return {str(row["id"]): row["password"] for row in rows if isinstance(row["password"], str)}
 
 
 @imports.command("flask-session")

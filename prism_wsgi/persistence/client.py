@@ -1,9 +1,9 @@
 """Client: which device uses a session, recorded only where `record_client` asks for it."""
 
 import struct
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from prism_wsgi.events import Client
 from prism_wsgi.stores.base import StoredSession
 
 MAX_ADDRESS_CHARACTERS = 64
@@ -11,21 +11,6 @@ MAX_USER_AGENT_CHARACTERS = 256
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = struct.Struct(">QHH")  # last seen, and how many bytes of address and user agent follow
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """The device that last used a session.
-
-    `address` is REMOTE_ADDR as the server gives it, or what `client_address` returned: behind a proxy it is the
-    proxy's, unless server or middleware has put the visitor's there. No header is trusted for it. `user_agent` is
-    what the browser says it is, cut at 256 characters; both are empty where the request had none. `last_seen_at` is
-    in UTC, and as exact as `touch_interval`.
-    """
-
-    address: str
-    user_agent: str
-    last_seen_at: datetime
 
 
 def client_of(stored: StoredSession) -> Client | None:

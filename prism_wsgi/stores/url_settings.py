@@ -7,8 +7,8 @@ from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 from urllib.parse import unquote_plus
 
-from prism_wsgi import text_values
 from prism_wsgi.errors import ConfigError
+from prism_wsgi.stores import text_values
 
 DEFAULT_TABLE_NAME = "prism_sessions"
 

@@ -96,7 +96,7 @@ def test_database_of_the_earlier_release_is_migrated_in_use_and_back_without_a_l
     for session in sessions:
         earlier.save(session)
     earlier.save(replace(marker_of(left, new), version=1, user=None))
-    others = [replace(session, version=1) for session in sessions[2:]]
+    others = [replace(session, version=1, last_seen_at=None) for session in sessions[2:]]
     store, done, at_once = SQLAlchemyStore(earlier_url, timeout=60), threading.Event(), threading.Event()
     at_once.set()
 

@@ -217,6 +217,20 @@ def test_a_revocation_by_the_command_line_names_its_author(
     assert event.author == "cli:operator"
 
 
+def test_a_revocation_that_cannot_be_written_down_is_made_and_said(
+    browser: Browser, store: SQLAlchemyStore, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    browser.visit(login)
+    monkeypatch.setattr(SQLAlchemyStore, "add_event", fail)
+    done = run("sessions", "revoke", "--url", empty_url, "--yes", "--user", "ann")
+    assert (done.exit_code, done.stdout) == (0, "Revoked: 1\n")
+    assert "the events do not say so: the disk is full" in done.stderr
+    assert list(store.find(user="ann")) == []
+
+
 def test_a_revocation_of_one_session_is_written_too(browser: Browser, store: SQLAlchemyStore, empty_url: str) -> None:
     browser.visit(login)
     ended = browser.visit(lambda session: session.id).result

@@ -104,7 +104,7 @@ class Site:
         self, store: SessionStore | None = None, clock: Clock | None = None, *, plain: bool = False, **settings: Any
     ) -> None:
         self.clock = clock or Clock()
-        self.store = store or WatchedStore(MemoryStore(clock=self.clock, ttl=10**8))
+        self.store = WatchedStore(MemoryStore(clock=self.clock, ttl=10**8)) if store is None else store
         settings = {"secret": SECRET, **settings}
         inner = self._dispatch if plain else validator(self._dispatch)
         self.middleware = SessionMiddleware(inner, store=self.store, clock=self.clock, **settings)

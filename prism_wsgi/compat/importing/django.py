@@ -19,11 +19,17 @@ from prism_wsgi.compat.importing.peer import (
 )
 from prism_wsgi.cookie_fallbacks import DJANGO_KEY, DjangoCookie
 
+USER, HASH = "_auth_user_id", "_auth_user_hash"
+LOGIN_SALT = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash"
 SALT = "django.contrib.sessions.SessionStore"
 
 
 class DjangoPeer:
     """The table `django_session`. `secret_keys` are SECRET_KEY and SECRET_KEY_FALLBACKS.
+
+    Django ends a login at the next request after the user's password has changed: the session has an HMAC of it.
+    `passwords` are those of the users by id, as Django stores them, by which a login is verified. Without them a
+    session in which somebody is logged in is left behind, unless `trusts_logins`.
 
     Without USE_TZ, SQLite and MariaDB hold local time, which is taken for UTC.
     """
@@ -32,7 +38,12 @@ class DjangoPeer:
     columns = ("session_key", "session_data", "expire_date")
     order = "session_key"
 
-    def __init__(self, secret_keys: Sequence[str]) -> None:
+    def __init__(
+        self, secret_keys: Sequence[str], passwords: Mapping[str, str] | None = None, *, trusts_logins: bool = False
+    ) -> None:
+        self._passwords = passwords
+        self._trusts_logins = trusts_logins
+        self._login_keys = [hashlib.sha256(f"{LOGIN_SALT}{key}".encode()).digest() for key in secret_keys]
         # salted_hmac(salt + "signer", value, key, algorithm="sha256")
         self._keys = [hashlib.sha256(f"{SALT}signer{key}".encode()).digest() for key in secret_keys]
 
@@ -46,7 +57,19 @@ class DjangoPeer:
         values = read_json(self._verified(text(row["session_data"], Skip.UNREADABLE)))
         if not values:
             raise SkippedError(Skip.EMPTY)
+        if USER in values and not self._trusts_logins:
+            self._check_login(values)
         return PeerSession(key, values, expires_at=expires_at)
+
+    def _check_login(self, values: Mapping[str, Any]) -> None:
+        if self._passwords is None:
+            raise SkippedError(Skip.UNVERIFIED_LOGIN)
+        password, given = self._passwords.get(str(values[USER])), values.get(HASH)
+        if password is None or not isinstance(given, str):
+            raise SkippedError(Skip.ENDED_LOGIN)
+        hashes = [hmac.new(key, password.encode(), "sha256").hexdigest() for key in self._login_keys]
+        if not any(hmac.compare_digest(one.encode(), given.encode()) for one in hashes):
+            raise SkippedError(Skip.ENDED_LOGIN)
 
     def _verified(self, signed: str) -> bytes:
         """Return what was signed as `payload:timestamp:signature`."""

@@ -28,6 +28,10 @@ class Skip(StrEnum):
     """A key that the package does not make, so that a visitor may have chosen it."""
     BAD_SIGNATURE = "bad_signature"
     """Not signed with one of the secret keys given."""
+    UNVERIFIED_LOGIN = "unverified_login"
+    """With a user, and nothing to tell whether Django would still take the login."""
+    ENDED_LOGIN = "ended_login"
+    """With a user who is gone, or has changed the password since: Django would not take the login any more."""
     PICKLED = "pickled"
     """Pickled: reading it would run whatever was stored."""
     UNREADABLE = "unreadable"
@@ -40,7 +44,7 @@ class Skip(StrEnum):
     """With a user who is no text or number, or longer than 255 characters."""
 
 
-HARMLESS = frozenset({Skip.EXPIRED, Skip.ALREADY_IMPORTED, Skip.EMPTY, Skip.NO_SESSION})
+HARMLESS = frozenset({Skip.EXPIRED, Skip.ALREADY_IMPORTED, Skip.EMPTY, Skip.NO_SESSION, Skip.ENDED_LOGIN})
 """Skipped without anybody being logged out."""
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.sql.rows import loaded_columns
-from prism_wsgi.stores.sql.schema import expiry_hour, last_bucket, sweep_bucket
+from prism_wsgi.stores.sql.schema import buckets
 
 TOUCHED = ("last_seen_at", "client_address", "user_agent")
 """The columns that a touch writes beside the expiry. None has an index, so that PostgreSQL updates in place (HOT)."""
@@ -32,13 +32,13 @@ TOUCHED = ("last_seen_at", "client_address", "user_agent")
 
 def used_values(session: StoredSession, key: bytes) -> dict[str, object]:
     """Return the values that a touch and a save have in common."""
+    first, last = buckets(session.expires_at)
     return {
         "p_id": key,
         "p_version": session.version,
         "p_expires": session.expires_at,
-        "p_hour": expiry_hour(session.expires_at),
-        "p_last_hour": last_bucket(session.expires_at),
-        "p_bucket": sweep_bucket(session.expires_at),
+        "p_first_bucket": first,
+        "p_bucket": last,
         "p_last_seen_at": session.last_seen_at,
         "p_client_address": session.client_address,
         "p_user_agent": session.user_agent,
@@ -55,8 +55,8 @@ class Statements:
         is_session = columns.superseded.is_(False)
         expires_at = bindparam("p_expires", type_=BigInteger)
         one: ColumnElement[int] = literal_column("1")
-        # Between the hour of the expiry and the last that a bucket may name.
-        is_bucket_right = columns.sweep_bucket.between(bindparam("p_hour"), bindparam("p_last_hour"))
+        bucket: ColumnElement[int] = bindparam("p_bucket", type_=Integer)
+        is_bucket_right = columns.sweep_bucket.between(bindparam("p_first_bucket"), bucket)
         used: dict[str, Any] = {name: bindparam(f"p_{name}") for name in TOUCHED}
         saved: dict[str, Any] = {
             "data": bindparam("p_data"),
@@ -66,7 +66,6 @@ class Statements:
         }
         indexed: dict[str, Any] = {"user_id": bindparam("p_user_id"), "actor_id": bindparam("p_actor_id")}
         named = {**indexed, "superseded": bindparam("p_superseded")}
-        bucket: ColumnElement[int] = bindparam("p_bucket", type_=Integer)
         born = {"id": bindparam("p_id"), "version": one, "created_at": bindparam("p_created")}
         self.select = Statement(select(columns.id, *loaded_columns(table)).where(has_id), engine)
         self.insert = Statement(insert(table).values(**born, **saved, **named, sweep_bucket=bucket), engine)
@@ -90,7 +89,7 @@ class Statements:
         self.lean_touch: Statement | None = None
         if engine.dialect.name == "sqlite":
             # It writes each index of a column in SET anew, whether or not the value differs: 32 µs instead of 14. So
-            # it is asked first to leave them alone, which suits all but one save in two hours.
+            # it is asked first to leave them alone, which suits all but one save in three hours.
             same = [columns[name].is_not_distinct_from(value) for name, value in named.items()]
             self.lean_update = Statement(update_version.where(*same, is_bucket_right), engine)
             self.lean_touch = Statement(move.where(is_bucket_right), engine)

@@ -169,12 +169,12 @@ class SQLAlchemyStore:
         key = key_of(session_id)
         if key is None:
             return None
-        session = self._run(self._select, session_id, key)
-        return None if session is None or session.is_expired(self._now()) else session
+        session = self._run(self._on_cursor, self._select, session_id, key)
+        return None if session is None or session.is_expired(milliseconds(self._clock)) else session
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        self._run(self._save, _checked(session), is_done=self._is_saved)
+        self._run(self._on_cursor, self._save, _checked(session), is_done=self._is_saved)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session, or where it has moved as long as the same user is logged in there."""
@@ -208,11 +208,11 @@ class SQLAlchemyStore:
     def touch(self, session: StoredSession) -> bool:
         """Record a use of the session, if the version is stored that was loaded; see `TouchingStore.touch`."""
         key = key_of(session.id)
-        return key is not None and bool(self._run(self._touch, session, key))
+        return key is not None and bool(self._run(self._on_cursor, self._touch, session, key))
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither, in one transaction."""
-        self._repeat(self._in_transaction, self._save_both, _checked(old), _checked(new), is_done=self._are_saved)
+        self._run(self._in_transaction, self._save_both, _checked(old), _checked(new), is_done=self._are_saved)
 
     def sweep(self, before: int, limit: int) -> int:
         """Delete at most `limit` sessions that expired at or before `before` (Unix ms); return how many."""
@@ -233,15 +233,19 @@ class SQLAlchemyStore:
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
         checked_user(user)
-        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), user, limit, after))
+        return self._execute(
+            lambda connection: self._maintenance.find(connection, milliseconds(self._clock), user, limit, after)
+        )
 
     def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of everybody in the order of their ids."""
-        return self._execute(lambda connection: self._maintenance.find(connection, self._now(), None, limit, after))
+        return self._execute(
+            lambda connection: self._maintenance.find(connection, milliseconds(self._clock), None, limit, after)
+        )
 
     def count(self, *, user: str | None = None) -> int:
         """Return how many live sessions there are, in all (which reads the whole table) or of one user."""
-        return self._execute(lambda connection: self._maintenance.count(connection, self._now(), user))
+        return self._execute(lambda connection: self._maintenance.count(connection, milliseconds(self._clock), user))
 
     def estimate(self) -> int | None:
         """Return about how many sessions are stored, by the statistics of the database's planner."""
@@ -249,7 +253,7 @@ class SQLAlchemyStore:
 
     def ping(self) -> None:
         """Prove that the table can be read and written to; nothing in it changes. Raises StoreUnavailable."""
-        self._run(self._ping)
+        self._run(self._on_cursor, self._ping)
 
     def summaries(
         self,
@@ -265,7 +269,12 @@ class SQLAlchemyStore:
         """
         return self._execute(
             lambda connection: self._maintenance.summaries(
-                connection, self._now(), user=user, created_before=created_before, limit=limit, after=after
+                connection,
+                milliseconds(self._clock),
+                user=user,
+                created_before=created_before,
+                limit=limit,
+                after=after,
             )
         )
 
@@ -276,14 +285,14 @@ class SQLAlchemyStore:
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
         checked_user(user)
-        ended = self._repeat(
+        ended = self._run(
             self._in_snapshot, lambda connection: self._maintenance.destroy_all(connection, user, except_id)
         )
         return cast(int, ended)
 
     def stats(self) -> StoreStats:
         """Count what is stored now; reads the whole table."""
-        return self._execute(lambda connection: self._maintenance.stats(connection, self._now()))
+        return self._execute(lambda connection: self._maintenance.stats(connection, milliseconds(self._clock)))
 
     # The trail of events, and the record of sweeps
 
@@ -372,12 +381,12 @@ class SQLAlchemyStore:
     def _stored(self, session_id: str) -> StoredSession | None:
         """Return what is stored under the id, expired or not."""
         key = key_of(session_id)
-        return None if key is None else self._run(self._select, session_id, key)
+        return None if key is None else self._run(self._on_cursor, self._select, session_id, key)
 
     def _end(self, session_id: str) -> StoredSession | None:
         """Delete the session unless a marker stands in its place; return what is left."""
         key = key_of(session_id)
-        return None if key is None else self._run(self._end_session, session_id, key)
+        return None if key is None else self._run(self._on_cursor, self._end_session, session_id, key)
 
     def _end_session(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         # Where a DELETE of whatever stands there has met a marker, nobody knows any more where the session went.
@@ -388,7 +397,7 @@ class SQLAlchemyStore:
     def _delete(self, markers: Iterable[str]) -> None:
         # The first one last: as long as it stands, a failure at the others can be made good.
         for marker in reversed(list(markers)):
-            self._run(self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
+            self._run(self._on_cursor, self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
 
     def _ping(self, cursor: DBAPICursor) -> None:
         self._statements.ping.run(cursor, {"p_id": bytes(32)})
@@ -396,26 +405,23 @@ class SQLAlchemyStore:
     # Running them
 
     def _run(
-        self, work: Callable[..., _ResultT], *arguments: Any, is_done: Callable[..., bool] | None = None
+        self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
     ) -> _ResultT | None:
-        """Do `work` on a driver's cursor with these arguments, again after failures that allow it.
+        """Do `work` with these arguments by `use` of a connection, again after failures that allow it.
 
         `is_done` tells, after the connection broke, whether the work took effect all the same; without it the
         work can be repeated without harm. Where it did, the result is None.
         """
-        return self._repeat(self._on_cursor, work, *arguments, is_done=is_done)
-
-    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
-        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
-        result = self._repeat(self._in_core, work)
-        return cast(_ResultT, result)  # without `is_done` there is one
-
-    def _repeat(
-        self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
-    ) -> _ResultT | None:
         last_error: Exception = TimeoutError()
         for _ in attempts(MAX_ATTEMPTS, seconds=self._timeout):
-            with self._lease() as lease:
+            try:
+                lease = self._connections.acquire()
+            except PrismError:
+                raise
+            except Exception as error:
+                # Whatever it is: PyMySQL raises a RuntimeError, and a provider of credentials what it likes.
+                raise self._unavailable(getattr(error, "orig", None) or error) from error
+            with lease:
                 try:
                     return use(lease, work, *arguments)
                 except self._errors as error:
@@ -432,14 +438,9 @@ class SQLAlchemyStore:
                 return None
         raise self._unavailable(last_error) from last_error
 
-    def _lease(self) -> ConnectionLease:
-        try:
-            return self._connections.acquire()
-        except PrismError:
-            raise
-        except Exception as error:
-            # Whatever it is: PyMySQL raises a RuntimeError, and a provider of credentials what it likes.
-            raise self._unavailable(getattr(error, "orig", None) or error) from error
+    def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
+        return cast(_ResultT, self._run(self._in_core, work))  # without `is_done` there is a result
 
     def _on_cursor(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         connection = lease.connection
@@ -504,9 +505,6 @@ class SQLAlchemyStore:
     @property
     def _url(self) -> str:
         return place(self.engine.url)
-
-    def _now(self) -> int:
-        return milliseconds(self._clock)
 
 
 def _checked(session: StoredSession) -> StoredSession:

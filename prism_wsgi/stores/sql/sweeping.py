@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, Table, and_, bin
 from sqlalchemy.exc import DBAPIError
 
 from prism_wsgi.stores.base import SweepPace
-from prism_wsgi.stores.sql.schema import last_bucket
+from prism_wsgi.stores.sql.schema import sweep_bucket
 
 # By the rows' places: a place whose row has moved or gone fails the condition and is left alone. With
 # synchronous_commit off it is a tenth faster, but then whoever saves next has to see the batch to the disk.
@@ -102,7 +102,7 @@ class BatchDeletion:
     def is_due(self, before: int) -> ColumnElement[bool]:
         """Return the condition on a row that it expired at or before `before`."""
         columns = self._table.c
-        return and_(columns.sweep_bucket <= last_bucket(before), columns.expires_at <= before)
+        return and_(columns.sweep_bucket <= sweep_bucket(before), columns.expires_at <= before)
 
     def _by_place(self, connection: Connection, before: int, limit: int) -> int:
         self._batches += 1
@@ -130,7 +130,7 @@ class BatchDeletion:
                 raise
             if deleted == limit:
                 return deleted
-            following = select(func.min(bucket)).where(bucket > self._first_bucket, bucket <= last_bucket(before))
+            following = select(func.min(bucket)).where(bucket > self._first_bucket, bucket <= sweep_bucket(before))
             first_bucket = connection.execute(following).scalar_one()
             if first_bucket is None:
                 return deleted
@@ -150,7 +150,7 @@ class BatchDeletion:
             return int(connection.execute(statement, {"ids": ids, "before": before}).rowcount)
 
     def _run(self, connection: Connection, statement: str, before: int, limit: int) -> CursorResult[Any]:
-        buckets = {"first_bucket": self._first_bucket, "last_bucket": last_bucket(before)}
+        buckets = {"first_bucket": self._first_bucket, "last_bucket": sweep_bucket(before)}
         return connection.execute(self._prepared(statement), buckets | {"before": before, "limit": limit})
 
     def _by_subquery(self, connection: Connection, before: int, limit: int) -> int:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.whole
 WRITER = Path(__file__).parent / "write_peers.py"
 MODULES = {"django": "django", "flask-session": "flask_session", "beaker": "beaker"}
 OPTIONS = {
-    "django": ["--secret-key", SECRET, "--secret-key-fallback", OLD_SECRET],
+    "django": ["--secret-key", SECRET, "--secret-key-fallback", OLD_SECRET, "--trust-logins"],
     "flask-session": [],
     "beaker": ["--timeout", str(TIMEOUT), "--user-key", "user"],
 }

@@ -138,3 +138,33 @@ def test_a_value_of_another_type_than_the_package_writes_is_counted_and_left(
     peer: Peer, row: dict[str, Any], reason: Skip
 ) -> None:
     assert result_of(peer, row).skipped == {reason: 1}
+
+
+PASSWORDS = {"7": "pbkdf2_sha256$1$salt$hash", "8": "!unusable"}
+
+
+def login_hash(password: str, secret: str = "key") -> str:
+    """Return what `AbstractBaseUser.get_session_auth_hash()` does."""
+    key = hashlib.sha256(f"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash{secret}".encode())
+    return hmac.new(key.digest(), password.encode(), "sha256").hexdigest()
+
+
+LOGINS: dict[str, tuple[DjangoPeer, dict[str, Any], Skip | None]] = {
+    "verified": (DjangoPeer(["key"], PASSWORDS), {"_auth_user_hash": login_hash(PASSWORDS["7"])}, None),
+    "by a fallback": (DjangoPeer(["new", "key"], PASSWORDS), {"_auth_user_hash": login_hash(PASSWORDS["7"])}, None),
+    "changed": (DjangoPeer(["key"], PASSWORDS), {"_auth_user_hash": login_hash("before")}, Skip.ENDED_LOGIN),
+    "without": (DjangoPeer(["key"], PASSWORDS), {}, Skip.ENDED_LOGIN),
+    "no text": (DjangoPeer(["key"], PASSWORDS), {"_auth_user_hash": 5}, Skip.ENDED_LOGIN),
+    "gone": (DjangoPeer(["key"], {}), {"_auth_user_hash": login_hash(PASSWORDS["7"])}, Skip.ENDED_LOGIN),
+    "no users": (DjangoPeer(["key"]), {"_auth_user_hash": login_hash(PASSWORDS["7"])}, Skip.UNVERIFIED_LOGIN),
+    "trusted": (DjangoPeer(["key"], trusts_logins=True), {}, None),
+}
+
+
+@pytest.mark.parametrize(("peer", "values", "reason"), LOGINS.values(), ids=LOGINS)
+def test_a_login_of_django_is_imported_where_django_would_take_it(
+    peer: DjangoPeer, values: dict[str, Any], reason: Skip | None
+) -> None:
+    data = json.dumps({"_auth_user_id": "7", **values}).encode()
+    result = result_of(peer, {"session_key": KEY, "session_data": signed(data), "expire_date": NEVER})
+    assert (result.imported, result.skipped) == ((1, {}) if reason is None else (0, {reason: 1}))
