@@ -113,7 +113,7 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
         **_OPTIONS,
     )
     # Room on each page for the new version of a touched row. SQLAlchemy 2.0 has no option of a table for this.
-    room: Any = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 85)")
+    room: Any = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 85)")  # type: ignore[no-untyped-call]
     event.listen(table, "after_create", room.execute_if(dialect="postgresql"))
     return table
 

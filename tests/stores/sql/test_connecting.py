@@ -1,4 +1,4 @@
-"""Connecting: who connects, with which settings, to which schema, through which pooler, and what is said if it fails."""
+"""Connecting: by whose rights, to which schema, through which pooler, and what is said where it fails."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ def bouncer(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory)
     started = []
 
     def start(*settings: str) -> str:
-        folder, port = Path("/tmp") / f"prism_bouncer_{os.getpid()}_{free_port()}", free_port()  # noqa: S108
+        folder, port = Path("/tmp") / f"prism_bouncer_{os.getpid()}_{free_port()}", free_port()
         folder.mkdir()
         server = postgresql_server.url
         lines = ["[databases]", f"{postgresql_server.name} = host={server.host} port={server.port or 5432} user=root"]
@@ -234,7 +234,9 @@ def test_what_a_server_that_does_not_commit_by_itself_is_given_is_kept(
     with by_url.engine.connect() as connection:
         variables = "SELECT @@autocommit, @@max_error_count, @@innodb_lock_wait_timeout"
         assert connection.exec_driver_sql(variables).one() == (1, 7, 5)
-    by_url.close(), other.close(), own.dispose()
+    by_url.close()
+    other.close()
+    own.dispose()
 
 
 def test_a_file_that_is_deleted_while_it_is_used_is_noticed_and_said(
