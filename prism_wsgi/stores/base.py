@@ -350,6 +350,18 @@ class TrailStore(Protocol):
         ...
 
 
+@runtime_checkable
+class CountingTrailStore(Protocol):
+    """A store that can count the events of its trail."""
+
+    def events_an_hour(self, since: int, limit: int) -> Iterable[tuple[int, str, str | None, int]]:
+        """Count the newest `limit` events since `since`, by hour, kind and reason.
+
+        `since` and the hours' beginnings are Unix ms.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SweepRun:
     """The record of one sweep. Times are Unix ms; `outcome` is a `SweepEnd`, `host` the machine's name."""

@@ -20,6 +20,7 @@ FOLDERS = (
     "persistence",
     "request",
     "observers",
+    "pages",
     "stores",
     "support",
     "testing",

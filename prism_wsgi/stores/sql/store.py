@@ -305,6 +305,10 @@ class SQLAlchemyStore:
         checked_user(user)
         return self._execute(lambda connection: self._trail.find(connection, user, limit, before))
 
+    def events_an_hour(self, since: int, limit: int) -> list[tuple[int, str, str | None, int]]:
+        """Count the newest events by the hour, kind and reason; see `CountingTrailStore`."""
+        return self._execute(lambda connection: self._trail.count_by_hour(connection, since, limit))
+
     def sweep_events(self, before: int, limit: int) -> int:
         """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""
         return self._execute(lambda connection: self._trail.sweep(connection, before, limit))

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, or_, select, update
 
 from prism_wsgi.stores.base import StoredEvent, SweepRun
 from prism_wsgi.stores.sql.rows import key_of
 from prism_wsgi.stores.sql.schema import table_names
 
+HOUR_MS = 3_600_000
 ERASED_AT_ONCE = 1000
 """How many events are deleted or renamed in one transaction."""
 
@@ -50,6 +51,21 @@ class Trail:
         if before is not None:
             statement = statement.where(columns.id < before)
         return [_stored_event(row) for row in connection.execute(statement)]
+
+    def count_by_hour(self, connection: Connection, since: int, limit: int) -> list[tuple[int, str, str | None, int]]:
+        """Count the newest `limit` events since `since` by the hour's beginning (both Unix ms), kind and reason."""
+        columns = self._events.c
+        hour = columns.timestamp - columns.timestamp % HOUR_MS
+        newest = (
+            select(hour.label("hour"), columns.kind, columns.reason)
+            .where(columns.timestamp >= since)
+            .order_by(columns.timestamp.desc())
+            .limit(limit)
+            .subquery()
+        )
+        names = newest.c.hour, newest.c.kind, newest.c.reason
+        found = connection.execute(select(*names, func.count()).group_by(*names).order_by(newest.c.hour))
+        return [(int(row[0]), row[1], row[2], int(row[3])) for row in found]
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""

@@ -1,0 +1,9 @@
+"""Pages to mount in your site: where a user is logged in, how long they stay so, and what the store holds."""
+
+from prism_wsgi.pages.admin import AdminPage
+from prism_wsgi.pages.devices import DevicesPage
+from prism_wsgi.pages.health import HealthCheck
+from prism_wsgi.pages.texts import plural
+from prism_wsgi.pages.time_left import TimeLeft
+
+__all__ = ["AdminPage", "DevicesPage", "HealthCheck", "TimeLeft", "plural"]
