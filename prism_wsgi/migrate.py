@@ -24,9 +24,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from prism_wsgi.errors import ConfigError, PrismError, StoreError, StoreUnavailable
-from prism_wsgi.stores.sql.database import make_engine, parse_url, place
+from prism_wsgi.stores.sql.database import CredentialProvider, ask_for_credentials, make_engine, parse_url, place
+from prism_wsgi.stores.sql.failures import advice
 from prism_wsgi.stores.sql.migration_lock import LOCK_SECONDS, one_at_a_time
-from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, sessions_table, table_names
+from prism_wsgi.stores.sql.schema import DEFAULT_TABLE_NAME, checked_schema, sessions_table, table_names
 from prism_wsgi.stores.sql.store import SQLAlchemyStore
 from prism_wsgi.stores.url_settings import split_settings
 
@@ -232,6 +233,13 @@ def drop_columns(table_name: str, columns: Sequence[str]) -> None:
 class _Target:
     bind: URL | Engine | Connection
     table: Table
+    schema: str | None
+    credential_provider: CredentialProvider | None
+
+    @property
+    def search_path(self) -> str | None:
+        """The statement that leads to the schema of the URL, for one transaction."""
+        return None if self.schema is None else f"SET LOCAL search_path TO {self.schema}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -273,7 +281,12 @@ def _target(settings: Config, arguments: Mapping[str, str] | None = None) -> _Ta
         or own.get("table_name")
         or DEFAULT_TABLE_NAME
     )
-    return _Target(bind if isinstance(bind, Engine | Connection) else parse_url(bind), sessions_table(table_name))
+    return _Target(
+        bind if isinstance(bind, Engine | Connection) else parse_url(bind),
+        sessions_table(table_name),
+        checked_schema(own.get("schema")),
+        own.get("credential_provider"),
+    )
 
 
 def _url_in_file(settings: Config) -> str | None:
@@ -284,9 +297,11 @@ def _url_in_file(settings: Config) -> str | None:
         raise ConfigError("sqlalchemy.url: an ini file takes % for its own; write each % twice") from None
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, credential_provider: CredentialProvider | None) -> Engine:
     options = {"timeout": LOCK_SECONDS} if url.get_backend_name() == "sqlite" else {}
-    return make_engine(url, poolclass=NullPool, connect_args=options)
+    engine = make_engine(url, poolclass=NullPool, connect_args=options)
+    ask_for_credentials(engine, credential_provider)
+    return engine
 
 
 def _dialect_name(bind: URL | Engine | Connection) -> str:
@@ -303,6 +318,8 @@ def _migrate(target: _Target) -> None:
             on_version_apply=lambda *, step, **_: steps.extend(step.up_revision_ids),
         )
         with context.begin_transaction():
+            if target.search_path is not None:
+                context.execute(target.search_path)
             context.run_migrations(table_name=target.table.name)
 
     if context.is_offline_mode():
@@ -310,7 +327,7 @@ def _migrate(target: _Target) -> None:
         run_with(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
     else:
         with (
-            _connected(target.bind) as connection,
+            _connected(target) as connection,
             one_at_a_time(connection, target.options["version_table"]),
         ):
             run_with(connection=connection)
@@ -318,20 +335,27 @@ def _migrate(target: _Target) -> None:
 
 @contextmanager
 def _looking_at(target: _Target) -> Iterator[MigrationContext]:
-    with _connected(target.bind) as connection:
+    with _connected(target) as connection:
+        if target.search_path is not None:
+            connection.execute(text(target.search_path))
         yield MigrationContext.configure(connection, opts=target.options)
 
 
 @contextmanager
-def _connected(bind: URL | Engine | Connection) -> Iterator[Connection]:
+def _connected(target: _Target) -> Iterator[Connection]:
+    bind = target.bind
     if isinstance(bind, Connection):
         yield bind
         return
-    engine = _engine(bind) if isinstance(bind, URL) else bind
+    engine = _engine(bind, target.credential_provider) if isinstance(bind, URL) else bind
     try:
         connection = engine.connect()
-    except DBAPIError as error:
-        raise StoreUnavailable(f"cannot connect to {place(engine.url)}: {error.orig}") from error
+    except PrismError:
+        raise
+    except Exception as error:
+        # PyMySQL raises a RuntimeError, too, and a provider of credentials what it likes.
+        cause = getattr(error, "orig", None) or error
+        raise StoreUnavailable(f"cannot connect to {place(engine.url)}: {cause}{advice(cause)}") from error
     try:
         with connection:
             if isolation := _ISOLATION.get(engine.dialect.name):

@@ -171,11 +171,12 @@ def test_batch_begins_where_those_before_ended(postgresql_url: str) -> None:
 
     result = Sweeper(store, batch_size=1, clock=clock).sweep()
     store.close()
-    oldest = sweep_bucket(int(NOW - 8 * 3600) * 1000)
+    # Three sessions of each hour, the oldest first.
+    buckets = [sweep_bucket(int(NOW - 3600 * hour) * 1000) for hour in range(8, 0, -1) for _ in range(3)]
     assert result.deleted == 24
     # The 8th, 16th and 24th batch ask where they end, and so does the one that finds nothing more. At the end once
     # more from the beginning, in case another sweeper gave something back
-    asked = [oldest + 2] * 8 + [oldest + 5] * 8 + [oldest + 7] * 2
+    asked = [buckets[7]] * 8 + [buckets[15]] * 8 + [buckets[23]] * 2
     assert begun == [0] * 8 + asked + [0, 0]
 
 

@@ -19,7 +19,6 @@ def upgrade(table_name: str) -> None:
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("sweep_bucket", sa.Integer, nullable=False),
         sa.Column("superseded", sa.Boolean, nullable=False),
-        postgresql_with={"fillfactor": 85},
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
@@ -30,6 +29,8 @@ def upgrade(table_name: str) -> None:
         # Elsewhere a table of this name is somebody else's, and the statement has to fail.
         if_not_exists=not context.is_transactional_ddl(),
     )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(f"ALTER TABLE {table_name} SET (fillfactor = 85)")
 
 
 def downgrade(table_name: str) -> None:

@@ -25,7 +25,7 @@ USES: dict[str, Action] = {
     "read": lambda session: session.get("kept"),
     "write": put("x", 1),
     "count": count,
-    "login": lambda session: session.login("bob"),
+    "login": lambda session: session.login("alice"),
     "regenerate": lambda session: session.regenerate(),
     "logout": lambda session: session.logout(),
     "logout and write": start_again,

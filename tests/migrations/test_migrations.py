@@ -517,7 +517,7 @@ def test_a_database_that_stays_locked_is_reported(mariadb_url: str, monkeypatch:
 @pytest.mark.parametrize(
     ("scheme", "module", "expected"),
     [
-        ("postgresql", "psycopg", "WITH (fillfactor = 85)"),
+        ("postgresql", "psycopg", "SET (fillfactor = 85)"),
         ("mysql+pymysql", "pymysql", "data LONGBLOB NOT NULL"),
         ("mariadb", "MySQLdb", "COLLATE utf8mb4_bin"),
         ("sqlite", "no_driver_needed", "BEGIN;"),

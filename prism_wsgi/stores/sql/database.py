@@ -29,6 +29,8 @@ def parse_url(given: str | URL) -> URL:
             "sqlite:////path/to/sessions.db, with %40 for an @ in the password"
         ) from None
     try:
+        if url.drivername == "postgresql" and url.get_dialect().driver != "psycopg":
+            url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 takes it for psycopg2
         url.get_dialect()
     except NoSuchModuleError as error:
         hint = "write postgresql://" if url.drivername == "postgres" else "check the part before ://"

@@ -16,12 +16,15 @@ class Pooling:
 
     def __init__(self, is_transactional: bool) -> None:
         self.is_transactional = is_transactional
+        self._untold = [] if is_transactional else [True]
 
     def find_out(self, what: str) -> None:
         """Work without options and prepared statements from now on; say once why."""
-        if self.is_transactional:
-            return
         self.is_transactional = True
+        try:
+            self._untold.pop()  # one thread gets it
+        except IndexError:
+            return
         _logger.warning(
             "%s, as behind a pooler that shares connections by the transaction; sessions go on without start-up "
             "options and prepared statements. Set transaction_pooling=True to begin like that",

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     BINARY,
+    DDL,
     VARBINARY,
     BigInteger,
     Boolean,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    event,
     text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB
@@ -91,7 +93,7 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
     metadata = MetaData() if metadata is None else metadata
     sweeps_table(name, metadata)
     events_table(name, metadata)
-    return Table(
+    table = Table(
         name,
         metadata,
         Column("id", _ID, primary_key=True),
@@ -108,10 +110,12 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
         _index_where_known(name, "user_id"),
         _index_where_known(name, "actor_id"),
         Index(f"ix_{name}_sweep_bucket", "sweep_bucket"),
-        # Room on each page for the new version of a touched row.
-        postgresql_with={"fillfactor": 85},
         **_OPTIONS,
     )
+    # Room on each page for the new version of a touched row. SQLAlchemy 2.0 has no option of a table for this.
+    room: Any = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 85)")  # type: ignore[no-untyped-call]
+    event.listen(table, "after_create", room.execute_if(dialect="postgresql"))
+    return table
 
 
 def added_columns() -> list[Column[Any]]:

@@ -18,8 +18,8 @@ class Trail:
 
     def __init__(self, sessions: Table) -> None:
         _, sweeps, events = table_names(sessions.name)
-        self._sweeps = sessions.metadata.tables[sweeps]
-        self._events = sessions.metadata.tables[events]
+        tables = {table.name: table for table in sessions.metadata.tables.values()}  # its keys begin with a schema
+        self._sweeps, self._events = tables[sweeps], tables[events]
 
     def add(self, connection: Connection, event: StoredEvent) -> None:
         """Add an event."""

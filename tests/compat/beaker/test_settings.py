@@ -61,7 +61,7 @@ def test_the_cookie_follows_beakers_names() -> None:
         key="shop", cookie_path="/shop", cookie_domain=".example.com", secure="true", httponly="no", samesite="Strict"
     )
     assert options["cookie_name"] == "shop"
-    assert (options["path"], options["domain"]) == ("/shop", "example.com")
+    assert (options["path"], options["domain"]) == ("/shop", ".example.com")  # SessionMiddleware strips the dot
     assert (options["secure"], options["httponly"], options["samesite"]) == (True, False, "Strict")
 
 
