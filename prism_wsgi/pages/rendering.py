@@ -115,10 +115,9 @@ def _content(name: str) -> bytes:
 
 
 def _moment(milliseconds: int) -> Markup:
+    """Show a moment in UTC, which the heading above it says."""
     at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(
-        at.isoformat(timespec="seconds"), f"{at:%Y-%m-%d %H:%M} UTC"
-    )
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), f"{at:%Y-%m-%d %H:%M}")
 
 
 def _bdi(value: object) -> Markup:

@@ -6,6 +6,7 @@
 - `console`: each line after `$ ` (of root: `# `) is typed into the page's one shell and must succeed. Where output
   is shown, it is what was printed; `...` stands for anything. What a command runs on with `&` ends with the page.
 - `ini` and `toml` are files, read by the commands that follow; `toml` must be valid by itself too.
+- `jinja`: a template, which must be valid.
 - `cron`: a line of a crontab; its command is run.
 - `{...}` is a directive of Sphinx, which checks it when the site is built.
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import jinja2
 from alembic.config import Config
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, SQLAlchemyStore, get_session
@@ -50,6 +52,7 @@ class Reader:
             "console": self._console,
             "ini": self._ini,
             "toml": self._toml,
+            "jinja": self._jinja,
             "cron": self._cron,
         }
 
@@ -98,6 +101,9 @@ class Reader:
         if "alembic" in read.get("tool", {}):  # to run it takes an installed wheel: tests/packaging/test_wheel.py
             alembic = Config(toml_file=self._directory / block.file_name)
             assert alembic.get_alembic_option("script_location") == "prism_wsgi:migrations"
+
+    def _jinja(self, block: Block, text: str) -> None:
+        jinja2.Environment(autoescape=True).parse(text)
 
     def _cron(self, block: Block, text: str) -> None:
         (line,) = text.splitlines()

@@ -37,6 +37,13 @@ def test_wheel_carries_the_migrations_and_nothing_of_the_checkout_else(wheel: Pa
     assert not [name for name in names if "__pycache__" in name]
 
 
+def test_wheel_carries_the_templates_and_files_of_the_pages(wheel: Path) -> None:
+    pages = ROOT / "prism_wsgi" / "pages"
+    files = {str(path.relative_to(ROOT)) for path in [*pages.glob("templates/*"), *pages.glob("static/*")]}
+    assert {"prism_wsgi/pages/templates/devices.html", "prism_wsgi/pages/static/pages.css"} <= files
+    assert files <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_installed_wheel_upgrades_by_its_own_command(installed: Path, tmp_path: Path) -> None:
     succeed(installed / "prism-wsgi", "db", "upgrade", cwd=tmp_path, PRISM_DATABASE_URL="sqlite:///s.db")
     assert_upgraded(tmp_path)

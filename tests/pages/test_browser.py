@@ -55,7 +55,7 @@ class _Quiet(WSGIRequestHandler):
 
 def shop(store: MemoryStore) -> WSGIApplication:
     """Return a site with all pages below a prefix, whose own policy is strict too."""
-    pages = {
+    pages: dict[str, WSGIApplication] = {
         "/account/devices": DevicesPage(login_url="../login?user=ada"),
         "/admin": AdminPage(store, lambda environ: get_session(environ).user is not None),
         "/time-left": TimeLeft(warn_before=30),
@@ -64,7 +64,8 @@ def shop(store: MemoryStore) -> WSGIApplication:
     def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = webob.Request(environ)
         if request.path_info_pop() != "shop":  # /favicon.ico
-            return webob.Response(status=404)(environ, start_response)
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b""]
         page = pages.get(request.path_info)
         if page is not None:
 
