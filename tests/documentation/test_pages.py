@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prism_wsgi import SQLAlchemyStore, migrate
+from prism_wsgi.stores.base import SweepRun
 from tests.documentation.pages import PAGES, ROOT, SECRET, blocks_of
 from tests.documentation.reader import Reader
 from tests.documentation.shell import Shell
@@ -87,6 +88,7 @@ def keep_sessions(url: str) -> None:
     store = SQLAlchemyStore(url)
     with store.engine.begin() as connection:
         connection.execute(store.table.insert(), [*live, *markers, *expired])
+    store.add_sweep(SweepRun(now - 1_074_000, now - 1_073_000, 5102, "complete", "host"))
     store.close()
 
 
