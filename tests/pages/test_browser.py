@@ -55,7 +55,7 @@ class _Quiet(WSGIRequestHandler):
 
 def shop(store: MemoryStore) -> WSGIApplication:
     """Return a site with all pages below a prefix, whose own policy is strict too."""
-    pages = {
+    pages: dict[str, WSGIApplication] = {
         "/account/devices": DevicesPage(login_url="../login?user=ada"),
         "/admin": AdminPage(store, lambda environ: get_session(environ).user is not None),
         "/time-left": TimeLeft(warn_before=30),
