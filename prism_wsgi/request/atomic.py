@@ -15,8 +15,9 @@ HOLD_SECONDS = 5.0
 WAIT_SECONDS = 30.0
 """The longest wait of `atomic()` for the lock."""
 PATIENT_WAITERS = 4
-"""The number of requests for one session that wait so long in a process. Others wait for HOLD_SECONDS only, so that
-one visitor who opens many connections cannot occupy every thread."""
+"""The number of requests for one session that wait so long in a process."""
+IMPATIENT_SECONDS = 2 * HOLD_SECONDS
+"""The longest wait of the others, so that one visitor who opens many connections cannot occupy every thread."""
 
 # Which locks are waited for in this process, by session id. Adding to a set and taking away are atomic.
 _waiting: dict[str, set[int]] = {}
@@ -82,7 +83,7 @@ class Lock:
     def _wait(self) -> None:
         session_id = self._state.identity.id
         waiters = _waiting.setdefault(session_id, set())
-        seconds = WAIT_SECONDS if len(waiters) < PATIENT_WAITERS else min(HOLD_SECONDS, WAIT_SECONDS)
+        seconds = WAIT_SECONDS if len(waiters) < PATIENT_WAITERS else min(IMPATIENT_SECONDS, WAIT_SECONDS)
         waiters.add(self._number)
         deadline = time.monotonic() + seconds
         attempt = 0

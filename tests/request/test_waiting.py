@@ -35,7 +35,7 @@ def test_of_many_requests_that_wait_for_one_session_only_a_few_wait_long(monkeyp
     holder = threading.Thread(target=browser.visit, args=(hold,))
     holder.start()
     assert inside.wait(60)
-    monkeypatch.setattr(atomic, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(atomic, "IMPATIENT_SECONDS", 0.0)
     monkeypatch.setattr(atomic.Lock, "_is_abandoned", lambda self, number: False)
     monkeypatch.setattr(atomic.Lock, "_wait", note_and_wait)
     visits = []
