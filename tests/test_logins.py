@@ -20,10 +20,38 @@ from prism_wsgi.testing import ManualClock
 from tests.support.keys import SECRET
 from tests.support.visitors import Browser, application, put, run_at_once
 
-pytest_plugins = ["tests.support.every_store"]
-
 HOUR = 3600
 MakeSite = Callable[..., SessionMiddleware]
+
+
+@pytest.fixture
+def clock(manual_clock: ManualClock) -> ManualClock:
+    return manual_clock
+
+
+@pytest.fixture
+def store(every_store: SessionStore) -> SessionStore:
+    return every_store
+
+
+@pytest.fixture
+def make_site(store: SessionStore, clock: ManualClock) -> MakeSite:
+    """Return a site over the store, with more settings."""
+
+    def make(**settings: Any) -> SessionMiddleware:
+        return SessionMiddleware(application, store=store, secret=SECRET, secure=False, clock=clock, **settings)
+
+    return make
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> SessionMiddleware:
+    return make_site()
+
+
+@pytest.fixture
+def browser(site: SessionMiddleware) -> Browser:
+    return Browser(site)
 
 
 def log_in(user: str, **choices: Any) -> Any:

@@ -15,8 +15,6 @@ from tests.support.browsing import ThreeVerbStore
 from tests.support.observing import Recorder
 from tests.support.page_visits import Visitor, site_with
 
-pytest_plugins = ["tests.support.every_store"]
-
 ATTACK = "<script>alert('1')</script>\"&"
 
 

@@ -10,8 +10,6 @@ from prism_wsgi.pages.texts import Text
 from prism_wsgi.testing import ManualClock
 from tests.support.page_visits import FIREFOX, IPHONE, Visitor, site_with
 
-pytest_plugins = ["tests.support.every_store"]
-
 ATTACK = "<script>alert('1')</script>\"&"
 
 

@@ -8,8 +8,6 @@ from prism_wsgi.testing import ManualClock
 from tests.support.browsing import ThreeVerbStore, WatchedStore
 from tests.support.keys import SECRET
 
-pytest_plugins = ["tests.support.every_store"]
-
 
 def ask(check: HealthCheck, method: str = "GET") -> webob.Response:
     return webob.Request.blank("/health", method=method).get_response(check)

@@ -7,8 +7,6 @@ from prism_wsgi.pages import TimeLeft
 from prism_wsgi.testing import ManualClock
 from tests.support.page_visits import Visitor, site_with
 
-pytest_plugins = ["tests.support.every_store"]
-
 
 @pytest.fixture
 def visitor(store: SessionStore, clock: ManualClock) -> Visitor:
