@@ -1,7 +1,7 @@
 """The fixtures of tests that hold on every store: a clock that stands still, and each store in turn.
 
-A plugin for all tests. A plugin's fixture is there for every test module, and two plugins whose fixtures have one name
-replace each other's; so these have names of no other.
+A plugin for all tests. The fixture of a plugin is there for every test module, and of two plugins whose fixtures have
+one name, one replaces the other's; so these have names of no other.
 """
 
 from collections.abc import Iterator
