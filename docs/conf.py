@@ -34,7 +34,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|opentelemetry|pathlib"
+        r"(abc|alembic|bottle|collections|datetime|decimal|enum|flask|hypothesis|opentelemetry|os|pathlib"
         r"|prometheus_client|pytest|redis|sqlalchemy|threading|typing|uuid|webob|wsgiref)\b.*",
     ),
     (r"py:class", r".*\._\w+T"),  # type variables

@@ -213,8 +213,8 @@ class IndexedStore(Protocol):
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the `actor`, expired or not, but for `except_id`.
 
-        A marker of the user is deleted and followed, as by `destroy`, but never to `except_id`. Returns how many
-        sessions were deleted, without the markers. Raises TypeError for a `user` of None.
+        A marker of the user is followed, as by `destroy`, but never to `except_id`; it is itself left to expire.
+        Returns how many sessions were deleted. Raises TypeError for a `user` of None.
         """
         ...
 

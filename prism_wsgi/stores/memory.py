@@ -149,10 +149,10 @@ class MemoryStore:
         checked_user(user)
         with self._lock:
             # A marker's successor that is the same user's is among them.
-            ending = [one for one in self._concerning(user) if one.id != except_id]
+            ending = [one for one in self._concerning(user) if one.id != except_id and not one.superseded]
             for session in ending:
                 self._drop(session)
-        return sum(not one.superseded for one in ending)
+        return len(ending)
 
     def revoke(self, session_id: str, *, user: str) -> bool:
         """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""

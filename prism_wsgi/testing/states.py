@@ -272,8 +272,9 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self.store, "destroy_all"))
     @rule(user=names, except_id=st.none() | ids)
     def destroy_all(self, user: str, except_id: str | None) -> None:
-        theirs = [one for one in self.model.values() if user in (one.user, one.actor) and one.id != except_id]
-        assert self.store.destroy_all(user, except_id) == sum(not one.superseded for one in theirs)
+        concerned = [one for one in self.model.values() if user in (one.user, one.actor) and not one.superseded]
+        theirs = [one for one in concerned if one.id != except_id]
+        assert self.store.destroy_all(user, except_id) == len(theirs)
         self.end(*theirs)
         self.compare()
 

@@ -1,18 +1,24 @@
 """`prism-wsgi demo`, served by a process of its own and visited over HTTP."""
 
+import json
 import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import webob
 
+from prism_wsgi import MemoryStore, SessionMiddleware
+from prism_wsgi.cli.demo.app import demo_app, with_pages
 from tests.support.command_line import line_with, run, started
+from tests.support.keys import SECRET
 from tests.support.served import Browser
 from tests.support.waiting import PATIENCE
 
@@ -90,6 +96,35 @@ def test_logout_begins_a_new_session(address: str) -> None:
     assert "<strong>1</strong> visit in" in page
 
 
+def test_user_sees_their_devices_and_logs_out_elsewhere(address: str) -> None:
+    desk, phone = Browser(address), Browser(address)
+    for browser in (phone, desk):
+        submit(browser, "/login", "Ada")
+    assert desk.get("/devices").text.count('class="card device"') == 2
+    assert "Other sessions that have ended: 1" in submit(desk, "/logout-elsewhere")
+    assert "You are <strong>Ada</strong>" not in phone.get("/").text
+    assert "Log in first." in submit(phone, "/logout-elsewhere")
+
+
+def test_demo_shows_the_other_pages(address: str) -> None:
+    browser = Browser(address)
+    submit(browser, "/login", "Ada")
+    page = browser.get("/admin").text
+    assert "1, counted now" in page
+    assert 'aria-label="Logins an hour"' in page
+    assert json.loads(browser.get("/health").text)["status"] == "up"
+    assert json.loads(browser.get("/time-left").text)["seconds"] > 600_000
+
+
+def test_demo_without_the_extra_says_how_to_get_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prism_wsgi.pages", None)
+    with pytest.raises(ImportError):
+        with_pages(demo_app, MemoryStore())
+    page = webob.Request.blank("/").get_response(SessionMiddleware(demo_app, secret=SECRET, secure=False)).text
+    assert "pip install 'prism_wsgi[pages]'" in page
+    assert "<script" not in page
+
+
 def test_notes_can_be_cleared(address: str) -> None:
     browser = Browser(address)
     submit(browser, "/notes", "one")
@@ -100,7 +135,7 @@ def test_what_visitors_write_is_escaped(address: str) -> None:
     browser = Browser(address)
     for action in ("/login", "/notes"):
         page = submit(browser, action, "<script>alert('1')</script>\"&")
-        assert "<script" not in page
+        assert "<script>" not in page
         assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&quot;&amp;" in page
 
 

@@ -1,8 +1,10 @@
 """AdminPage over WSGI, on every store."""
 
 import re
+from typing import Any
 
 import pytest
+from sqlalchemy.event import listen, remove
 
 from prism_wsgi import ConfigError, MemoryStore, SessionStore, SQLAlchemyStore, get_session
 from prism_wsgi.observers.audit import AuditTrail
@@ -241,6 +243,33 @@ def test_many_sessions_are_estimated_and_the_page_says_so(
     assert "too many sessions to sort them by age" in page
     monkeypatch.setattr("prism_wsgi.pages.overview.LOOKED_THROUGH_AT_MOST", 3)
     assert "This store cannot list these sessions cheaply." in admin_of(in_memory, clock).get("/admin?all").text
+
+
+@pytest.mark.parametrize(("path", "most"), [("/admin", 4), ("/admin?all", 1), ("/admin?user=ada", 1)])
+def test_page_asks_a_bounded_number_of_questions_that_an_index_answers(
+    empty_sqlite_url: str, clock: ManualClock, path: str, most: int
+) -> None:
+    store = SQLAlchemyStore(empty_sqlite_url, clock=clock)
+    site = site_with(AdminPage(store, is_root), store, clock, observers=[AuditTrail(store)])
+    for _ in range(60):
+        Visitor(site).login("ada")
+    admin, asked = admin_of(store, clock), []
+
+    def note(*event: Any) -> None:
+        asked.append((event[2], event[3]))
+
+    listen(store.engine, "before_cursor_execute", note)
+    assert admin.get(path).status_int == 200
+    remove(store.engine, "before_cursor_execute", note)
+    questions = [one for one in asked if one[0].startswith("SELECT")]
+    assert 1 <= len(questions) <= most
+    with store.engine.connect() as connection:
+        for statement, parameters in questions:
+            plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            # The few sweeps that are shown are the last of their table, in the order of its key.
+            whole = [step for step in plan if step.startswith("SCAN prism") and "INDEX" not in step]
+            assert set(whole) <= {"SCAN prism_sessions_sweeps"}, plan
+    store.close()
 
 
 def test_one_request_ends_a_bounded_number_of_sessions(

@@ -17,6 +17,7 @@ from prism_wsgi.cli.secret import SECRET_BYTES
 
 HOST = "127.0.0.1"
 TTL = 7 * 24 * 3600  # seconds
+SPARED = 600  # seconds: requests under way may still need a session that has just expired
 COOKIE_NAME = "prism_demo"  # browsers do not tell ports apart: not a name that your application may have
 
 
@@ -35,30 +36,44 @@ def demo(port: int, database: Path) -> None:
     The sessions outlive a restart: they are in the database, and the secret is in a file beside it.
     """
     from prism_wsgi import SQLAlchemyStore, migrate
-    from prism_wsgi.cli.demo.app import demo_app
+    from prism_wsgi.cli.demo.app import demo_app, with_pages
     from prism_wsgi.middleware import SessionMiddleware
+    from prism_wsgi.observers.audit import AuditTrail
+    from prism_wsgi.sweeper import Sweeper
 
     if not database.absolute().parent.is_dir():
         raise click.ClickException(f"There is no directory {database.absolute().parent}; make it, or see --database")
     url = f"sqlite:///{database.absolute()}"
     migrate.upgrade(url)
     store = SQLAlchemyStore(url)
+    trail = AuditTrail(store)
+    try:
+        app = with_pages(demo_app, store)
+    except ImportError:  # without the extra `pages`
+        app = demo_app
     application = SessionMiddleware(
-        demo_app,
+        app,
         store=store,
         secret=_kept_secret(database.with_name(f"{database.name}.secret")),
         cookie_name=COOKIE_NAME,
         ttl=TTL,
         # Plain HTTP: Safari, and curl before 7.79, drop a Secure cookie even from 127.0.0.1.
         secure=False,
+        record_client=True,
+        observers=[trail],
     )
+    sweepers = [Sweeper(store, older_than=SPARED), Sweeper(trail)]
     with _listen(application, port) as server:
         signal.signal(signal.SIGTERM, _interrupt)
+        for sweeper in sweepers:
+            sweeper.start()
         try:
             _introduce(f"http://{HOST}:{server.server_port}/", database)
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo(f"\nStopped. The sessions are in {database}; start again to go on.")
+    for sweeper in sweepers:
+        sweeper.stop()
     store.close()
 
 

@@ -183,10 +183,8 @@ class RedisStore:
             over = [one for one, answer in zip(ids, answers, strict=True) if answer == 1]
             destroyed += len(over)
             for marker in (one for one, answer in zip(ids, answers, strict=True) if isinstance(answer, list)):
-                was_there, markers = self._end(marker, "concerned", owner, spare=except_id)
-                self._delete(markers)
+                was_there, _ = self._end(marker, "concerned", owner, spare=except_id)
                 destroyed += was_there
-                over += markers
             if over:
                 # They are over for good, so no save can be under way that has listed them anew.
                 self._server.ask([("ZREM", key, *over)])
