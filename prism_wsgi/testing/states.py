@@ -252,7 +252,7 @@ class StoreMachine(RuleBasedStateMachine):
                 raise AssertionError(f"{verb} for nobody returned {answer!r}; expected a TypeError")
 
     @precondition(lambda self: hasattr(self.store, "find_all"))
-    @rule(after=st.none() | ids, limit=st.integers(1, 4))
+    @rule(after=st.none() | ids, limit=st.sampled_from([4, 4, 1, 2]))
     def find_all(self, after: str | None, limit: int) -> None:
         behind = [one for one in self.listed() if after is None or one.id > after]
         assert list(self.store.find_all(limit=limit, after=after)) == behind[:limit]
