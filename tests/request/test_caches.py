@@ -102,6 +102,7 @@ def test_no_way_to_use_a_session_is_left_out_here() -> None:
         "__weakref__",
         "__dict__",
         "_MutableMapping__marker",
+        *("__firstlineno__", "__static_attributes__"),  # Python's, from 3.13 on
         *("__implemented__", "__provides__", "__providedBy__"),  # zope.interface's, once Pyramid has been imported
     }
     public = {name for name in dir(Session) if not name.startswith("_")}
