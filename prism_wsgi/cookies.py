@@ -10,6 +10,8 @@ from prism_wsgi.errors import InvalidCookie
 
 MAX_PAIR_BYTES = 4096  # RFC 6265bis 5.6: browsers ignore a larger name and value
 MAX_ATTRIBUTE_BYTES = 1024  # and a longer attribute value
+MAX_CANDIDATES = 4
+"""The most cookies of one name that are verified: a request must not buy any number of HMACs."""
 MAX_AGE_LIMIT = 400 * 24 * 3600  # seconds; RFC 6265bis 5.5: browsers cut what is more
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

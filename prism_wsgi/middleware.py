@@ -176,7 +176,7 @@ def serve(
     if outer is not None:
         if _is_same(outer._state.site, site):
             return app(environ, start_response)  # mounted twice: the outer one has it in hand
-        environ = {**environ, "webob.adhoc_attrs": {**environ["webob.adhoc_attrs"]}}
+        environ = {**environ, "webob.adhoc_attrs": {**environ.get("webob.adhoc_attrs", {})}}
     token = site.cookies.received(environ)
     earlier = site.cookies.earlier(environ, token)
     rejected = None

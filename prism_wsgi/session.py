@@ -491,7 +491,7 @@ class Session(MutableMapping[str, Any]):
         token = self.get(CSRF_KEY)
         if not isinstance(token, str) or not isinstance(value, str):
             return False
-        return secrets.compare_digest(token.encode(), value.encode())
+        return secrets.compare_digest(token.encode(), value.encode("utf-8", "surrogatepass"))
 
     def _read(self) -> dict[str, Any]:
         state = self._state
@@ -512,8 +512,9 @@ class Session(MutableMapping[str, Any]):
 
     def _end_write(self, name: str | Choice | None = None) -> None:
         self._state.note_write(name)
-        if self._state.stage is DETACHED:
-            commit(self._state)
+        if self._state.stage is DETACHED and not self._state.lock:
+            with _late_writes():
+                commit(self._state)
 
     def _begin_move(self) -> None:
         self._read()

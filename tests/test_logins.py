@@ -452,6 +452,44 @@ def test_a_user_under_the_named_key_is_logged_in_and_out(make_site: MakeSite, st
     assert store.destroy_all("7") == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("changes_in_block", [True, False])
+def test_a_login_under_the_named_key_before_atomic_moves_the_session_too(
+    make_site: MakeSite, changes_in_block: bool
+) -> None:
+    site = make_site(user_id_key="user_id")
+    browser = Browser(site)
+    browser.do(put("basket", 1))
+    planted = copy_of(browser, site)
+
+    def log_in_and_count(session: Session) -> None:
+        session["user_id"] = "7"
+        with session.atomic():
+            if changes_in_block:
+                session["n"] = 1
+
+    browser.do(log_in_and_count)
+    assert browser.do(lambda session: session.user) == "7"
+    assert planted.do(who) == (None, {})
+
+    def log_out_and_count(session: Session) -> None:
+        del session["user_id"]
+        with session.atomic():
+            session["n"] = 2
+
+    before = copy_of(browser, site)
+    browser.do(log_out_and_count)
+    assert browser.do(lambda session: session.user) is None
+    assert before.do(who) == (None, {})
+
+
+def test_the_same_user_assigned_again_gives_a_session_from_before_its_user(make_site: MakeSite) -> None:
+    browser = Browser(make_site())
+    browser.do(put("user_id", "7"))
+    browser._site = Browser(make_site(user_id_key="user_id"))._site
+    browser.do(put("user_id", "7"))
+    assert browser.do(lambda session: session.user) == "7"
+
+
 def test_a_change_of_the_named_key_begins_empty_but_for_what_was_assigned(make_site: MakeSite) -> None:
     browser = Browser(make_site(user_id_key="user_id"))
     browser.do(lambda session: session.update(user_id="7", diary="7's"))

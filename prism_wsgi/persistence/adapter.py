@@ -83,17 +83,29 @@ class StoreAdapter:
             user=user,
             superseded=True,
         )
+        self.replace(marker, row, new.secret)
+
+    def replace(self, marker: StoredSession, row: StoredSession, secret: str) -> None:
+        """Insert `row`, which `secret` opens, and put the marker where the session was: both or neither."""
+        new = self._sealed(row, secret)
         if self._replace is not None:
-            self._ask(self._replace, marker, self._sealed(row, new.secret))
+            self._ask(self._replace, marker, new)
             return
         # Without a transaction the new session comes first: if we die in between, the old one still opens,
         # and nobody has ever seen the secret of the new one.
-        self.save(new, row)
+        self._ask(self.store.save, new)
         try:
             self._ask(self.store.save, marker)
-        except StoreError:
+        except StoreError as error:
+            if isinstance(error, StoreUnavailable) and self._stands(marker):
+                return  # the answer was lost, and nothing else
             self._ask(self.store.destroy, row.id)
             raise
+
+    def _stands(self, marker: StoredSession) -> bool:
+        """Tell whether a marker whose save has failed is stored all the same."""
+        stored = self._ask(self.store.load, marker.id)
+        return stored is not None and stored.superseded and stored.data == marker.data
 
     def end(self, session_id: str, *, may_have_moved: bool = True) -> None:
         """Delete what is stored under an id, and where it moved, as long as the same user is logged in there."""
@@ -128,10 +140,10 @@ class StoreAdapter:
         """End a session if it is this user's; tell whether it was."""
         if isinstance(self.store, RevokingStore):
             return self._ask(self.store.revoke, session_id, user=user)
-        row = self._ask(self.store.load, session_id)
-        if row is None or row.superseded or user not in (row.user, row.actor):
+        row = self.live_behind(session_id)
+        if row is None or not row.concerns(user):
             return False
-        self._ask(self.store.destroy, session_id)
+        self.end(session_id)
         return True
 
     def destroy_all(self, user: str, except_id: str) -> int:

@@ -17,7 +17,9 @@ def merge(
     """
     merged = dict(theirs)
     for key, value in mine.items():
-        if key not in base or encode(base[key]) != encode(value):
+        encoded = encode(value)
+        # An equal value stays the very object that the application holds, and may yet change.
+        if key not in base or encode(base[key]) != encoded or (key in theirs and encode(theirs[key]) == encoded):
             merged[key] = value
     for key in base.keys() - mine.keys():
         merged.pop(key, None)

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone, StoreError, StoreUnavailable
+from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.imported_ids import adopted_secret, imported_id
 from prism_wsgi.request.peer_fallbacks import Earlier
 from prism_wsgi.request.site import Site
 from prism_wsgi.retry import pause
-from prism_wsgi.stores.base import ReplacingStore, StoredSession
+from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import TIME_BYTES, Token, session_id
 
 JOIN_MS = 300_000
@@ -58,21 +58,8 @@ def _move(site: Site, earlier: Earlier, row: StoredSession) -> str | None:
     )
     # It stays for as long as the session would have: to import that again must not bring it back.
     marker = replace(row, data=bytes.fromhex(new.id), user=None, superseded=True)
-    store = site.adapter.store
     try:
-        if isinstance(store, ReplacingStore):
-            store.replace(marker, new)
-            return secret
-        # The marker last: who comes in between would find the session nowhere.
-        store.save(new)
-        try:
-            store.save(marker)
-        except StoreError:
-            store.destroy(new.id)
-            raise
+        site.adapter.replace(marker, new, secret)
     except (SessionConflict, SessionGone):
         return None
-    except StoreUnavailable as error:
-        site.events.emit(Reason.STORE_FAILED, row.id, str(error))
-        raise
     return secret

@@ -42,6 +42,7 @@ class Lock:
         Raises StoreUnavailable when the store fails, or after WAIT_SECONDS.
         """
         state = self._state
+        state.follow_user_key()  # before the lock is written: that would store the key under the old id
         if not state.is_unshared:
             self._wait()
         state.lock_as(self._number)

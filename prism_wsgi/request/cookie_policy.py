@@ -5,14 +5,11 @@ from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
 from prism_wsgi.clock import Clock, milliseconds
-from prism_wsgi.cookies import Cookie, SameSite, read_cookie
+from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, SameSite, read_cookie
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.peer_fallbacks import Earlier, PeerFallback, earlier_session
 from prism_wsgi.tokens import Signer, Token, holds_token, is_token_shaped, issued_at
-
-MAX_CANDIDATES = 4
-"""The most cookies that are verified: a request must not buy any number of HMACs."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 9.2.1
 _PAGES = frozenset({"document", "iframe", "frame"})

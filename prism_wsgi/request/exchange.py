@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prism_wsgi.errors import StoreUnavailable
+from prism_wsgi.errors import SerializationError, SessionTooLarge, StoreUnavailable
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.client import clean_address, clean_user_agent
 from prism_wsgi.request.headers import Headers, is_https_outside, is_public, make_private, set_cookies, vary_on_cookie
@@ -96,7 +96,8 @@ class Exchange:
             self._end_session()
             return service_unavailable(self._environ, self._server_start_response)
         if self._site.save_on_error and not self._is_over:
-            self._save_late()
+            with suppress(SerializationError, SessionTooLarge):  # the application's own error is to be seen
+                self._save_late()
         self._end_session()
         raise error
 

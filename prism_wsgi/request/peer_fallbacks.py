@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prism_wsgi.cookie_fallbacks import AnyCookie, DataCookie
-from prism_wsgi.cookies import Cookie, read_cookie
-
-MAX_CANDIDATES = 4
+from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, read_cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,10 @@ class PeerFallback:
 
         Another site under the same domain may have planted one of its own.
         """
-        found = [one for value in read_cookie(header, self.name)[:MAX_CANDIDATES] if (one := self._read(value, now))]
+        values = read_cookie(header, self.name)
+        if len(values) > MAX_CANDIDATES:
+            return None
+        found = [one for value in values if (one := self._read(value, now))]
         return found[0] if len(found) == 1 else None
 
     def _read(self, value: str, now: int) -> Earlier | None:

@@ -1,5 +1,6 @@
 """Saving: compare-and-swap, and the three-way merge with what other requests saved first."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionExists, SessionGone, StoreError
@@ -176,8 +177,10 @@ def _keep_to_limit(state: SessionState) -> None:
     limit, login = state.site.max_sessions_per_user, state.document.login
     if limit is None or login.user is None or not state.is_login:
         return
-    sessions = [one for one in state.site.adapter.sessions_of(login.user) if one.actor is None]
-    sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))
-    for one in sessions[: max(0, len(sessions) - limit)]:
-        state.site.adapter.end(one.id)
-        tell_ended(state.site.events, one, Ending.LIMIT, user=login.user, origin=state.visit)
+    # The login is stored already. A failure is in the log, and the next login keeps the limit.
+    with suppress(StoreError):
+        sessions = [one for one in state.site.adapter.sessions_of(login.user) if one.actor is None]
+        sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))
+        for one in sessions[: max(0, len(sessions) - limit)]:
+            state.site.adapter.end(one.id)
+            tell_ended(state.site.events, one, Ending.LIMIT, user=login.user, origin=state.visit)

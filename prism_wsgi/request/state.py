@@ -313,6 +313,8 @@ class SessionState:
         if base is not None and not base.superseded:
             before = named_user(self.site.codec.decode(base).values.get(key))
         if user == before:
+            if user is not None and login.user is None and self.phase is STORED:
+                self.document.login = Login(user)
             return
         if user is None:
             self.forget_user()

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from threading import Thread
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import pytest
+
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, get_session
 from tests.support.browsing import Site, write
 from tests.support.keys import SECRET
@@ -24,7 +26,7 @@ def kept_environ(site: Site, browser: object) -> WSGIEnvironment:
 
 
 def test_threads_that_write_to_one_session_after_its_response_lose_nothing() -> None:
-    site = Site(MemoryStore())
+    site = Site()
     browser = site.browser()
     browser.visit(write(n=1))
     session: Session = kept_environ(site, browser)["prism.session"]
@@ -42,7 +44,7 @@ def test_threads_that_write_to_one_session_after_its_response_lose_nothing() -> 
 
 
 def test_a_session_opened_after_its_response_knows_of_a_logout_since() -> None:
-    site = Site(MemoryStore())
+    site = Site()
     browser = site.browser()
     browser.visit(lambda session: session.login("ann"))
     environ = kept_environ(site, browser)
@@ -52,12 +54,54 @@ def test_a_session_opened_after_its_response_knows_of_a_logout_since() -> None:
 
 
 def test_a_session_opened_after_its_response_sees_what_other_requests_have_written_since() -> None:
-    site = Site(MemoryStore())
+    site = Site()
     browser = site.browser()
     browser.visit(write(n=1))
     environ = kept_environ(site, browser)
     browser.visit(write(n=2))
     assert get_session(environ)["n"] == 2
+
+
+def test_a_value_that_the_application_holds_is_saved_after_a_merge_too() -> None:
+    site = Site()
+    browser = site.browser()
+    browser.visit(write(cart=["apple"]))
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        session = environ["prism.session"]
+        cart = session["cart"]
+        session["n"] = 1
+        site.browser().visit(write(theirs=1), HTTP_COOKIE=environ["HTTP_COOKIE"])
+        site.serving = app
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"one"
+        cart.append("pear")
+        yield b"two"
+
+    browser.request(app)
+    assert browser.visit(dict).result == {"cart": ["apple", "pear"], "n": 1, "theirs": 1}
+
+
+def test_a_block_inside_atomic_that_raises_after_the_response_leaves_nothing() -> None:
+    site = Site()
+    browser = site.browser()
+    browser.visit(write(n=1))
+    session: Session = kept_environ(site, browser)["prism.session"]
+
+    def half_a_block() -> None:
+        with session.atomic():
+            session["half"] = 1
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="middle"):
+        half_a_block()
+    assert browser.visit(dict).result == {"n": 1}
+
+
+def test_hostile_text_is_no_csrf_token() -> None:
+    session = Session()
+    session.new_csrf_token()
+    assert not session.is_csrf_token("\ud800")
 
 
 def test_a_middleware_is_given_the_url_of_its_store() -> None:

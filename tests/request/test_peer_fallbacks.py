@@ -281,15 +281,14 @@ def test_a_store_that_fails_is_answered_503_and_costs_no_cookie(
     def fail(*_: object) -> None:
         raise StoreUnavailable("down")
 
-    browser = browser_of(site_of(store, clock))
     for verb in ("load", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(store, verb, fail)
-            visit = browser.visit(who)
+            visit = browser_of(site_of(store, clock)).visit(who)
             assert (visit.status, visit.set_cookies) == ("503 Service Unavailable", [])
             with pytest.raises(StoreUnavailable):
                 browser_of(site_of(store, clock, on_store_error="raise")).visit(who)
-    assert browser.read() == VALUES
+    assert browser_of(site_of(store, clock)).read() == VALUES
 
 
 def test_sessions_are_encrypted_when_they_are_next_written(store: MemoryStore, clock: Clock) -> None:
