@@ -78,7 +78,7 @@ WAITING_FOR_US = {
 def move(connection: Connection, store: SQLAlchemyStore, old: StoredSession, new: StoredSession) -> None:
     """Do what `replace` does, in a transaction that stays open."""
     table, marker = store.table, marker_of(old, new)
-    retired = {"data": marker.data, "user_id": None, "superseded": True, "version": 2}
+    retired = {"data": marker.data, "user_id": marker.user, "superseded": True, "version": 2}
     connection.execute(update(table).where(table.c.id == bytes.fromhex(old.id)).values(**retired))
     connection.execute(
         insert(table).values(
