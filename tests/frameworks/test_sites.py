@@ -63,7 +63,7 @@ class TestPyramidWithItsOwnSettingsInsideTheMiddleware(SiteContract):
         return SessionMiddleware(app, secret=SECRET, cookie_on="write")
 
 
-store_of_the_ini: MemoryStore
+store_of_the_ini = MemoryStore()
 """What the ini's `store` names."""
 
 

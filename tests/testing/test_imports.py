@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.whole  # each starts a program
+
 WITHOUT_TEST_TOOLS = """
 import sys
 sys.modules["pytest"] = sys.modules["hypothesis"] = None

@@ -23,6 +23,8 @@ from prism_wsgi.testing import loaded, marker_of, new_session, race
 from tests.support import databases
 from tests.support.databases import REDIS
 
+pytestmark = pytest.mark.whole  # they start servers
+
 
 class Interrupted(BaseException):
     """What a worker's timeout raises out of its signal handler."""

@@ -484,6 +484,7 @@ except ImportError as error:
     assert run.stdout == 'RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"\n'
 
 
+@pytest.mark.whole
 def test_without_redis_py_everything_else_can_be_imported_by_a_star() -> None:
     program = """
 import sys
