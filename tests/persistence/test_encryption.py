@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from prism_wsgi import (
     ConfigError,
@@ -17,6 +18,7 @@ from prism_wsgi import (
     SessionStore,
     StoredSession,
 )
+from prism_wsgi.key_derivation import expand, extract
 from prism_wsgi.persistence.encryption import COOKIE_FORMAT, SERVER_FORMAT, Cipher
 from prism_wsgi.testing import ManualClock
 from tests.support.keys import ENCRYPTION_KEY as KEY
@@ -385,3 +387,52 @@ def test_data_encrypted_with_its_cookie_says_what_is_missing_to_read_it() -> Non
 def test_repr_shows_no_key() -> None:
     cipher = Cipher([KEY.encode()], with_cookie=False, reads_unencrypted=False)
     assert repr(cipher) == "<Cipher with 1 keys>"
+
+
+# What the seal binds
+
+RIGHTS = {
+    "user": "mallory",
+    "created_at": 2_000_000_000_000,
+    "authenticated_at": 2_000_000_000_000,
+    "auth_method": "hwk",
+    "actor": "administrator",
+    "device_key": b"another",
+}
+
+
+@pytest.mark.parametrize("column", RIGHTS)
+def test_a_column_that_decides_rights_cannot_be_changed_behind_the_seal(column: str) -> None:
+    cipher = Cipher([KEY.encode()], with_cookie=False, reads_unencrypted=False)
+    row = StoredSession("0" * 64, b"data", 1, 5, 10, "ada", authenticated_at=7, auth_method="pwd", device_key=b"key")
+    row.data = cipher.seal(row, None)
+    assert cipher.open(replace(row, last_seen_at=8, expires_at=20, version=2, user_agent="Phone"), None) == b"data"
+    with pytest.raises(SerializationError, match="cannot be decrypted"):
+        cipher.open(replace(row, **{column: RIGHTS[column]}), None)  # type: ignore[arg-type]
+
+
+def sealed_earlier(row: StoredSession, secret: str | None) -> bytes:
+    """Encrypt a session's data as earlier releases did: they bound nothing but its id and its user."""
+    form = b"\x10" if secret is None else b"\x11"
+    purpose = (
+        [b"session encryption, version 1", row.id.encode()]
+        if secret is None
+        else [b"session encryption with the cookie, version 1", row.id.encode(), secret.encode()]
+    )
+    bound = form + row.id.encode() + (b"" if row.user is None else b"=" + row.user.encode())
+    nonce = bytes(12)
+    return form + nonce + AESGCM(expand(extract(KEY.encode()), *purpose)).encrypt(nonce, row.data, bound)
+
+
+@pytest.mark.parametrize("user", [None, "ada"])
+@pytest.mark.parametrize("secret", [None, "the cookie's secret"])
+def test_what_an_earlier_release_has_sealed_is_opened_unless_a_login_was_written_beside_it(
+    secret: str | None, user: str | None
+) -> None:
+    cipher = Cipher([KEY.encode()], with_cookie=secret is not None, reads_unencrypted=False)
+    row = StoredSession("0" * 64, b"data", 1, 5, 10, user)
+    row.data = sealed_earlier(row, secret)
+    assert cipher.open(row, secret) == b"data"
+    for column in ("authenticated_at", "auth_method", "actor", "device_key"):
+        with pytest.raises(SerializationError):
+            cipher.open(replace(row, **{column: RIGHTS[column]}), secret)  # type: ignore[arg-type]
