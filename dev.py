@@ -24,12 +24,11 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run the tests with coverage, or with --quick in a minute what needs no server; arguments go to pytest."""
+    """Run the tests (--quick: in a minute, what needs no server; --cov: with coverage); arguments go to pytest."""
     # A file's tests stay in one process: some of them share a server that is started for them. pytest-xdist would
     # begin with the longest files; tests/support/lanes.py begins with those that find most faults soonest.
     workers = (f"--numprocesses={os.cpu_count() or 1}", "--dist=loadfile", "--no-loadscope-reorder")
-    measured = () if "--quick" in arguments else ("--cov=prism_wsgi",)
-    return run("pytest", *workers, *measured, *arguments)
+    return run("pytest", *workers, *arguments)
 
 
 def lint(arguments: list[str]) -> int:
