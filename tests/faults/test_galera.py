@@ -99,7 +99,8 @@ def test_every_table_has_a_primary_key_and_is_of_innodb(nodes: list[Node]) -> No
     ours = "WHERE table_schema = 'sessions'"
     tables = nodes[2].execute(f"SELECT table_name, engine FROM information_schema.tables {ours} ORDER BY 1")
     keys = f"SELECT table_name FROM information_schema.table_constraints {ours} AND constraint_type = 'PRIMARY KEY'"
-    assert tables == [("prism_alembic_version", "InnoDB"), ("prism_sessions", "InnoDB")]
+    names = ("prism_alembic_version", "prism_sessions", "prism_sessions_events", "prism_sessions_sweeps")
+    assert tables == [(name, "InnoDB") for name in names]
     assert nodes[2].execute(f"{keys} ORDER BY 1") == [(name,) for name, _ in tables]
 
 
@@ -276,7 +277,7 @@ def test_write_on_a_node_that_lags_finds_what_the_others_wrote(
 ) -> None:
     session = new_session()
     writes = {
-        "touch": lambda: causal[1].touch(replace(session, version=1)),
+        "touch": lambda: causal[1].touch(replace(session, version=1, expires_at=session.expires_at + 1000)),
         "destroy": lambda: causal[1].destroy(session.id),
         "save": lambda: causal[1].save(replace(session, version=1, data=b"saved")),
     }

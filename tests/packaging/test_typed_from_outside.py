@@ -25,7 +25,7 @@ from prism_wsgi.flask import PrismSessions, session
 
 SessionPlugin(secret="s", ttl="an hour")
 SessionPlugin(secret="s", cookie_nam="shop")
-PrismSessions(store="sqlite://")
+PrismSessions(store=5)
 session.permanent = "yes"
 session.login(7)
 reveal_type(session["n"])

@@ -23,7 +23,12 @@ def assert_upgraded(directory: Path) -> None:
     url = f"sqlite:///{directory}/s.db"
     assert migrate.check(url).ok
     tables = inspect(create_engine(url, poolclass=NullPool)).get_table_names()
-    assert set(tables) == {"prism_sessions", "prism_alembic_version"}
+    assert set(tables) == {
+        "prism_sessions",
+        "prism_sessions_sweeps",
+        "prism_sessions_events",
+        "prism_alembic_version",
+    }
 
 
 def test_wheel_carries_the_migrations_and_nothing_of_the_checkout_else(wheel: Path) -> None:

@@ -93,6 +93,8 @@ class Client:
         elif action == "count":
             self.data["n"] = self.data.get("n", 0) + 1
         elif action == "login":
+            if self.user is not None:
+                self.data = {}  # what another user had stays behind
             self.user = value
         elif action == "logout":
             self.user, self.data = None, {}
