@@ -86,7 +86,7 @@ for _ in range(commits):
     if verb == "destroy":
         calls = [lambda: store.destroy(session.id)]
     elif verb == "touch":
-        calls = [lambda: store.touch(session.id, session.expires_at + 1000)]
+        calls = [lambda: store.touch(replace(session, version=1, expires_at=session.expires_at + 1000))]
     elif verb == "replace":
         calls = [lambda: store.replace(replace(session, version=1, data=b"", superseded=True), new_session())]
     else:
