@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from traceback import clear_frames
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from prism_wsgi.errors import StoreError
 
@@ -28,6 +28,39 @@ _LOOK_SECONDS = 0.1
 
 # Connections inherited across a fork. Collecting one would close, in the child, what the parent still uses.
 _abandoned: list[object] = []
+
+
+class ConnectionLease(Protocol[ConnectionT]):
+    """The permission to use a connection until the end of a `with` block; `Lease` is the one of kept connections."""
+
+    connection: ConnectionT
+    is_broken: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Connections(Protocol[ConnectionT]):
+    """Where a store's connections come from, kept or pooled. Each is used by one thread at a time."""
+
+    def acquire(self) -> ConnectionLease[ConnectionT]:
+        """Return a lease. Raises TimeoutError when no connection comes free, and what the driver raises."""
+        ...
+
+    def drop_idle(self) -> None:
+        """Part with the connections that idle: they lead to a server that is gone."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave every connection to the process that this one was forked from."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that idle."""
+        ...
 
 
 class Lease(Generic[ConnectionT]):

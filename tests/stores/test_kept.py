@@ -1,16 +1,13 @@
 """KeptConnections: how many there are, which are trusted, and that no exception from outside costs one."""
 
 import gc
-import itertools
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ import pytest
 from prism_wsgi.errors import StoreError
 from prism_wsgi.stores import kept
 from prism_wsgi.stores.kept import KeptConnections, Lease
+from tests.support.interrupting import Interrupted, interruptions
 
 
 class Refused(Exception):
@@ -308,41 +306,6 @@ def test_server_that_refused_is_asked_again_later(server: Server, monkeypatch: p
 # Exceptions from outside
 
 
-class Interrupted(BaseException):
-    """What a worker's timeout raises out of its signal handler."""
-
-
-def interruptions(call: Callable[[], object]) -> Iterator[int]:
-    """Interrupt `call` at its first instruction in the module, at its second, and so on; yield after each.
-
-    Those inside an `except` are left out: interrupted there by a trace function, CPython itself leaks the frame.
-    """
-    for number in itertools.count(1):
-        passed = itertools.count(1)
-
-        def trace(frame: FrameType, event: str, _: object, number: int = number, passed: Any = passed) -> Any:
-            if frame.f_code.co_filename != kept.__file__:
-                return None
-            frame.f_trace_opcodes = True
-            is_in_except = sys.exc_info()[0] is not None or frame.f_lineno is None
-            if event == "opcode" and not is_in_except and next(passed) == number:
-                sys.settrace(None)
-                raise Interrupted
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            call()
-        except Interrupted:
-            pass
-        else:
-            return
-        finally:
-            sys.settrace(before)
-        yield number
-
-
 def whole(lines: KeptConnections[Line], server: Server, limit: int) -> bool:
     """Tell whether every permit is there, and no more connections are open than may be."""
     leases = take_all(lines, limit)
@@ -373,7 +336,7 @@ def test_interruption_at_any_instruction_costs_no_permit_and_no_connection_is_sh
             pass
 
     seen = 0
-    for seen in interruptions(call):
+    for seen in interruptions(call, kept.__file__, "opcode"):
         assert whole(lines, server, 2), f"after instruction {seen}"
         if seen % 2:
             lines.drop_idle()  # so that it opens one, too
@@ -399,7 +362,7 @@ def test_interruption_of_the_wait_after_a_refusal_costs_no_permit(
             server.limit = 2
 
     seen = 0
-    for seen in interruptions(call):
+    for seen in interruptions(call, kept.__file__, "opcode"):
         server.limit = 2
         use(lines)
         assert whole(lines, server, 2), f"after instruction {seen}"

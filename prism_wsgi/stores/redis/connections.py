@@ -3,49 +3,16 @@
 import re
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from prism_wsgi.errors import ConfigError, StoreError
-from prism_wsgi.stores.kept import KeptConnections
+from prism_wsgi.stores.kept import ConnectionLease, KeptConnections
 
 _CLIENT_LIMIT = "max number of clients"
-
-
-class ConnectionLease(Protocol):
-    """The permission to use a connection until the end of a `with` block; see `prism_wsgi.stores.kept.Lease`."""
-
-    connection: Any
-    is_broken: bool
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Connections(Protocol):
-    """Where connections come from. Each is used by one thread at a time."""
-
-    def acquire(self) -> ConnectionLease:
-        """Return a lease. Raises TimeoutError when no connection comes free, and what redis-py raises."""
-        ...
-
-    def drop_idle(self) -> None:
-        """Part with the connections that idle: they lead to a server that is gone."""
-        ...
-
-    def abandon(self) -> None:
-        """Leave every connection to the process that this one was forked from."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections that idle."""
-        ...
 
 
 def pool_of_url(url: str, timeout: float) -> "redis.ConnectionPool":
@@ -98,7 +65,7 @@ class PooledConnections:
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
 
-    def acquire(self) -> ConnectionLease:
+    def acquire(self) -> ConnectionLease[Any]:
         return _PooledLease(self._pool)
 
     def drop_idle(self) -> None:

@@ -10,7 +10,7 @@ import redis
 
 from prism_wsgi.errors import StoreUnavailable
 from prism_wsgi.retry import attempts
-from prism_wsgi.stores.redis.connections import Connections
+from prism_wsgi.stores.kept import Connections
 from prism_wsgi.stores.redis.fields import Value
 
 MAX_ATTEMPTS = 3
@@ -36,7 +36,7 @@ class Server:
     `place` says where it is, without a password. `timeout` (seconds) bounds how long a question is repeated.
     """
 
-    def __init__(self, connections: Connections, place: str, timeout: float, *, warns_of_eviction: bool) -> None:
+    def __init__(self, connections: Connections[Any], place: str, timeout: float, *, warns_of_eviction: bool) -> None:
         self.connections = connections
         self.place = place
         self._timeout = timeout

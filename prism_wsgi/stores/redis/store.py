@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
@@ -15,7 +16,8 @@ try:
 except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
-from prism_wsgi.stores.redis.connections import Connections, PooledConnections, keep_connections, pool_of_url
+from prism_wsgi.stores.kept import Connections
+from prism_wsgi.stores.redis.connections import PooledConnections, keep_connections, pool_of_url
 from prism_wsgi.stores.redis.fields import USE, Value, fields_of, ids_in, named, present_and_absent, session_of
 from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
 from prism_wsgi.stores.redis.server import Answer, Command, Server
@@ -73,7 +75,7 @@ class RedisStore:
             raise ConfigError(f'prefix must be printable text such as "prism:", not {prefix!r}')
         if not isinstance(allow_eviction, bool):
             raise ConfigError(f"allow_eviction must be True or False, not {allow_eviction!r}")
-        connections: Connections
+        connections: Connections[Any]
         if isinstance(url_or_client, str):
             pool = pool_of_url(url_or_client, timeout)
             connections = keep_connections(pool, max_connections=max_connections, max_idle=max_idle, timeout=timeout)

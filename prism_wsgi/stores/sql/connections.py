@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from prism_wsgi.errors import ConfigError, StoreError
-from prism_wsgi.stores.kept import KeptConnections, Lease
+from prism_wsgi.stores.kept import ConnectionLease, KeptConnections, Lease
 from prism_wsgi.stores.sql.failures import is_refusal
 from prism_wsgi.stores.sql.pooling import Pooling
 
@@ -36,39 +36,6 @@ class Connection:
     pooled: PoolProxiedConnection
     cursor: DBAPICursor
     is_autocommit: bool
-
-
-class ConnectionLease(Protocol):
-    """The permission to use a connection until the end of a `with` block; see `prism_wsgi.stores.kept.Lease`."""
-
-    connection: Connection
-    is_broken: bool
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Connections(Protocol):
-    """Where connections come from. Each is used by one thread at a time."""
-
-    def acquire(self) -> ConnectionLease:
-        """Return a lease. Raises TimeoutError when no connection comes free, and what the driver raises."""
-        ...
-
-    def drop_idle(self) -> None:
-        """Part with the connections that idle: they lead to a server that is gone."""
-        ...
-
-    def abandon(self) -> None:
-        """Leave every connection to the process that this one was forked from."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections that idle."""
-        ...
 
 
 def keep_connections(
@@ -156,7 +123,7 @@ class PooledConnections:
         self._pooling = pooling
         self._process = os.getpid()
 
-    def acquire(self) -> ConnectionLease:
+    def acquire(self) -> ConnectionLease[Connection]:
         if self._process != os.getpid():
             self.abandon()  # nobody told us of the fork: uWSGI tells Python with py-call-osafterfork only
         try:

@@ -34,7 +34,8 @@ from prism_wsgi.stores.base import (
     checked_user,
     was_saved,
 )
-from prism_wsgi.stores.sql.connections import ConnectionLease, Connections, PooledConnections, keep_connections
+from prism_wsgi.stores.kept import ConnectionLease, Connections
+from prism_wsgi.stores.sql.connections import Connection, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
 from prism_wsgi.stores.sql.failures import BREAKING, BREAKING_ALL, Failure, WrongAnswerError, advice, classify
@@ -53,6 +54,7 @@ MAX_IDLE = 60.0
 SWEEPS_KEPT_MS = 90 * 24 * 3_600_000
 """How long the record of a sweep is kept, in ms."""
 
+_Lease = ConnectionLease[Connection]
 _ResultT = TypeVar("_ResultT")
 
 
@@ -146,7 +148,7 @@ class SQLAlchemyStore:
             WrongAnswerError,
         )
         self._errors_to_roll_back = (*self._errors, StoreError)
-        self._connections: Connections = (
+        self._connections: Connections[Connection] = (
             PooledConnections(self.engine, self._pooling)
             if isinstance(url_or_engine, Engine)
             else keep_connections(self.engine, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
@@ -446,13 +448,13 @@ class SQLAlchemyStore:
         """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
         return cast(_ResultT, self._run(self._in_core, work))  # without `is_done` there is a result
 
-    def _on_cursor(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+    def _on_cursor(self, lease: _Lease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         connection = lease.connection
         if connection.is_autocommit:
             return work(connection.cursor, *arguments)
         return self._in_transaction(lease, work, *arguments)
 
-    def _in_transaction(self, lease: ConnectionLease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
+    def _in_transaction(self, lease: _Lease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         connection = lease.connection
         try:
             if connection.is_autocommit:
@@ -467,13 +469,13 @@ class SQLAlchemyStore:
             raise
         return result
 
-    def _in_core(self, lease: ConnectionLease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+    def _in_core(self, lease: _Lease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
         # Not closed: the connection goes back to where it came from with the lease.
         connection = SQLAlchemyConnection(self.engine, connection=lease.connection.pooled)
         with connection.begin():
             return work(connection)
 
-    def _in_snapshot(self, lease: ConnectionLease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
+    def _in_snapshot(self, lease: _Lease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
         """Do `work` so that it fails, to be repeated, where rows change that it wants to delete."""
         if self.engine.dialect.name != "postgresql":
             return self._in_core(lease, work)

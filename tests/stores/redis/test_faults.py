@@ -6,14 +6,11 @@ import logging
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 import redis
@@ -22,12 +19,9 @@ from prism_wsgi import ConfigError, RedisStore, StoredSession, StoreUnavailable
 from prism_wsgi.testing import loaded, marker_of, new_session, race
 from tests.support import databases
 from tests.support.databases import REDIS
+from tests.support.interrupting import Interrupted, interruptions
 
 pytestmark = pytest.mark.whole  # they start servers
-
-
-class Interrupted(BaseException):
-    """What a worker's timeout raises out of its signal handler."""
 
 
 @pytest.fixture
@@ -84,35 +78,6 @@ def make_store(request: pytest.FixtureRequest, redis_prefix: str) -> Iterator[Ca
 # Exceptions from outside
 
 
-def interruptions(call: Callable[[], object], within: str = "prism_wsgi/stores") -> Iterator[int]:
-    """Interrupt `call` at its first line inside the stores, at its second, and so on; yield after each.
-
-    Lines inside an `except` are left out: interrupted there by a trace function, CPython itself leaks the frame.
-    """
-    for number in itertools.count(1):
-        passed = itertools.count(1)
-
-        def trace(frame: FrameType, event: str, _: object, number: int = number, passed: Any = passed) -> Any:
-            if within not in frame.f_code.co_filename:
-                return None
-            if event == "line" and sys.exc_info()[0] is None and next(passed) == number:
-                sys.settrace(None)
-                raise Interrupted
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            call()
-        except Interrupted:
-            pass
-        else:
-            return
-        finally:
-            sys.settrace(before)
-        yield number
-
-
 def settled(store: RedisStore, session: StoredSession) -> StoredSession:
     """Return what is stored; a connection that hangs in a cycle of garbage is not lost."""
     try:
@@ -136,7 +101,7 @@ def test_interruption_at_any_line_costs_no_connection_and_mixes_up_no_answers(
     ]
     for call in calls:
         seen = 0
-        for seen in interruptions(call):
+        for seen in interruptions(call, "prism_wsgi/stores"):
             assert [settled(store, one).data for one in sessions] == [b"ada", b"bob"], f"after line {seen}"
         assert seen > 20
         found = race([lambda one=one: loaded(store, one).data for one in sessions])  # type: ignore[misc]
@@ -156,7 +121,7 @@ def test_interrupted_move_is_whole_or_can_be_done_again(make_store: Callable[[],
         store.replace(replace(marker_of(session, new), version=session.version), new)
 
     moves: list[StoredSession] = []
-    for _ in interruptions(move):
+    for _ in interruptions(move, "prism_wsgi/stores"):
         stored = settled(store, session)
         if stored.superseded:
             assert stored.moved_to == moves[-1].id

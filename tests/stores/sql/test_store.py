@@ -28,8 +28,9 @@ from prism_wsgi import (
     migrate,
     retry,
 )
+from prism_wsgi.stores.kept import ConnectionLease
 from prism_wsgi.stores.sql import store as sql
-from prism_wsgi.stores.sql.connections import ConnectionLease
+from prism_wsgi.stores.sql.connections import Connection
 from prism_wsgi.stores.sql.schema import HOUR_MS
 from prism_wsgi.testing import ManualClock, loaded, marker_of, new_session, race
 from tests.support import databases
@@ -67,7 +68,7 @@ def later(session: StoredSession, version: int = 1) -> StoredSession:
     return replace(session, version=version, expires_at=session.expires_at + 1000)
 
 
-def give_back(*leases: ConnectionLease) -> None:
+def give_back(*leases: ConnectionLease[Connection]) -> None:
     for lease in leases:
         with lease:
             pass
@@ -224,7 +225,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[SQLAlchemyStore], Wire]:
     def start(store: SQLAlchemyStore) -> Wire:
         wire, acquire = Wire(), store._connections.acquire
 
-        def watched() -> ConnectionLease:
+        def watched() -> ConnectionLease[Connection]:
             lease = acquire()
             if not isinstance(lease.connection.cursor, WatchedCursor):
                 lease.connection.cursor = WatchedCursor(lease.connection.cursor, wire)
