@@ -205,7 +205,10 @@ def serve(
 
 def _session_around(site: Site, environ: WSGIEnvironment) -> Session | None:
     """Return the session of a middleware around this one, if its response has not begun."""
-    for found in (environ.get(site.environ_key), environ.get("webob.adhoc_attrs", {}).get("session")):
+    attributes = environ.get("webob.adhoc_attrs")
+    if attributes is None:
+        return None  # a middleware puts its session there too
+    for found in (environ.get(site.environ_key), attributes.get("session")):
         if isinstance(found, Session) and found._state.stage is OPEN:
             return found
     return None
