@@ -46,7 +46,7 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
     assert result.exit_code == 0
     own = ("journal",) if migrated_url.startswith("sqlite") else ("clock", "isolation")
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
-        ["ok", check] for check in ("database", *own, "schema", "sweeper", "secret")
+        ["ok", check] for check in ("database", *own, "schema", "writes", "sweeper", "secret")
     ]
 
 
@@ -164,6 +164,7 @@ def test_json_has_every_finding(url: str) -> None:
         "database",
         "journal",
         "schema",
+        "writes",
         "sweeper",
         "secret",
     ]

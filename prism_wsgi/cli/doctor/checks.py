@@ -41,7 +41,7 @@ def check_database(url: str, table_name: str | None, clock: Clock = system_clock
             checks: list[_Check] = [partial(_clock, clock=clock), _isolation]
             if store.engine.dialect.name == "sqlite":
                 checks = [_journal]
-            checks += [partial(_schema, url), partial(_sweeper, clock=clock)]
+            checks += [partial(_schema, url), _writes, partial(_sweeper, clock=clock)]
             for check in checks:
                 found = _allowed(check, store)
                 yield found
@@ -106,12 +106,31 @@ def _schema(url: str, store: "SQLAlchemyStore") -> Finding:
         message = f"at {found.current or 'none'}, not at {found.head}"
         return Finding("schema", Level.FAIL, message, "run `prism-wsgi db upgrade`")
     if any(difference == f"table {table_name} is missing" for difference in found.differences):
+        _refused_write(store)  # MariaDB and MySQL hide a table from those who have no right to it
         message = f"at {found.head}, but the table {table_name} was dropped"
         own = "" if table_name == DEFAULT_TABLE_NAME else f"_{table_name}"
         fix = f"run `DROP TABLE {migrate.VERSION_TABLE}{own}` in the database, then `prism-wsgi db upgrade`"
         return Finding("schema", Level.FAIL, message, fix)
     message = f"changed by hand: {'; '.join(found.differences)}"
     return Finding("schema", Level.WARN, message, "undo that, or see `prism-wsgi db check`")
+
+
+def _writes(store: "SQLAlchemyStore") -> Finding:
+    refusal = _refused_write(store)
+    if refusal is None:
+        return Finding("writes", Level.OK, "the table takes them")
+    return Finding("writes", Level.FAIL, one_line(str(refusal)), "let --url lead to a server that takes writes")
+
+
+def _refused_write(store: "SQLAlchemyStore") -> StoreUnavailable | None:
+    """Return why the table takes no writes, None where it does. Raises it where this role lacks the right."""
+    try:
+        store.ping()
+    except StoreUnavailable as error:
+        if _DENIED.search(str(error)):
+            raise
+        return error
+    return None
 
 
 def _journal(store: "SQLAlchemyStore") -> Finding:

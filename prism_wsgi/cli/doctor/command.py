@@ -21,8 +21,8 @@ from prism_wsgi.cli.text import one_line
 def doctor(context: click.Context, url: str, table_name: str | None, visit: str | None, json: bool) -> None:
     """Check a deployment and say how to mend it.
 
-    Looks at the database, its clock, isolation level (SQLite: journal) and schema, the lag of the sweeper, and the
-    secret: the environment variable SESSION_SECRET, which is not shown.
+    Looks at the database, its clock, isolation level (SQLite: journal) and schema, whether it takes writes, the lag
+    of the sweeper, and the secret: the environment variable SESSION_SECRET, which is not shown.
     With --visit, also at the cookie that the application gives to a new visitor.
 
     \b
