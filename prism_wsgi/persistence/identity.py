@@ -12,7 +12,8 @@ class Identity:
 
     `token` is the verified cookie that named it; None for an id drawn in this request. `stored` is what the store
     holds under the id as far as this request knows, its data decrypted. `is_sent`: the browser has the cookie of this
-    id, or is being sent it. `instead_of` is the id whose unreadable session this one took the place of.
+    id, or is being sent it. `instead_of` is the id whose unreadable session this one took the place of. `moved_from`
+    is where the session was before it moved here; the next save leaves a marker there.
     """
 
     secret: str = field(repr=False)
@@ -21,6 +22,7 @@ class Identity:
     stored: StoredSession | None = None
     is_sent: bool = False
     instead_of: str | None = None
+    moved_from: "Identity | None" = None
 
     @property
     def is_shared(self) -> bool:
@@ -33,7 +35,7 @@ def identity_of(token: Token) -> Identity:
     return Identity(token.secret, session_id(token.secret), token, is_sent=True)
 
 
-def drawn_identity(now: int, instead_of: str | None = None) -> Identity:
+def drawn_identity(now: int, instead_of: str | None = None, moved_from: Identity | None = None) -> Identity:
     """Return a new identity that nobody else has. Raises OSError when the system has no randomness."""
     secret = new_secret(now)
-    return Identity(secret, session_id(secret), instead_of=instead_of)
+    return Identity(secret, session_id(secret), instead_of=instead_of, moved_from=moved_from)

@@ -148,7 +148,7 @@ class Exchange:
             if not token.outdated_key:
                 return []
             ours = cookies.header_value(token, cookies.lapses_at(token))
-        elif state.phase is NEW and (state.moved_from is not None or self._may_offer()):
+        elif state.phase is NEW and (state.identity.moved_from is not None or self._may_offer()):
             ours = cookies.header_value(Token(state.identity.secret, 0), state.expires_at)
         else:
             return []
@@ -186,7 +186,7 @@ class Exchange:
         """Save when no cookie can be set any more."""
         self._end_session()
         state = self._state
-        if not state.identity.is_sent or state.moved_from is not None:
+        if not state.identity.is_sent or state.identity.moved_from is not None:
             state.roll_back()  # its new id would open for nobody
         try:
             commit(state)

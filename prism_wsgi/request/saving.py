@@ -78,12 +78,12 @@ def write(state: SessionState, data: bytes | None = None) -> None:
     """Try once to store the session as it is. Raises SessionConflict and SessionGone."""
     site, identity, document = state.site, state.identity, state.document
     if data is None:
-        if state.moved_from is not None:
+        if state.identity.moved_from is not None:
             document.lock = 0  # whoever is inside atomic() under the old id will find it gone
         data = site.codec.encode(document, checked=not state.holds_mutable)
     row = _row(state, data)
-    if state.moved_from is not None:
-        site.adapter.move(state.moved_from, identity, row, site.now())
+    if state.identity.moved_from is not None:
+        site.adapter.move(state.identity.moved_from, identity, row, site.now())
     else:
         site.adapter.save(identity, row)
     row.version += 1
@@ -165,7 +165,7 @@ def _reconcile(state: SessionState, conflict: SessionConflict) -> None:
         state.leave_blocked_id()
     elif theirs.superseded:
         state.lose_race(theirs)
-    elif state.moved_from is not None and isinstance(conflict, SessionExists) and contested.stored is not None:
+    elif contested is not state.identity and isinstance(conflict, SessionExists) and contested.stored is not None:
         state.draw_another_id()
     else:
         state.join(theirs)

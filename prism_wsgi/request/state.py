@@ -45,7 +45,6 @@ class Snapshot(NamedTuple):
 
     phase: Phase
     identity: Identity
-    moved_from: Identity | None
     data: bytes
     created_at: int
     login: Login
@@ -68,7 +67,6 @@ class SessionState:
         "identity",
         "is_new",
         "lock",
-        "moved_from",
         "outcome",
         "phase",
         "site",
@@ -79,8 +77,6 @@ class SessionState:
 
     document: Document
     """The values and properties that the request works on; set once the session has been read."""
-    moved_from: Identity | None
-    """Where the session was before it moved; the next save leaves a marker there."""
 
     def __init__(
         self, site: Site, token: Token | None, visit: Visit = ORDINARY, earlier: Earlier | None = None
@@ -104,7 +100,6 @@ class SessionState:
         self.endings = 0
         """How often this request has ended its session."""
         self.is_new = False
-        self.moved_from = None
         if earlier is not None:
             self.phase, self.identity = UNREAD, drawn_identity(site.now())
         elif token is None:
@@ -138,12 +133,12 @@ class SessionState:
     @property
     def contested(self) -> Identity:
         """The identity under which other requests may have saved this session."""
-        return self.moved_from or self.identity
+        return self.identity.moved_from or self.identity
 
     @property
     def is_unshared(self) -> bool:
         """Whether no other request can reach what this one will save."""
-        return self.phase is GONE or self.moved_from is not None or not self.identity.is_shared
+        return self.phase is GONE or self.identity.moved_from is not None or not self.identity.is_shared
 
     @property
     def is_login(self) -> bool:
@@ -166,7 +161,7 @@ class SessionState:
             return False
         stored = self.identity.stored
         if stored is None or self.phase is GONE:
-            moved = self.moved_from is not None and self.moved_from.stored is not None
+            moved = self.contested is not self.identity and self.contested.stored is not None
             return moved or self.document.login.user is not None or not self.document.is_blank()
         return self.document.login.user != stored.user or not self.site.codec.is_unchanged(self.document, stored.data)
 
@@ -347,7 +342,6 @@ class SessionState:
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
-        self.moved_from = None
         self.lock = 0
         self._begin()
 
@@ -357,7 +351,7 @@ class SessionState:
             return
         self.written = self.holds_mutable = False
         self.decided = _NOTHING_DECIDED
-        self.identity, self.moved_from = self.contested, None
+        self.identity = self.contested
         stored = self.identity.stored
         if stored is not None and self.phase is not GONE:
             self.phase, self.document = STORED, self.site.codec.decode(stored)
@@ -378,7 +372,7 @@ class SessionState:
     def look_again(self) -> None:
         """Read the session afresh at the next access; for what opens it after its response is over."""
         identity = self.identity
-        if self.phase is not STORED or not identity.is_sent or self.moved_from is not None:
+        if self.phase is not STORED or not identity.is_sent or identity.moved_from is not None:
             return
         if identity.token is None:
             identity.token = Token(
@@ -406,7 +400,7 @@ class SessionState:
 
     def hold_saved(self, row: StoredSession) -> None:
         """Learn that the store has taken the session, as `row`."""
-        self.identity.stored, self.moved_from = row, None
+        self.identity.stored, self.identity.moved_from = row, None
         self.outcome, self.phase = SAVED, STORED
 
     def note_told(self) -> None:
@@ -467,11 +461,11 @@ class SessionState:
 
     def draw_another_id(self) -> None:
         """Take another new id, because the one that this request drew is taken."""
-        self.identity = drawn_identity(self.site.now(), self.identity.instead_of)
+        self.identity = drawn_identity(self.site.now(), self.identity.instead_of, self.identity.moved_from)
 
     def leave_blocked_id(self) -> None:
         """Take a new id where an expired marker blocks the one of the cookie: nothing will be stored there."""
-        self.moved_from = None
+        self.identity.moved_from = None
         self.draw_another_id()
 
     # Inside atomic()
@@ -482,7 +476,6 @@ class SessionState:
         return Snapshot(
             self.phase,
             replace(self.identity),
-            self.moved_from,
             self.site.codec.encode(document),
             document.created_at,
             document.login,
@@ -491,7 +484,7 @@ class SessionState:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Be the session again that it was."""
-        self.identity, self.moved_from = snapshot.identity, snapshot.moved_from
+        self.identity = snapshot.identity
         if self.phase is not GONE:
             self.phase = snapshot.phase
         document = self.document = self.site.codec.read(snapshot.data)
@@ -549,9 +542,11 @@ class SessionState:
 
     def _move(self) -> None:
         """Take a new id; a save leaves a marker where the session, or its cookie, was before."""
-        if self.moved_from is None and self.identity.is_shared and self.phase is not GONE:
-            self.moved_from = self.identity
-        self.draw_another_id()
+        old = self.identity
+        if old.moved_from is None and old.is_shared and self.phase is not GONE:
+            self.identity = drawn_identity(self.site.now(), old.instead_of, moved_from=old)
+        else:
+            self.draw_another_id()
         if self.phase is STORED:
             self.phase = NEW
 
