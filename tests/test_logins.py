@@ -1,9 +1,9 @@
 """Who is logged in, on every store: lifetimes of a login, step-up, limits, other devices, administrators."""
 
-import threading
 from collections.abc import Callable
-from functools import partial
+from operator import methodcaller
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,7 +18,7 @@ from prism_wsgi import (
 )
 from prism_wsgi.testing import ManualClock
 from tests.support.keys import SECRET
-from tests.support.visitors import Browser, application, put, run_at_once
+from tests.support.visitors import Browser, application, put
 
 HOUR = 3600
 MakeSite = Callable[..., SessionMiddleware]
@@ -124,6 +124,14 @@ def test_an_anonymous_visitors_data_stays_and_another_users_does_not(browser: Br
     assert browser.do(who) == ("bob", {"note": "kept"})
 
 
+def test_the_same_users_data_stays_under_a_new_id(browser: Browser, site: SessionMiddleware) -> None:
+    browser.do(log_in("ada"))
+    browser.do(put("basket", 1))
+    before = copy_of(browser, site)
+    browser.do(log_in("ada"))
+    assert (browser.do(who), before.do(who)) == (("ada", {"basket": 1}), (None, {}))
+
+
 def test_what_another_user_writes_meanwhile_does_not_come_along(
     browser: Browser, site: SessionMiddleware, clock: ManualClock
 ) -> None:
@@ -154,20 +162,6 @@ def test_another_users_login_on_a_marker_begins_empty(browser: Browser, site: Se
     browser.do(log_in("ada"))
     second.do(log_in("bob"))
     assert (browser.do(who), second.do(who)) == (("ada", {"basket": 1}), ("bob", {}))
-
-
-def test_logins_at_the_same_moment_are_all_logged_in(browser: Browser, site: SessionMiddleware) -> None:
-    browser.do(put("basket", 1))
-    clicks = [copy_of(browser, site) for _ in range(4)]
-    together = threading.Barrier(4)
-
-    def click(session: Session) -> None:
-        session.get("basket")
-        together.wait(30)
-        session.login("ada")
-
-    run_at_once([partial(one.do, click) for one in clicks])
-    assert [one.do(lambda session: session.user) for one in clicks] == ["ada"] * 4
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, "a\nb"])
@@ -223,6 +217,18 @@ def test_nobody_is_fresh_and_nobody_can_confirm(browser: Browser) -> None:
         browser.do(lambda session: session.confirm_login())
 
 
+def test_a_login_of_which_no_moment_is_known_is_not_fresh(make_site: MakeSite) -> None:
+    browser = Browser(make_site())
+    browser.do(put("user_id", "7"))
+    browser._site = Browser(make_site(user_id_key="user_id"))._site
+    browser.do(put("basket", 1))
+    assert browser.do(lambda session: (session.user, session.authenticated_at, session.is_fresh(10**9))) == (
+        "7",
+        None,
+        False,
+    )
+
+
 def test_the_absolute_lifetime_counts_from_the_last_proof(make_site: MakeSite, clock: ManualClock) -> None:
     browser = Browser(make_site(max_lifetime=2 * HOUR))
     browser.do(put("basket", 1))
@@ -270,11 +276,41 @@ def test_the_newest_logins_stay_and_the_others_end(make_site: MakeSite, clock: M
     assert logged_in(site, "bob").do(lambda session: session.user) == "bob"
 
 
-def test_of_many_logins_at_once_exactly_the_limit_stays(make_site: MakeSite) -> None:
-    site = make_site(max_sessions_per_user=3)
-    devices = [Browser(site) for _ in range(12)]
-    run_at_once([partial(one.do, log_in("ada")) for one in devices])
-    assert sum(device.do(lambda session: session.user) == "ada" for device in devices) == 3
+def test_the_limit_ends_a_login_that_is_older_by_its_workers_clock_though_it_has_just_come(
+    make_site: MakeSite, clock: ManualClock
+) -> None:
+    site = make_site(max_sessions_per_user=1)
+    first = logged_in(site, "ada")
+    clock.advance(-5)
+    second = logged_in(site, "ada")
+    assert [device.do(lambda session: session.user) for device in (first, second)] == ["ada", None]
+
+
+def test_a_confirmation_makes_a_login_the_newest(make_site: MakeSite, clock: ManualClock) -> None:
+    site = make_site(max_sessions_per_user=2)
+    devices = []
+    for _ in range(2):
+        devices.append(logged_in(site, "ada"))
+        clock.advance(1)
+    devices[0].do(lambda session: session.confirm_login())
+    clock.advance(1)
+    devices.append(logged_in(site, "ada"))
+    assert [device.do(lambda session: session.user) for device in devices] == ["ada", None, "ada"]
+
+
+def test_a_session_without_the_moment_of_its_login_counts_from_its_beginning(
+    make_site: MakeSite, clock: ManualClock
+) -> None:
+    site = make_site(max_sessions_per_user=2)
+    devices = [logged_in(site, "ada")]
+    clock.advance(1)
+    devices.append(Browser(make_site()))
+    devices[1].do(put("user_id", "ada"))
+    devices[1]._site = Browser(make_site(user_id_key="user_id"))._site
+    devices[1].do(put("basket", 1))  # from now on it is the user's, and nobody knows since when
+    clock.advance(1)
+    devices.append(logged_in(site, "ada"))
+    assert [device.do(lambda session: session.user) for device in devices] == [None, "ada", "ada"]
 
 
 def test_a_limit_needs_a_store_that_lists_users() -> None:
@@ -323,6 +359,30 @@ def test_logging_out_elsewhere_spares_this_device_before_and_after_a_new_id(
     assert [one.do(lambda session: session.user) for one in (here, there, bob)] == ["ada", None, "bob"]
 
 
+@pytest.mark.parametrize(
+    "move",
+    [lambda session: session.regenerate(), lambda session: session.login("ada")],
+    ids=["regenerate", "login"],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_the_others_are_listed_and_ended_before_and_after_a_new_id(
+    site: SessionMiddleware, move: Any, first: bool
+) -> None:
+    here, there = logged_in(site, "ada"), logged_in(site, "ada")
+
+    def end_the_others(session: Session) -> list[bool]:
+        if first:
+            move(session)
+        ended = [session.revoke(one.id) for one in session.other_sessions()]
+        ended.append(session.revoke(session.id))
+        if not first:
+            move(session)
+        return ended
+
+    assert here.do(end_the_others) == [True, False]
+    assert [one.do(lambda session: session.user) for one in (here, there)] == ["ada", None]
+
+
 def test_this_session_is_none_of_the_others_and_is_not_revoked(browser: Browser) -> None:
     browser.do(log_in("ada"))
     assert browser.do(lambda session: (session.other_sessions(), session.revoke(session.id))) == ([], False)
@@ -352,6 +412,26 @@ def test_an_impersonated_session_begins_empty_and_says_who_acts(site: SessionMid
     browser = impersonating(site)
     assert browser.do(lambda session: (session.user, session.actor, dict(session))) == ("ada", "root", {})
     assert browser.do(lambda session: (session.auth_method, session.is_fresh(60))) == ("hwk", False)
+
+
+def test_an_impersonated_session_has_the_moment_of_the_administrators_login(
+    site: SessionMiddleware, clock: ManualClock
+) -> None:
+    browser = logged_in(site, "root")
+    proved = browser.do(lambda session: session.authenticated_at)
+    clock.advance(60)
+    browser.do(lambda session: session.impersonate("ada"))
+    assert browser.do(lambda session: session.authenticated_at) == proved
+
+
+@pytest.mark.parametrize("verb", ["impersonate", "stop_impersonating"])
+def test_a_cookie_from_before_an_impersonation_or_its_end_opens_nothing_after_it(
+    site: SessionMiddleware, verb: str
+) -> None:
+    browser = impersonating(site) if verb == "stop_impersonating" else logged_in(site, "root")
+    before = copy_of(browser, site)
+    browser.do(lambda session: session.impersonate("ada") if verb == "impersonate" else session.stop_impersonating())
+    assert before.do(who) == (None, {})
 
 
 @pytest.mark.parametrize(
@@ -452,6 +532,21 @@ def test_a_user_under_the_named_key_is_logged_in_and_out(make_site: MakeSite, st
     assert store.destroy_all("7") == 0  # type: ignore[attr-defined]
 
 
+def test_who_is_gone_from_the_named_key_leaves_no_proof_and_no_csrf_token(make_site: MakeSite) -> None:
+    browser = Browser(make_site(user_id_key="user_id"))
+    browser.do(lambda session: session.update(user_id="7", basket=1))
+    token = browser.do(lambda session: session.get_csrf_token())
+    browser.do(put("user_id", None))
+    assert browser.do(lambda session: (session.user, session.authenticated_at, session["basket"])) == (None, None, 1)
+    assert browser.do(lambda session: session.get_csrf_token()) != token
+
+
+def test_a_uuid_under_the_named_key_is_a_user_by_its_text(make_site: MakeSite) -> None:
+    browser, number = Browser(make_site(user_id_key="user_id")), UUID(int=7)
+    browser.do(put("user_id", number))
+    assert browser.do(lambda session: (session.user, session["user_id"])) == (str(number), number)
+
+
 @pytest.mark.parametrize("changes_in_block", [True, False])
 def test_a_login_under_the_named_key_before_atomic_moves_the_session_too(
     make_site: MakeSite, changes_in_block: bool
@@ -518,6 +613,36 @@ def test_a_call_of_login_decides_whatever_stands_under_the_key(make_site: MakeSi
     assert browser.do(who) == ("ada", {"user_id": "7"})
 
 
+def log_out_and_name(session: Session) -> None:
+    session.logout()
+    session["user_id"] = "7"
+
+
+def impersonate_and_name(session: Session) -> None:
+    session.impersonate("bob")
+    session["user_id"] = "7"
+
+
+def stop_and_name(session: Session) -> None:
+    session.impersonate("bob")
+    session.stop_impersonating()
+    session["user_id"] = "7"
+
+
+@pytest.mark.parametrize(
+    ("decide", "decided"),
+    [(log_out_and_name, (None, None)), (impersonate_and_name, ("bob", "ada")), (stop_and_name, ("ada", None))],
+    ids=["logout", "impersonate", "stop_impersonating"],
+)
+def test_a_call_that_says_who_is_logged_in_decides_whatever_stands_under_the_key(
+    make_site: MakeSite, decide: Any, decided: tuple[str | None, str | None]
+) -> None:
+    browser = Browser(make_site(user_id_key="user_id"))
+    browser.do(log_in("ada"))
+    browser.do(decide)
+    assert browser.do(lambda session: (session.user, session.actor)) == decided
+
+
 @pytest.mark.parametrize("value", [1.5, True, [7], b"7", "", "a\nb"])
 def test_what_names_no_user_is_refused_at_the_assignment(value: Any, make_site: MakeSite) -> None:
     with pytest.raises((TypeError, ValueError)):
@@ -538,3 +663,79 @@ def test_an_assignment_of_the_key_after_the_headers_is_refused(clock: ManualCloc
     browser.do(kept.append)
     with pytest.raises(ResponseStarted, match="user_id"):
         kept[0]["user_id"] = "7"
+
+
+def test_a_removal_of_the_key_after_the_headers_is_refused(clock: ManualClock) -> None:
+    kept: list[Session] = []
+    site = SessionMiddleware(
+        application,
+        store=MemoryStore(clock=clock),
+        secret=SECRET,
+        clock=clock,
+        user_id_key="user_id",
+    )
+    browser = Browser(site)
+    browser.do(put("user_id", "7"))
+    browser.do(kept.append)
+    for remove in (lambda session: session.pop("user_id"), Session.clear):
+        with pytest.raises(ResponseStarted, match="user_id"):
+            remove(kept[0])
+    assert browser.do(lambda session: session.user) == "7"
+
+
+# Reading without using
+
+
+@pytest.mark.parametrize("how", ["is_passive", "session.passive"])
+def test_a_passive_request_reads_the_session_and_does_not_keep_it_alive(
+    make_site: MakeSite, store: SessionStore, clock: ManualClock, how: str
+) -> None:
+    settings = {"is_passive": lambda environ: True} if how == "is_passive" else {}
+    browser = Browser(make_site(ttl=900))
+    browser.do(log_in("ada"))
+    polling = Browser(make_site(ttl=900, **settings))
+    polling.cookies = dict(browser.cookies)
+
+    def poll(session: Session) -> str | None:
+        if how == "session.passive":
+            session.passive = True
+        return session.user
+
+    before = store.load(browser.do(lambda session: session.id))
+    clock.advance(600)
+    visit = polling.visit(poll)
+    assert (visit.answer, visit.set_cookies) == ("ada", [])
+    assert before is not None
+    assert store.load(before.id) == before
+    clock.advance(301)
+    assert polling.visit(poll).answer is None
+
+
+def test_a_write_of_a_passive_request_is_kept_and_does_not_keep_the_session_alive(
+    make_site: MakeSite, clock: ManualClock
+) -> None:
+    browser = Browser(make_site(ttl=900))
+    browser.do(log_in("ada"))
+    browser._site = Browser(make_site(ttl=900, is_passive=lambda environ: True))._site
+    clock.advance(600)
+    browser.do(put("seen", 1))
+    assert browser.do(who) == ("ada", {"seen": 1})
+    clock.advance(301)
+    assert browser.do(who) == (None, {})
+
+
+# A form's token
+
+
+def test_only_the_sessions_own_csrf_token_is_one(browser: Browser) -> None:
+    assert browser.do(lambda session: session.is_csrf_token("")) is False
+    token = browser.do(lambda session: session.get_csrf_token())
+    for value, is_one in (
+        (token, True),
+        (token[:-1], False),
+        ("", False),
+        (None, False),
+        (7, False),
+        ("\udcff", False),
+    ):
+        assert browser.do(methodcaller("is_csrf_token", value)) is is_one

@@ -1,6 +1,6 @@
 """Logins, administrators, other devices and the limit, in every order in which a store can see the requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,17 +58,17 @@ def _with_cookies(browser: Browser, site: SessionMiddleware) -> Browser:
     return other
 
 
-Play = Callable[[Callable[[Steps], Any]], None]
+Scenario = Callable[[Scene], tuple[Sequence[Callable[[], object]], Callable[[], object]]]
+Play = Callable[..., None]
 
 
 @pytest.fixture
 def play(every_store: SessionStore, manual_clock: ManualClock) -> Play:
     """Return what plays a scenario in many orders: it is given the scene, and returns the actors and a check."""
 
-    def play(scenario: Callable[..., Any], **settings: Any) -> None:
+    def play(scenario: Scenario, **settings: Any) -> None:
         def act(steps: Steps) -> Any:
-            actors, check = scenario(Scene(steps, every_store, manual_clock, **settings))
-            return actors, check
+            return scenario(Scene(steps, every_store, manual_clock, **settings))
 
         most = MOST[isinstance(every_store, MemoryStore)]
         assert every_interleaving(act, limit=most) > 1
