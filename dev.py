@@ -54,7 +54,7 @@ def bench(arguments: list[str]) -> int:
 
 
 def scale(arguments: list[str]) -> int:
-    """Measure the sweeper on 2 million sessions of each engine, in half an hour; -h lists the options."""
+    """Measure the sweeper, the pages and the audit trail on large tables, in half an hour; -h lists the options."""
     return run("python", "-m", "benchmarks.scale", *arguments)
 
 

@@ -1,1 +1,1 @@
-"""The sweeper at scale: millions of sessions, a live load, and several ways to delete what has expired."""
+"""Large tables: the sweeper beside a live load, the ready pages, and the audit trail."""

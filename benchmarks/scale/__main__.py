@@ -3,6 +3,9 @@
 On each engine, each contender in turn deletes what has expired from the same table of that many sessions, half of
 them expired, while other sessions of it are used at a steady pace. Then extensions race the sweep, and a table is
 filled and swept over and over.
+
+`--parts pages` times the ready pages and the listings on that many sessions, and `--parts trail` an audit trail of
+`--events` events on PostgreSQL; neither runs unless it is named.
 """
 
 import argparse
@@ -26,8 +29,10 @@ from benchmarks.machine.databases import fresh_databases
 from benchmarks.scale import generate, sweeps
 from benchmarks.scale.cycles import cycles
 from benchmarks.scale.live import Sample, live_load
+from benchmarks.scale.pages import pages
 from benchmarks.scale.race import race
 from benchmarks.scale.sweeps import Turn
+from benchmarks.scale.trail import trail
 
 ENGINES = ("postgresql", "mariadb", "sqlite")
 LIVE_SESSIONS = 20_000
@@ -63,9 +68,15 @@ def main() -> None:
     """Measure on each engine, print the figures and, if asked, write them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000, help="sessions, half of them expired")
+    parser.add_argument(
+        "--events", type=int, default=10_000_000, help="events of the part `trail`, which take 18 GB for 100 million"
+    )
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument(
-        "--parts", nargs="+", choices=("speed", "race", "cycles"), default=("speed", "race", "cycles")
+        "--parts",
+        nargs="+",
+        choices=("speed", "race", "cycles", "pages", "trail"),
+        default=("speed", "race", "cycles"),
     )
     parser.add_argument("--quiet", type=float, default=5.0, help="seconds of use without a sweep before each one")
     parser.add_argument("--longest", type=float, default=60.0, help="seconds after which a contender is stopped")
@@ -84,6 +95,11 @@ def main() -> None:
                 measured["race"] = race(url, options.rows // 2)
             if "cycles" in options.parts:
                 measured["cycles"] = cycles(url, options.rows // 20)
+            if "pages" in options.parts:
+                print(f"\n{engine}, {options.rows} sessions", flush=True)
+                measured["pages"] = pages(url, options.rows)
+            if "trail" in options.parts and engine == "postgresql":
+                measured["trail"] = trail(url, options.events, options.quiet)
             if options.json:
                 options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

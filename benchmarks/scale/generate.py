@@ -20,15 +20,15 @@ DAY_MS = 24 * HOUR_MS
 Row = tuple[bytes, bytes, int, str | None, int, int, int, bool]
 
 
-def rows(count: int, *, now: int, chance: Random) -> Iterator[Row]:
+def rows(count: int, *, now: int, chance: Random, expired_each: int = 2) -> Iterator[Row]:
     """Yield sessions begun in the ten days before `now` (Unix ms), every second one expired, and due for a sweep.
 
-    One in three belongs to a user. They hold 60 to 400 bytes.
+    `expired_each=20` makes it every twentieth. One in three belongs to a user. They hold 60 to 400 bytes.
     """
     begun, step = now - 10 * DAY_MS, 10 * DAY_MS / count
     for number in range(count):
         created_at = int(begun + number * step)
-        if number % 2:
+        if number % expired_each:
             expires_at = now + chance.randint(HOUR_MS, 14 * DAY_MS)
         else:
             used = int(chance.expovariate(1 / HOUR_MS))

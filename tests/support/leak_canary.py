@@ -117,7 +117,14 @@ def _hear_all(canary: Canary, replace: Callable[..., None]) -> None:
     def hear_objects(self: Any, status: str, headers: Any) -> Any:
         held = self._state
         accessed = held.accessed
-        shown = (held, held.identity, held.identity.moved_from, getattr(held, "document", None), held.site, Session(held))
+        shown = (
+            held,
+            held.identity,
+            held.identity.moved_from,
+            getattr(held, "document", None),
+            held.site,
+            Session(held),
+        )
         canary.hear(" ".join(f"{one!r} {one}" for one in shown))
         held.accessed = accessed  # to print a session is to use it
         return answer(self, status, headers)

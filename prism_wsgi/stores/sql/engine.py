@@ -17,6 +17,7 @@ from prism_wsgi.stores.sql.pooling import Pooling, refuses_parameters
 
 # How often psycopg runs a statement before it prepares it on the server; its own default too.
 _PREPARE_THRESHOLD = 5
+_MOST_KEEPALIVES = 127  # Linux refuses more, and with it the connection
 
 
 def create_store_engine(
@@ -66,7 +67,7 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
             "tcp_user_timeout": math.ceil(timeout * 1000),
             "keepalives_idle": seconds,
             "keepalives_interval": 1,
-            "keepalives_count": seconds,
+            "keepalives_count": min(seconds, _MOST_KEEPALIVES),
             "prepare_threshold": _PREPARE_THRESHOLD,
         }
     elif driver in ("pymysql", "mysqldb"):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, or_, select, text, update
 
 from prism_wsgi.stores.base import StoredEvent, SweepRun
 from prism_wsgi.stores.sql.rows import key_of
@@ -11,6 +11,8 @@ from prism_wsgi.stores.sql.schema import table_names
 HOUR_MS = 3_600_000
 ERASED_AT_ONCE = 1000
 """How many events are deleted or renamed in one transaction."""
+
+_OLDEST = "DELETE FROM {} WHERE timestamp <= :before ORDER BY timestamp, id LIMIT :limit"
 
 
 class Trail:
@@ -68,13 +70,14 @@ class Trail:
         return [(int(row[0]), row[1], row[2], int(row[3])) for row in found]
 
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
-        """Delete at most `limit` events of `before` (Unix ms) and earlier; return how many."""
+        """Delete at most `limit` events of `before` (Unix ms) and earlier, the oldest first; return how many."""
+        if connection.dialect.name in ("mysql", "mariadb"):
+            # They read, and lock, the whole table for a DELETE of what a subquery finds.
+            values = {"before": before, "limit": limit}
+            return int(connection.execute(text(_OLDEST.format(self._events.name)), values).rowcount)
         columns = self._events.c
-        oldest = (
-            select(columns.id).where(columns.timestamp <= before).order_by(columns.timestamp).limit(limit).subquery()
-        )
-        # MySQL takes no LIMIT in a subquery of IN, and one in a subquery of a subquery.
-        statement = delete(self._events).where(columns.id.in_(select(oldest.c.id)))
+        oldest = select(columns.id).where(columns.timestamp <= before).order_by(columns.timestamp).limit(limit)
+        statement = delete(self._events).where(columns.id.in_(oldest))
         return int(connection.execute(statement).rowcount)
 
     def erase(self, connection: Connection, user: str, alias: str | None) -> int:

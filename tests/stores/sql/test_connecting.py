@@ -210,6 +210,13 @@ def test_behind_a_pooler_sessions_are_migrated_used_swept_and_ended(
     store.close()
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
+def test_a_long_timeout_connects(engine: str, request: pytest.FixtureRequest) -> None:
+    store = SQLAlchemyStore(request.getfixturevalue(f"empty_{engine}_url"), timeout=3600)
+    store.ping()
+    store.close()
+
+
 @pytest.mark.parametrize("engine", ["mariadb", "mysqlclient"])
 @pytest.mark.parametrize("level", [None, "AUTOCOMMIT"])
 def test_what_a_server_that_does_not_commit_by_itself_is_given_is_kept(
