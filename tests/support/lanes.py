@@ -8,9 +8,12 @@ minute: MemoryStore and SQLite, in this process. It connects to nothing and star
 - tests marked `whole`: they use the network, start a program, or take seconds.
 
 A test that belongs to none of these and connects or starts a program all the same fails in the quick lane.
+
+`dev.py matrix` asks for the tests that use one server, by `--engine`.
 """
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,11 +53,19 @@ WHOLE_FIXTURES = {
     "failures_of_wrong_stores",
 }
 
+ENGINES = {
+    "postgresql": {"postgresql", "postgresql_server"},
+    "mariadb": {"mariadb", "mysqlclient", "mariadb_server"},
+    "redis": {"redis", "redis_prefix"},
+}
+"""The parameters and fixtures by which a test uses each server."""
+
 _TESTS = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="run what takes a minute and needs no server")
+    parser.addoption("--engine", choices=ENGINES, help="run only what uses this server")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,9 +76,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_folder_order)  # a stable sort: pytest's own order stays within each folder
     if config.getoption("quick"):
         sys.addaudithook(_refuse)  # here, because pytest-xdist collects in its workers only, and must start those
-        left_out = [item for item in items if not _is_quick(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _is_quick(item)]
+        _keep(config, items, _is_quick)
+    if (engine := config.getoption("engine")) is not None:
+        _keep(config, items, lambda item: not ENGINES[engine].isdisjoint(_uses(item)))
 
 
 def _folder(item: pytest.Item) -> str:
@@ -78,14 +89,22 @@ def _folder_order(item: pytest.Item) -> int:
     return FOLDERS.index(_folder(item))
 
 
+def _keep(config: pytest.Config, items: list[pytest.Item], is_wanted: Callable[[pytest.Item], bool]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = [item for item in items if is_wanted(item)]
+
+
 def _is_quick(item: pytest.Item) -> bool:
     if _folder(item) in WHOLE_ONLY or item.get_closest_marker("whole"):
         return False
+    return (WHOLE_FIXTURES | SERVERS).isdisjoint(_uses(item))
+
+
+def _uses(item: pytest.Item) -> Iterator[str]:
+    """Yield the names of a test's fixtures, and those of its parameters that are texts."""
+    yield from getattr(item, "fixturenames", ())
     parameters = getattr(item, "callspec", None)
-    values = parameters.params.values() if parameters else ()
-    return WHOLE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) and SERVERS.isdisjoint(
-        value for value in values if isinstance(value, str)
-    )
+    yield from (value for value in (parameters.params.values() if parameters else ()) if isinstance(value, str))
 
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from prism_wsgi.errors import ConfigError
 from prism_wsgi.stores.sql.database import make_engine, parse_url, place
+from prism_wsgi.stores.sql.failures import advice
 
 BATCH = 500
 
@@ -34,10 +35,11 @@ def read_rows(url: str, table_name: str, columns: Sequence[str], order: str) -> 
             if len(found) < BATCH:
                 return
             last = found[-1][order]
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, RuntimeError) as error:  # PyMySQL raises the latter where cryptography is missing
         reason = getattr(error, "orig", None) or error
         raise ConfigError(
             f"The table {table_name} in {place(address)} cannot be read: {reason}; check --from and --table"
+            f"{advice(reason)}"
         ) from error
 
 

@@ -47,11 +47,14 @@ def make_engine(
     """Return an engine that keeps parameters out of its errors; nothing is connected yet.
 
     `connect_args` are the driver's; where it is psycopg, nothing is prepared on the server unless the URL or they
-    say so. `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a missing driver.
+    say so, and texts are in UTF-8. `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a
+    missing driver.
     """
     arguments = dict(connect_args)
     if url.get_dialect().driver == "psycopg":
         arguments = {"prepare_threshold": None, **arguments}
+        if "client_encoding" not in url.query:
+            arguments["client_encoding"] = "utf8"  # from a database in SQL_ASCII, texts would come as bytes
         if "prepare_threshold" in url.query:
             arguments["prepare_threshold"] = _threshold(url.query["prepare_threshold"])
     try:

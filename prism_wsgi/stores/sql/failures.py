@@ -88,6 +88,10 @@ _ADVICE = (
         "attempt to write a readonly database",
         "this user must have the right to write to the file and in its directory, where SQLite makes other files",
     ),
+    (
+        "cannot use a string pattern on a bytes-like object",
+        "the database is in SQL_ASCII, and texts come as bytes: append ?client_encoding=utf8 to your engine's URL",
+    ),
     ("'cryptography' package is required", "pip install 'prism_wsgi[mysql]'"),
     (
         "unsupported startup parameter",

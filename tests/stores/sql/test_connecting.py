@@ -18,7 +18,8 @@ from sqlalchemy import NullPool, create_engine, event, make_url
 from prism_wsgi import ConfigError, SQLAlchemyStore, StoredSession, StoreUnavailable, migrate
 from prism_wsgi.sweeper import Sweeper
 from tests.support.command_line import run
-from tests.support.databases import Server
+from tests.support.databases import Server, unavailable
+from tests.support.newer_debian import command
 from tests.support.served import free_port
 from tests.support.visitors import run_at_once
 
@@ -48,12 +49,13 @@ def schema(postgresql_url: str) -> str:
     return str(make_url(postgresql_url).query["options"]).partition("=")[2]
 
 
-@pytest.fixture
-def bouncer(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+@pytest.fixture(params=["", "trixie", "sid"], ids=["installed", "of Debian trixie", "of Debian sid"])
+def bouncer(postgresql_server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     """Start a PgBouncer in transaction mode; calling it returns the URL of the database behind it."""
+    suite = request.param
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("no pgbouncer")
+    if program is None and not suite:
+        unavailable("pgbouncer", "it is not installed")
     started = []
 
     def start(*settings: str) -> str:
@@ -69,9 +71,10 @@ def bouncer(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory)
             whose = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid}
             for one in (folder, folder / "ini"):
                 shutil.chown(one, **whose)
-        started.append(
-            (subprocess.Popen([program, "-q", folder / "ini"], stderr=subprocess.DEVNULL, **whose), folder)
-        )
+        start = [str(program), "-q", str(folder / "ini")]
+        if suite:
+            start, whose = command(suite, "nobody", "/usr/sbin/pgbouncer", *start[1:]), {}
+        started.append((subprocess.Popen(start, stderr=subprocess.DEVNULL, **whose), folder))
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -244,6 +247,35 @@ def test_what_a_server_that_does_not_commit_by_itself_is_given_is_kept(
     by_url.close()
     other.close()
     own.dispose()
+
+
+@pytest.fixture
+def ascii_url(postgresql_server: Server) -> Iterator[str]:
+    """The URL of a PostgreSQL database that knows no encoding."""
+    name = f"{postgresql_server.name}_ascii"
+    encoding = "ENCODING SQL_ASCII TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgresql_server.execute(f"CREATE DATABASE {name} {encoding}")
+    yield postgresql_server.url.set(database=name).render_as_string(hide_password=False)
+    postgresql_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_in_sql_ascii_is_migrated_checked_and_used(ascii_url: str) -> None:
+    migrate.upgrade(ascii_url)
+    assert migrate.check(ascii_url).ok
+    store = SQLAlchemyStore(ascii_url)
+    store.save(session(user="Zoë"))
+    assert [one.user for one in store.find(user="Zoë")] == ["Zoë"]
+    assert run("doctor", "--url", ascii_url).exit_code == 0
+    store.close()
+
+
+def test_an_engine_that_cannot_read_a_database_in_sql_ascii_is_told_how(ascii_url: str) -> None:
+    migrate.upgrade(ascii_url)
+    own = create_engine(ascii_url, poolclass=NullPool)
+    with pytest.raises(StoreUnavailable, match=r"append \?client_encoding=utf8"):
+        SQLAlchemyStore(own).load(ID)
+    told = create_engine(f"{ascii_url}?client_encoding=utf8", poolclass=NullPool)
+    assert saves_and_loads(SQLAlchemyStore(told))
 
 
 def test_a_file_that_is_deleted_while_it_is_used_is_noticed_and_said(
