@@ -72,7 +72,12 @@ def soak(arguments: list[str]) -> int:
     return run("python", "-m", "tests.losses.soak", *arguments)
 
 
-TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak)
+def matrix(arguments: list[str]) -> int:
+    """Run the tests of the stores on each version of each database server (--only, --write); -h lists the options."""
+    return run("python", "-m", "tests.matrix", *arguments)
+
+
+TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak, matrix)
 
 
 def run(tool: str, *arguments: str) -> int:
