@@ -1,49 +1,22 @@
 """How RedisStore comes by a connection of redis-py for the moment it needs one."""
 
-import re
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from prism_wsgi.errors import ConfigError, StoreError
+from prism_wsgi.errors import StoreError
 from prism_wsgi.stores.kept import ConnectionLease, KeptConnections
 
 _CLIENT_LIMIT = "max number of clients"
 
 
-def pool_of_url(url: str, timeout: float) -> "redis.ConnectionPool":
-    """Return a pool of redis-py that knows how to connect, and is asked for nothing else."""
-    try:
-        return redis.ConnectionPool.from_url(
-            re.sub(r"^valkey(?=s?://)", "redis", url),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),  # saving again blindly would take our own save for a rival's
-            protocol=2,
-            decode_responses=False,
-        )
-    except ValueError:
-        # Without the cause: its message may quote the part of the URL where the password stands.
-        raise ConfigError(
-            "url_or_client must be a URL such as redis://localhost:6379/0, rediss://... or unix://...; "
-            "percent-encode special characters in the password"
-        ) from None
-
-
 def keep_connections(
-    pool: "redis.ConnectionPool", *, max_connections: int, max_idle: float, timeout: float
+    connect: Callable[[], Any], *, max_connections: int, max_idle: float, timeout: float
 ) -> KeptConnections[Any]:
-    """Return connections of the store's own, made as the pool says."""
-
-    def connect() -> Any:
-        connection = pool.connection_class(**pool.connection_kwargs)
-        connection.connect()
-        return connection
-
+    """Return connections of the store's own, each opened by `connect`."""
     return KeptConnections(
         connect,
         lambda connection: connection.disconnect(),

@@ -1,21 +1,26 @@
-"""The Redis server as RedisStore asks it: several commands at once, again where that is harmless."""
+"""Redis as RedisStore asks it: several commands at once, each where its key is, again where that is harmless."""
 
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import redis
 
 from prism_wsgi.errors import StoreUnavailable
 from prism_wsgi.retry import attempts
-from prism_wsgi.stores.kept import Connections
 from prism_wsgi.stores.redis.fields import Value
+from prism_wsgi.stores.redis.nodes import Node, Nodes
 
 MAX_ATTEMPTS = 3
 
+_SCANNED = 1000
+
 _logger = logging.getLogger("prism_wsgi")
+
+_FoundT = TypeVar("_FoundT")
 
 
 class Script:
@@ -28,16 +33,55 @@ class Script:
 
 Answer = Any
 Command = tuple[Value | Script, ...]
+"""The words of a command, the second of which is its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A command that must not be repeated blindly.
+
+    `was_done` is asked where its answer was lost: it tells whether the command took effect.
+    """
+
+    command: Command
+    was_done: Callable[[], bool]
+
+
+DONE = object()
+"""The answer to a command of `Once` that took effect, and whose own answer was lost."""
+
+NOT_SENT = object()
+"""The answer to a command of a stage that did not begin."""
+
+_PENDING = object()
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A command on its way, and what has come of it."""
+
+    command: Command
+    was_done: Callable[[], bool] | None = None
+    node: Node = None
+    """Where it goes, where it has no key."""
+    has_key: bool = True
+    redirect: Node = None
+    """The server that another one named for the next attempt."""
+    is_asking: bool = False
+    """Whether the key is just moving to that server, which serves it only to those who say that they know."""
+    is_lost: bool = False
+    """Whether a connection broke before its answer."""
+    answer: Answer = _PENDING
 
 
 class Server:
-    """Asks a server over connections that are each used by one thread at a time.
+    """Asks the servers of a store over connections that are each used by one thread at a time.
 
-    `place` says where it is, without a password. `timeout` (seconds) bounds how long a question is repeated.
+    `place` says where they are, without a password. `timeout` (seconds) bounds how long a question is repeated.
     """
 
-    def __init__(self, connections: Connections[Any], place: str, timeout: float, *, warns_of_eviction: bool) -> None:
-        self.connections = connections
+    def __init__(self, nodes: Nodes, place: str, timeout: float, *, warns_of_eviction: bool) -> None:
+        self.nodes = nodes
         self.place = place
         self._timeout = timeout
         self._warns_of_eviction = warns_of_eviction
@@ -47,28 +91,71 @@ class Server:
 
     def ask(self, commands: Sequence[Command]) -> list[Answer]:
         """Return the answer to each command. Raises StoreUnavailable where one of them is an error."""
-        return self.checked(self.try_to_ask(commands) or []) if commands else []
+        return self.checked(self.try_to_ask(commands)) if commands else []
 
-    def try_to_ask(
-        self, commands: Sequence[Command], is_done: Callable[[], bool] | None = None
-    ) -> list[Answer] | None:
+    def try_to_ask(self, commands: Sequence[Command | Once]) -> list[Answer]:
         """Return the answer to each command, an error of the server as a `redis.ResponseError`.
 
-        `is_done` is asked after the connection broke: where it finds that the commands took effect, the answer is
-        None. Without it they can be repeated without harm. Raises StoreUnavailable when the server does not answer.
+        Those for different servers take effect in any order, and all but those of `Once` can be repeated without
+        harm. Raises StoreUnavailable when a server does not answer.
         """
         if not self._is_policy_known:
             self._read_policy()
+        return self._carry_out(
+            [_Task(one.command, one.was_done) if isinstance(one, Once) else _Task(one) for one in commands]
+        )
+
+    def ask_in_order(self, *stages: Sequence[Command | Once]) -> list[Answer]:
+        """Return the answer to each command of stages, each of which begins when the one before has succeeded.
+
+        A single server does in turn what it is sent: there all stages are one round trip, and none waits. Where keys
+        are on several servers, what was not sent has the answer NOT_SENT.
+        """
+        if self.nodes.is_one:
+            return self.try_to_ask(list(itertools.chain.from_iterable(stages)))
+        answers: list[Answer] = []
+        for stage in stages:
+            # Scripts say in words what they refuse.
+            is_over = any(one is NOT_SENT or isinstance(one, redis.RedisError | bytes) for one in answers)
+            answers += [NOT_SENT] * len(stage) if is_over else self.try_to_ask(stage)
+        return answers
+
+    def ask_each(self, *command: Value) -> list[Answer]:
+        """Return the answer of every server that holds keys to a command without a key."""
+        return self._carry_out([_Task(command, node=node, has_key=False) for node in self._masters()])
+
+    def ask_once_at(self, node: Node, commands: Sequence[Command]) -> list[Answer]:
+        """Return the answers of a server, or nothing where it does not answer, or no longer holds the keys."""
+        tasks = [_Task(one, node=node, has_key=False) for one in commands]
+        return [one.answer for one in tasks] if self._attempt(node, tasks) is None else []
+
+    def node_of(self, key: str | bytes) -> Node:
+        """Return which server holds the key. Raises StoreUnavailable when none says it."""
+        return self._found(lambda: self.nodes.node_of(key))
+
+    def key_on_each(self, start: str) -> list[str]:
+        """Return keys whose names begin so, one for every server."""
+        keys: dict[Node, str] = {}
+        wanted = set(self._masters())
+        for number in itertools.count():
+            if wanted <= set(keys):
+                break
+            key = f"{start}{number or ''}"
+            keys.setdefault(self.node_of(key), key)
+        return list(keys.values())
+
+    def scan(self, match: str) -> Iterator[list[bytes]]:
+        """Yield the names of keys that match, on every server, some of them twice.
+
+        Only the server that gave a cursor can go on from it. So all begins again where a connection breaks: the next
+        one may lead to another server.
+        """
         failure: Exception = TimeoutError()
-        for number in attempts(MAX_ATTEMPTS, seconds=self._timeout):
-            if number and is_done is not None and is_done():
-                return None
-            answers, failure_now = self._exchange_once(commands)
+        for _ in attempts(MAX_ATTEMPTS):
+            failure_now = yield from self._scan_all(match)
             if failure_now is None:
-                assert answers is not None
-                return answers
+                return
             failure = failure_now
-            self.connections.drop_idle()
         raise self.unavailable(failure) from failure
 
     def checked(self, answers: list[Answer]) -> list[Answer]:
@@ -82,49 +169,136 @@ class Server:
         """Return the error that says what went wrong."""
         # A server that does not know a command repeats its arguments, which may be a session's data.
         message = str(error).partition(", with args beginning with")[0]
+        if isinstance(error, redis.exceptions.AskError) and self.nodes.is_one:
+            message += "; it belongs to a cluster, so begin the URL with redis+cluster://"
         return StoreUnavailable(f"Redis at {self.place} failed: {type(error).__name__}: {message}")
 
     @property
     def eviction_policy(self) -> str | None:
-        """The server's `maxmemory-policy`, read once; None where it does not say."""
+        """The servers' `maxmemory-policy`, read once: the worst; None where one of them does not say."""
         if not self._is_policy_known:
             self._read_policy()
         return self._policy
 
     @property
     def is_evicting_any_key(self) -> bool:
-        """Whether the server, when it is full, throws away keys that have no expiry, too."""
+        """Whether a server, when it is full, throws away keys that have no expiry, too."""
         return (self.eviction_policy or "").startswith("allkeys-")
 
-    def _exchange_once(self, commands: Sequence[Command]) -> tuple[list[Answer] | None, Exception | None]:
-        """Return the answers, or the failure after which a new connection may help."""
+    # Finding the servers
+
+    def _masters(self) -> Sequence[Node]:
+        return self._found(self.nodes.masters)
+
+    def _found(self, look: Callable[[], _FoundT]) -> _FoundT:
+        """Return what the servers say about themselves, as soon as they do."""
+        failure: Exception = TimeoutError()
+        for _ in attempts(self.nodes.max_attempts, seconds=self._timeout):
+            try:
+                return look()
+            except redis.ConnectionError as error:
+                failure = error
+        raise self.unavailable(failure) from failure
+
+    def _by_node(self, tasks: Sequence[_Task]) -> dict[Node, list[_Task]]:
+        groups: dict[Node, list[_Task]] = {}
+        for task in tasks:
+            node = task.redirect
+            if node is None:
+                node = self.nodes.node_of(_key_of(task.command)) if task.has_key else task.node
+                task.is_asking = False
+            task.redirect = None
+            groups.setdefault(node, []).append(task)
+        return groups
+
+    # Asking them
+
+    def _carry_out(self, tasks: list[_Task]) -> list[Answer]:
+        """Have every task answered, by whatever servers turn out to be the ones."""
+        failure: Exception = TimeoutError()
+        left = tasks
+        for number in attempts(self.nodes.max_attempts, seconds=self._timeout):
+            if number:
+                for task in left:
+                    if task.is_lost and task.was_done is not None and task.was_done():
+                        task.answer = DONE
+                left = [one for one in left if one.answer is _PENDING]
+            try:
+                groups = self._by_node(left)
+            except redis.ConnectionError as error:
+                failure = error
+                continue
+            for node, group in groups.items():
+                failure = self._attempt(node, group) or failure
+            left = [one for one in left if one.answer is _PENDING]
+            if not left:
+                return [one.answer for one in tasks]
+        raise self.unavailable(failure) from failure
+
+    def _attempt(self, node: Node, tasks: Sequence[_Task]) -> Exception | None:
+        """Send tasks to a server, and give them its answers; return why some of them are still without one."""
         try:
-            lease = self.connections.acquire()
-        except redis.ConnectionError as error:
-            return None, error
-        except (redis.RedisError, TimeoutError) as error:
+            lease = self.nodes.connections(node).acquire()
+        except TimeoutError as error:
             raise self.unavailable(error) from error
+        except redis.RedisError as error:
+            self.nodes.note_failure(node)
+            if isinstance(error, redis.ConnectionError):
+                return error
+            raise self.unavailable(error) from error
+        failure: Exception | None
         with lease:
             try:
-                answers = self._exchange(lease.connection, commands)
+                failure = self._give_answers(tasks, self._exchange(lease.connection, tasks))
+                # A primary that has become a replica: the name may lead to another server by now.
+                is_broken = isinstance(failure, redis.ReadOnlyError)
             except (redis.ConnectionError, OSError) as error:
-                lease.is_broken = True
-                return None, error
+                failure, is_broken = error, True
+                for task in tasks:
+                    task.is_lost = True
             except redis.RedisError as error:
                 lease.is_broken = True
+                self.nodes.note_failure(node)
                 raise self.unavailable(error) from error
-        # The primary has become a replica: the name may lead to another server by now.
-        demoted = next((one for one in answers if isinstance(one, redis.ReadOnlyError)), None)
-        return answers, demoted
+            lease.is_broken = is_broken
+        if is_broken:
+            self.nodes.note_failure(node)
+        return failure
 
-    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Answer]:
-        answers = self._talk(connection, [_spelled(one) for one in commands])
+    def _give_answers(self, tasks: Sequence[_Task], answers: Sequence[Answer]) -> Exception | None:
+        """Give tasks their answers, but those that say that another server has to give them; return one of these."""
+        failure: Exception | None = None
+        for task, answer in zip(tasks, answers, strict=True):
+            if isinstance(answer, redis.exceptions.AskError) and not self.nodes.is_one:
+                task.redirect = self.nodes.note_redirect(answer)
+                task.is_asking = not isinstance(answer, redis.exceptions.MovedError)
+                failure = answer
+            elif isinstance(answer, redis.ReadOnlyError | redis.exceptions.ClusterDownError):
+                self.nodes.note_redirect(None)
+                failure = answer
+            else:
+                task.answer = answer
+        return failure
+
+    def _exchange(self, connection: Any, tasks: Sequence[_Task]) -> list[Answer]:
+        answers = self._say(connection, tasks)
         forgotten = [number for number, one in enumerate(answers) if isinstance(one, redis.exceptions.NoScriptError)]
         if forgotten:
-            again = self._talk(connection, [_spelled(commands[number], in_full=True) for number in forgotten])
+            again = self._say(connection, [tasks[number] for number in forgotten], in_full=True)
             for number, answer in zip(forgotten, again, strict=True):
                 answers[number] = answer
         return answers
+
+    def _say(self, connection: Any, tasks: Sequence[_Task], *, in_full: bool = False) -> list[Answer]:
+        commands: list[Command] = []
+        places = []
+        for task in tasks:
+            if task.is_asking:
+                commands.append(("ASKING",))
+            places.append(len(commands))
+            commands.append(_spelled(task.command, in_full=in_full))
+        answers = self._talk(connection, commands)
+        return [answers[place] for place in places]
 
     def _talk(self, connection: Any, commands: list[Command]) -> list[Answer]:
         # The last answer proves that all of them are for these questions and nobody else's.
@@ -137,16 +311,30 @@ class Server:
             raise redis.ConnectionError("the answers on this connection were for other questions")
         return answers
 
+    def _scan_all(self, match: str) -> Generator[list[bytes], None, Exception | None]:
+        """Yield the names of keys on every server; return the failure that ended it early."""
+        for node in self._masters():
+            cursor: Value = 0
+            while True:
+                task = _Task(("SCAN", cursor, "MATCH", match, "COUNT", _SCANNED), node=node, has_key=False)
+                failure = self._attempt(node, [task])
+                if failure is not None:
+                    return failure
+                ((cursor, found),) = self.checked([task.answer])
+                yield found
+                if int(cursor) == 0:
+                    break
+        return None
+
     def _read_policy(self) -> None:
         self._is_policy_known = True  # whatever comes of it: it is read once, and by one thread
         try:
-            (answer,) = self.try_to_ask([("INFO", "memory")]) or [None]
+            answers = self.ask_each("INFO", "memory")
         except BaseException:
             self._is_policy_known = False
             raise
-        text = answer.decode() if isinstance(answer, bytes) else str(answer)
-        _, _, rest = text.partition("maxmemory_policy:")
-        self._policy = rest.split()[0] if rest.split() else None
+        policies = [_policy_in(one) for one in answers]
+        self._policy = next((one for one in policies if one is None or one.startswith("allkeys-")), policies[0])
         if self.is_evicting_any_key and self._warns_of_eviction:
             _logger.warning(
                 "Redis at %s evicts any key when it is full (maxmemory-policy %s): sessions may end early, and "
@@ -157,11 +345,24 @@ class Server:
             )
 
 
+def _policy_in(answer: Answer) -> str | None:
+    """Return what the answer to INFO says of the `maxmemory-policy`; None for an error."""
+    text = answer.decode() if isinstance(answer, bytes) else str(answer)
+    _, _, rest = text.partition("maxmemory_policy:")
+    return rest.split()[0] if rest.split() else None
+
+
 def _next_answer(connection: Any) -> Answer:
     try:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def _key_of(command: Command) -> str | bytes:
+    key = command[1]
+    assert isinstance(key, str | bytes)
+    return key
 
 
 def _spelled(command: Command, *, in_full: bool = False) -> Command:

@@ -2,11 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
-from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
+from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone, StoreUnavailable
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured, was_saved
 from prism_wsgi.stores.url_settings import takes_settings_in_url
@@ -16,11 +19,15 @@ try:
 except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
-from prism_wsgi.stores.kept import Connections
-from prism_wsgi.stores.redis.connections import PooledConnections, keep_connections, pool_of_url
+from prism_wsgi.stores.kept import KeptConnections
+from prism_wsgi.stores.redis.addresses import Kind, place_of, target_of
+from prism_wsgi.stores.redis.cluster import Cluster
+from prism_wsgi.stores.redis.connections import PooledConnections, keep_connections
 from prism_wsgi.stores.redis.fields import USE, Value, fields_of, ids_in, named, present_and_absent, session_of
+from prism_wsgi.stores.redis.nodes import Nodes, OneServer
 from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
-from prism_wsgi.stores.redis.server import Answer, Command, Server
+from prism_wsgi.stores.redis.sentinel import MasterConnections
+from prism_wsgi.stores.redis.server import DONE, MAX_ATTEMPTS, Answer, Command, Once, Server
 from prism_wsgi.stores.redis.upkeep import Upkeep, glob
 
 MAX_CONNECTIONS = 15
@@ -75,16 +82,18 @@ class RedisStore:
             raise ConfigError(f'prefix must be printable text such as "prism:", not {prefix!r}')
         if not isinstance(allow_eviction, bool):
             raise ConfigError(f"allow_eviction must be True or False, not {allow_eviction!r}")
-        connections: Connections[Any]
         if isinstance(url_or_client, str):
-            pool = pool_of_url(url_or_client, timeout)
-            connections = keep_connections(pool, max_connections=max_connections, max_idle=max_idle, timeout=timeout)
+            nodes, place = _nodes_of(
+                url_or_client, {"max_connections": max_connections, "max_idle": max_idle, "timeout": timeout}
+            )
         else:
             if (max_connections, max_idle) != (MAX_CONNECTIONS, MAX_IDLE):
                 raise ConfigError("max_connections and max_idle go with a URL; your own client has its own pool")
             pool = _pool_of_client(url_or_client)
-            connections = PooledConnections(pool)
-        self._server = Server(connections, _place(pool), timeout, warns_of_eviction=not allow_eviction)
+            nodes = OneServer(PooledConnections(pool), MAX_ATTEMPTS)
+            # A pool of redis-py's Sentinel knows the address by the name of a service.
+            place = place_of(pool.connection_kwargs, getattr(pool, "service_name", None))
+        self._server = Server(nodes, place, timeout, warns_of_eviction=not allow_eviction)
         self._prefix = prefix
         self._clock = clock
         self._allow_eviction = allow_eviction
@@ -96,11 +105,11 @@ class RedisStore:
 
     def close(self) -> None:
         """Close the connections of the store; your own client stays as it is."""
-        self._server.connections.close()
+        self._server.nodes.close()
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
-        self._server.connections.abandon()
+        self._server.nodes.abandon()
 
     @property
     def eviction_policy(self) -> str | None:
@@ -115,15 +124,10 @@ class RedisStore:
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
         # A server that has lost its scripts saves no session without its entry in the index: that is no script.
-        listing, upkeep = self._listing(session), self._upkeep_at(session)
-        commands = [*listing, self._saving(session), *upkeep]
-        answers = self._server.try_to_ask(commands, is_done=lambda: self._holds(session))
-        if answers is None:
-            return
-        if upkeep:
-            self._upkeep.note(answers)
-        *_, outcome = self._server.checked(answers[: len(listing) + 1])
+        answers = self._server.ask_in_order(self._listing(session), [self._saving(session)])
+        *_, outcome = self._server.checked(answers)
         _check(session, outcome)
+        self._keep_up(session)
 
     def destroy(self, session_id: str) -> None:
         """Delete the session if it is there, or where it has moved."""
@@ -136,27 +140,30 @@ class RedisStore:
         present, absent = present_and_absent(session, USE)
         limits = (session.version, session.expires_at, _forgotten_at(session))
         touching = (TOUCH, self._session_key(session.id), *limits, len(present) // 2, *present, *absent)
-        return bool(self._server.ask([*self._listing(session), touching])[-1])
+        *_, was_touched = self._server.checked(self._server.ask_in_order(self._listing(session), [touching]))
+        return bool(was_touched)
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save both or neither: what was saved is undone where the other was not."""
-        listing, upkeep = self._listing(new, old), self._upkeep_at(new)
+
+        def has_moved() -> bool:
+            return self._holds(old)
+
+        def has_begun_to_move() -> bool:
+            # Behind the marker somebody may have ended the new session already, which must not be made again.
+            return has_moved() or self._holds(new)
+
         # The new one first: as long as the old one stands, nothing is lost.
-        moving = [self._saving(new, may_be_undone=True), self._saving(old, may_be_undone=True)]
-        answers = self._server.try_to_ask([*listing, *moving, *upkeep], is_done=lambda: self._has_moved(old, new))
-        if answers is None:
-            return
-        if upkeep:
-            self._upkeep.note(answers)
-        listed, outcomes = answers[: len(listing)], answers[len(listing) : len(listing) + 2]
-        # Of a session that was saved, the outcome is what stood there before.
-        saved = [(one, before) for one, before in zip((new, old), outcomes, strict=True) if isinstance(before, list)]
-        if len(saved) == 2 and not any(isinstance(one, redis.RedisError) for one in listed):
-            return
-        self._server.ask([self._undoing(one, before) for one, before in saved])
-        self._server.checked([*listed, *outcomes])
-        for session, outcome in zip((new, old), outcomes, strict=True):
-            _check(session, outcome)
+        stages = [self._saving(new, has_begun_to_move)], [self._saving(old, has_moved)]
+        answers = self._server.ask_in_order(self._listing(new, old), *stages)
+        *listed, of_new, of_old = answers
+        saved = [(one, of) for one, of in ((new, of_new), (old, of_old)) if of is DONE or isinstance(of, list)]
+        if len(saved) < 2 or any(isinstance(one, redis.RedisError) for one in listed):
+            self._undo(saved)
+            self._server.checked(answers)
+            _check(new, of_new)
+            _check(old, of_old)
+        self._keep_up(new)
 
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
@@ -210,12 +217,12 @@ class RedisStore:
 
     def estimate(self) -> int:
         """Return how many keys the database holds: sessions, markers, indexes, and what others keep there."""
-        return int(self._server.ask([("DBSIZE",)])[0])
+        return sum(self._server.checked(self._server.ask_each("DBSIZE")))
 
     def ping(self) -> None:
-        """Prove that the server can be read and takes writes, by a key that is deleted again."""
-        key = f"{self._prefix}ping"
-        self._server.ask([("SET", key, "", "PX", 10_000), ("GET", key), ("DEL", key)])
+        """Prove that each server can be read and takes writes, by a key that is deleted again."""
+        for key in self._server.key_on_each(f"{self._prefix}ping"):
+            self._server.ask([("SET", key, "", "PX", 10_000), ("GET", key), ("DEL", key)])
 
     def stats(self) -> StoreStats:
         """Count what is stored now; reads every session but its data."""
@@ -223,24 +230,24 @@ class RedisStore:
 
     # Saving
 
-    def _saving(self, session: StoredSession, *, may_be_undone: bool = False) -> Command:
-        how = (session.version, _forgotten_at(session), int(may_be_undone))
-        return (SAVE, self._session_key(session.id), *how, *fields_of(session))
-
-    def _undoing(self, session: StoredSession, before: Sequence[bytes] = ()) -> Command:
-        return (UNDO, self._session_key(session.id), session.version + 1, KEPT_EXPIRED_MS, *before)
+    def _saving(self, session: StoredSession, was_done: Callable[[], bool] | None = None) -> Once:
+        """Return the save of a session; with `was_done`, as a part of a move that may be undone."""
+        how = (session.version, _forgotten_at(session), int(was_done is not None))
+        saving = (SAVE, self._session_key(session.id), *how, *fields_of(session))
+        return Once(saving, was_done or partial(self._holds, session))
 
     def _holds(self, session: StoredSession) -> bool:
         """Tell whether a save whose answer was lost took effect."""
         return was_saved(session, self._stored(session.id))
 
-    def _has_moved(self, old: StoredSession, new: StoredSession) -> bool:
-        """Tell whether a move whose answer was lost took effect; make half a move undone."""
-        if self._holds(old):
-            return True
-        if new.version == 0 and self._holds(new):
-            self._server.ask([self._undoing(new)])
-        return False
+    def _undo(self, saved: Iterable[tuple[StoredSession, Answer]]) -> None:
+        """Undo saves, whose answers are what stood there before; that is nothing where a new session was saved."""
+        undoing: list[Command] = []
+        for session, before in saved:
+            if before is not DONE or session.version == 0:
+                how = (session.version + 1, KEPT_EXPIRED_MS, *(() if before is DONE else before))
+                undoing.append((UNDO, self._session_key(session.id), *how))
+        self._server.ask(undoing)
 
     def _end(
         self, session_id: str | None, whose: str, owner: bytes = b"", *, spare: str | None = None
@@ -282,14 +289,31 @@ class RedisStore:
             commands += [("ZADD", key, "GT", *scored), ("PERSIST", key)]
         return commands
 
-    def _upkeep_at(self, session: StoredSession) -> list[Command]:
-        is_login = session.version == 0 and session.user is not None
-        return self._upkeep.commands(self._user_key(session.user or "")) if is_login else []
+    def _keep_up(self, session: StoredSession) -> None:
+        """After a login, let the server tidy up; what it cannot do now waits for the next login."""
+        if session.version == 0 and session.user is not None:
+            index = self._user_key(session.user)
+            with suppress(StoreUnavailable):
+                node = self._server.node_of(index)
+                self._upkeep.note(node, self._server.ask_once_at(node, self._upkeep.commands(node, index)))
 
     def _listed(self, user: str) -> Iterator[list[str]]:
-        """Yield the ids in the index of a user, a part at a time: a long one must not stop the server."""
-        for entries in self._scanned("ZSCAN", self._user_key(user)):
-            yield ids_in(entries[::2])
+        """Yield the ids in the index of a user, a part at a time: a long one must not stop the server.
+
+        The entries come in the order of their moments, which never move back. So none is missed, whatever is added
+        or removed meanwhile, and whichever server answers next.
+        """
+        since, seen, limit = b"-inf", set[bytes](), _SCANNED
+        while True:
+            part = ("BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+            (answer,) = self._server.ask([("ZRANGE", self._user_key(user), since, "+inf", *part)])
+            entries = _pairs(answer)
+            yield ids_in(name for name, _ in entries if name not in seen)
+            if len(entries) < limit:
+                return
+            latest, seen = entries[-1][1], {name for name, _ in entries}
+            limit = 2 * limit if latest == since else _SCANNED
+            since = latest
 
     # Going through sessions
 
@@ -297,7 +321,7 @@ class RedisStore:
         now = self._now()
         behind = sorted(one for one in ids if after is None or one > after)
         for some in _batches(behind):
-            answers = self._server.try_to_ask([("HGETALL", self._session_key(one)) for one in some]) or []
+            answers = self._server.try_to_ask([("HGETALL", self._session_key(one)) for one in some])
             for session_id, answer in zip(some, answers, strict=True):
                 session = _as_session(session_id, answer)
                 if session is not None and not session.superseded and not session.is_expired(now):
@@ -310,8 +334,8 @@ class RedisStore:
         """Yield each session without its data, and how many bytes that has."""
         for some in _batches(list(ids)):
             keys = [self._session_key(one) for one in some]
-            sizes = self._server.try_to_ask([("HSTRLEN", key, "data") for key in keys]) or []
-            values = self._server.try_to_ask([("HMGET", key, *_META) for key in keys]) or []
+            sizes = self._server.try_to_ask([("HSTRLEN", key, "data") for key in keys])
+            values = self._server.try_to_ask([("HMGET", key, *_META) for key in keys])
             for session_id, size, given in zip(some, sizes, values, strict=True):
                 if isinstance(size, int) and isinstance(given, list):
                     names = (name.encode() for name in _META)
@@ -322,17 +346,8 @@ class RedisStore:
 
     def _all_ids(self) -> set[str]:
         start = self._session_key("").encode()
-        names = itertools.chain.from_iterable(self._scanned("SCAN", match=glob(start.decode())))
+        names = itertools.chain.from_iterable(self._server.scan(glob(start.decode())))
         return set(ids_in(name[len(start) :] for name in names))
-
-    def _scanned(self, *command: Value, match: str | None = None) -> Iterator[list[bytes]]:
-        cursor: Value = 0
-        while True:
-            narrowing: tuple[Value, ...] = () if match is None else ("MATCH", match)
-            ((cursor, found),) = self._server.ask([(*command, cursor, *narrowing, "COUNT", _SCANNED)])
-            yield found
-            if int(cursor) == 0:
-                return
 
     def _stored(self, session_id: str) -> StoredSession | None:
         """Return what is stored under the id, expired or not; None where that is nothing, or cannot be read."""
@@ -374,6 +389,32 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
 
 
+def _pairs(answer: list[Any]) -> list[tuple[Any, Any]]:
+    """Return the members of a sorted set with their scores."""
+    # RESP3, which an application's client may speak, has pairs.
+    if answer and isinstance(answer[0], list):
+        return [(name, score) for name, score in answer]
+    return list(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _nodes_of(url: str, limits: dict[str, Any]) -> tuple[Nodes, str]:
+    """Return the servers that a URL names, and where they are, without the password."""
+    target = target_of(url, limits["timeout"])
+
+    def keep(connect: Callable[[], Any]) -> KeptConnections[Any]:
+        return keep_connections(connect, **limits)
+
+    nodes: Nodes
+    if target.kind is Kind.CLUSTER:
+        nodes = Cluster(target, keep, limits["timeout"])
+    elif target.kind is Kind.SENTINEL:
+        # A failover takes longer than a few attempts: the timeout bounds them.
+        nodes = OneServer(MasterConnections(target, **limits), sys.maxsize)
+    else:
+        nodes = OneServer(keep(target.dial.connect), MAX_ATTEMPTS)
+    return nodes, target.place
+
+
 def _pool_of_client(client: object) -> "redis.ConnectionPool":
     if not isinstance(client, redis.Redis):
         raise ConfigError(f"url_or_client must be a URL or a redis.Redis, not {type(client).__name__}")
@@ -383,11 +424,3 @@ def _pool_of_client(client: object) -> "redis.ConnectionPool":
             "without decode_responses=True"
         )
     return client.connection_pool
-
-
-def _place(pool: "redis.ConnectionPool") -> str:
-    """Return where the server is, without the password."""
-    where = pool.connection_kwargs
-    service = getattr(pool, "service_name", None)  # of Sentinel, which knows the address
-    address = service or where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
-    return f"{address}/{where.get('db', 0)}"

@@ -5,16 +5,27 @@ ever if nobody looked for them.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
+from prism_wsgi.stores.redis.nodes import Node
 from prism_wsgi.stores.redis.server import Command
 
 _LOOKED_AT = 5
 """How many keys a login looks at. It makes one index at most, so no more than a fifth of all keys are waiting."""
 
 
+@dataclass(slots=True)
+class _Place:
+    """How far the look has come on one server, what it has found there, and what time it last was there (Unix ms)."""
+
+    cursor: bytes | int = 0
+    found: tuple[bytes, ...] = ()
+    now: int = 0
+
+
 class Upkeep:
-    """Remembers how far the look for indexes has come, whose names begin with `start`, and what it has found.
+    """Remembers how far the look for indexes has come on each server, whose names begin with `start`.
 
     Entries are old by the clock of the server, which is the one by which it forgets the sessions themselves. What it
     said at the last login is on the safe side. `margin` (ms) is how much longer an entry is kept.
@@ -23,24 +34,23 @@ class Upkeep:
     def __init__(self, start: str, margin: int) -> None:
         self._pattern = glob(start)
         self._margin = margin
-        self._cursor: bytes | int = 0
-        self._found: list[bytes] = []
-        self._now = 0
+        self._places: dict[Node, _Place] = {}
 
-    def commands(self, index: bytes) -> list[Command]:
-        """Return what a login adds to its commands, the last answers of which go to `note`; `index`: its user's."""
-        # If the login fails, these indexes wait for the next time around.
-        found, self._found = self._found, []
-        old = f"({self._now - self._margin}"
-        looking: Command = ("SCAN", self._cursor, "MATCH", self._pattern, "COUNT", _LOOKED_AT)
+    def commands(self, node: Node, index: bytes) -> list[Command]:
+        """Return what a login lets the server of its user's `index` do; the answers go to `note`."""
+        place = self._places.setdefault(node, _Place())
+        # If the server does nothing, these indexes wait for the next time around.
+        found, place.found = place.found, ()
+        old = f"({place.now - self._margin}"
+        looking: Command = ("SCAN", place.cursor, "MATCH", self._pattern, "COUNT", _LOOKED_AT)
         return [*(("ZREMRANGEBYSCORE", each, "-inf", old) for each in (index, *found)), ("TIME",), looking]
 
-    def note(self, answers: list[Any]) -> None:
-        """Remember what the server has said. An error, say for lack of the right to look, is nothing."""
-        *_, time, look = answers
+    def note(self, node: Node, answers: list[Any]) -> None:
+        """Remember what the server has said. No answer or an error, say for lack of the right to look, is nothing."""
+        *_, time, look = [None, None, *answers]
         if isinstance(time, list) and isinstance(look, list):
-            self._now = int(time[0]) * 1000
-            self._cursor, self._found = look
+            cursor, found = look
+            self._places[node] = _Place(cursor, tuple(found), int(time[0]) * 1000)
 
 
 def glob(start: str) -> str:

@@ -1,0 +1,310 @@
+"""Redis servers of the tests' own, alone, behind sentinels, and as a cluster: these may be killed."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+
+from tests.support.databases import unavailable
+from tests.support.own_servers import free_port
+from tests.support.waiting import PATIENCE, eventually
+
+NODE_TIMEOUT_MS = 500
+"""How long a node of a cluster, or the master behind sentinels, is silent before it is given up."""
+PROMPT_REPLICA = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+
+
+class OwnRedis:
+    """A Redis on a port of its own, or a sentinel; `client` may do anything."""
+
+    def __init__(self, folder: Path, *arguments: str, is_sentinel: bool = False) -> None:
+        self.port = _free_port()
+        self.address = ("127.0.0.1", self.port)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder / str(self.port)
+        self._folder.mkdir()
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        program = shutil.which("redis-server")
+        if program is None:
+            unavailable("redis-server", "the program is not installed")
+        assert program is not None
+        if is_sentinel:
+            config = self._folder / "sentinel.conf"
+            config.touch()
+            self._command = [program, str(config), "--sentinel", *place, *arguments]
+        else:
+            self._command = [program, "--save", "", *place, *arguments]
+        self.client = redis.Redis(port=self.port, protocol=2, socket_timeout=PATIENCE)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder in which the server keeps its files."""
+        return self._folder
+
+    def start(self, *arguments: str) -> None:
+        """Start the server, with these arguments too, and wait until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([*self._command, *arguments], stdout=log, stderr=log)
+        eventually(self._answers, lambda: (self._folder / "log").read_text(errors="replace")[-2000:])
+
+    def kill(self) -> None:
+        """End the server by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """Let the server do nothing until it is thawed: to its peers and clients it is as good as gone."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def role(self) -> str:
+        """Return `master` or `slave`."""
+        answer: Any = self.client.execute_command("ROLE")
+        return str(answer[0].decode())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None
+        with suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@contextmanager
+def own_redis(*arguments: str) -> Iterator[OwnRedis]:
+    """Yield a Redis for the time of a `with` block."""
+    with _several() as make:
+        server = make(*arguments)
+        server.start()
+        yield server
+
+
+@dataclass
+class Watched:
+    """A master and a replica, and the sentinels that promote it; `url` is what their store uses."""
+
+    servers: list[OwnRedis]
+    sentinels: list[OwnRedis]
+    url: str
+
+    @property
+    def master(self) -> OwnRedis:
+        """The server that the sentinels agree on, and which says that it is the master."""
+
+        def agreed() -> OwnRedis | None:
+            named = {_master_of(one) for one in self.sentinels}
+            (port,) = named if len(named) == 1 else (0,)
+            return next((one for one in self.servers if one.port == port and _is_master(one)), None)
+
+        return eventually(agreed, "the sentinels do not agree")
+
+    def fail_over(self) -> None:
+        """Kill the master, wait for another, and let the old one come back as a replica of it."""
+        old = self.master
+        old.kill()
+        eventually(lambda: {_master_of(one) for one in self.sentinels} != {old.port}, "nothing was promoted")
+        new = self.master
+        # The sentinels would take ten seconds to tell it.
+        old.start("--replicaof", "127.0.0.1", str(new.port))
+        self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Wait until every sentinel knows the others, and a replica that it could promote."""
+        master = self.master
+        (replica,) = (one for one in self.servers if one is not master)
+        eventually(lambda: _is_replica_of(replica, master), "the replica does not follow")
+
+        def settled() -> bool:
+            for one in self.sentinels:
+                known: Any = one.client.sentinel_masters()["shop"]
+                replicas: Any = one.client.sentinel_slaves("shop")
+                if known["num-other-sentinels"] < len(self.sentinels) - 1 or not replicas:
+                    return False
+                if any(each["is_sdown"] for each in replicas):
+                    return False
+            return True
+
+        eventually(settled, "the sentinels do not see the replica", pause=0.05)
+
+
+@contextmanager
+def own_sentinel() -> Iterator[Watched]:
+    """Yield a master with a replica that three sentinels watch, under the name `shop`."""
+    with _several() as make:
+        master, replica = make(*PROMPT_REPLICA), make(*PROMPT_REPLICA)
+        master.start()
+        replica.start("--replicaof", "127.0.0.1", str(master.port))
+        watch = (
+            *("--sentinel", "monitor", "shop", "127.0.0.1", str(master.port), "2"),
+            *("--sentinel", "down-after-milliseconds", "shop", str(NODE_TIMEOUT_MS)),
+            *("--sentinel", "failover-timeout", "shop", "1000"),
+        )
+        sentinels = [make(is_sentinel=True) for _ in range(3)]
+        for one in sentinels:
+            one.start(*watch)
+        places = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
+        watched = Watched([master, replica], sentinels, f"redis+sentinel://{places}/shop")
+        watched.wait_until_whole()
+        yield watched
+
+
+@dataclass
+class OwnCluster:
+    """Three masters, each with a replica; `url` is what its store uses."""
+
+    nodes: list[OwnRedis]
+    url: str
+
+    def masters(self) -> list[OwnRedis]:
+        """Return the masters that serve slots."""
+        ports = {port for _, _, port, _ in self._owners()}
+        return [one for one in self.nodes if one.port in ports]
+
+    def owner_of(self, slot: int) -> OwnRedis:
+        (port,) = (port for start, end, port, _ in self._owners() if start <= slot <= end)
+        return self._at(port)
+
+    def fail_over(self, master: OwnRedis) -> None:
+        """Kill a master, wait until its replica has taken its place, and let it come back as a replica."""
+        master.kill()
+        eventually(lambda: master not in self.masters(), "nothing was promoted")
+        master.start()
+        self.wait_until_whole()
+
+    def move_slot(self, slot: int, to: OwnRedis, *, between: Callable[[], object] = lambda: None) -> None:
+        """Move a slot with its keys; `between` is called when half of the keys have moved."""
+        source, target_id = self.owner_of(slot), _id(to)
+        to.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", _id(source))
+        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        keys: Any = source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100_000)
+        for number, key in enumerate(keys):
+            if number == len(keys) // 2:
+                between()
+            source.client.execute_command("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
+        if not keys:
+            between()
+        # Keys may have come meanwhile, on either side; those on this side must not stay.
+        while rest := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            for key in rest:
+                source.client.execute_command("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
+        for node in (to, source, *self.masters()):
+            node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+    def wait_until_whole(self) -> None:
+        """Wait until every node knows a master with a replica for every slot."""
+        eventually(self._is_whole, "the cluster does not become whole", pause=0.05)
+
+    def _is_whole(self) -> bool:
+        for node in self.nodes:
+            info: Any = node.client.execute_command("CLUSTER", "INFO")
+            slots: Any = node.client.execute_command("CLUSTER", "SLOTS")
+            covered = sum(end - start + 1 for start, end, *servers in slots if len(servers) > 1)
+            if b"cluster_state:ok" not in info or covered < REDIS_CLUSTER_HASH_SLOTS:
+                return False
+            if node.role() == "slave" and node.client.execute_command("ROLE")[3] != b"connected":
+                return False
+        return True
+
+    def _owners(self) -> list[tuple[int, int, int, str]]:
+        """Return what a node that lives says of the slots: first, last, the master's port and id."""
+        for node in self.nodes:
+            with suppress(redis.RedisError):
+                answer: Any = node.client.execute_command("CLUSTER", "SLOTS")
+                return [(start, end, master[1], master[2].decode()) for start, end, master, *_ in answer]
+        raise AssertionError("no node of the cluster answers")
+
+    def _at(self, port: int) -> OwnRedis:
+        return next(one for one in self.nodes if one.port == port)
+
+
+@contextmanager
+def own_cluster(masters: int = 3) -> Iterator[OwnCluster]:
+    """Yield a cluster of so many masters, each with a replica."""
+    quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), *PROMPT_REPLICA)
+    with _several() as make:
+        nodes = [make(*quick) for _ in range(2 * masters)]
+        # To let them meet, and agree, takes ten seconds: they are told beforehand.
+        for node in nodes:
+            (node.folder / "nodes.conf").write_text(_known_to(node, nodes, masters))
+            node.start()
+        cluster = OwnCluster(nodes, "redis+cluster://" + ",".join(f"127.0.0.1:{one.port}" for one in nodes[:2]))
+        cluster.wait_until_whole()
+        yield cluster
+
+
+def _known_to(myself: OwnRedis, nodes: list[OwnRedis], masters: int) -> str:
+    """Return what a node has written down about a cluster: https://redis.io/docs/latest/commands/cluster-nodes/."""
+    lines = []
+    for number, node in enumerate(nodes):
+        first, last = (one * REDIS_CLUSTER_HASH_SLOTS // masters for one in (number, number + 1))
+        role, master, slots = "master", "-", f" {first}-{last - 1}"
+        if number >= masters:
+            role, master, slots = "slave", _first_id(nodes[number - masters]), ""
+        flags = f"myself,{role}" if node is myself else role
+        place = f"127.0.0.1:{node.port}@{node.port + 10_000}"
+        lines.append(f"{_first_id(node)} {place} {flags} {master} 0 0 {number % masters + 1} connected{slots}")
+    return "\n".join([*lines, f"vars currentEpoch {len(nodes)} lastVoteEpoch 0", ""])
+
+
+def _first_id(node: OwnRedis) -> str:
+    return f"{node.port:040x}"
+
+
+@contextmanager
+def _several() -> Iterator[Callable[..., OwnRedis]]:
+    """Yield a function that returns a server to be started, which is killed at the end."""
+    with tempfile.TemporaryDirectory(prefix="prism-redis-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+
+        def make(*arguments: str, is_sentinel: bool = False) -> OwnRedis:
+            server = OwnRedis(Path(name), *arguments, is_sentinel=is_sentinel)
+            stack.callback(server.client.close)
+            stack.callback(server.kill)
+            return server
+
+        yield make
+
+
+def _id(node: OwnRedis) -> str:
+    answer: Any = node.client.execute_command("CLUSTER", "MYID")
+    return str(answer.decode())
+
+
+def _master_of(sentinel: OwnRedis) -> int:
+    answer: Any = sentinel.client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
+    return int(answer[1])
+
+
+def _is_master(server: OwnRedis) -> bool:
+    with suppress(redis.RedisError):
+        return server.role() == "master"
+    return False
+
+
+def _is_replica_of(server: OwnRedis, master: OwnRedis) -> bool:
+    with suppress(redis.RedisError):
+        role: Any = server.client.execute_command("ROLE")
+        return bool(role[0] == b"slave" and role[2] == master.port and role[3] == b"connected")
+    return False
+
+
+def _free_port() -> int:
+    # A node of a cluster listens 10,000 ports higher as well.
+    while (port := free_port()) > 50_000:
+        pass
+    return port
