@@ -11,7 +11,9 @@ import redis
 from prism_wsgi import RedisStore, StoredSession
 from tests.support import databases
 from tests.support.command_line import HOUR, run, session_id
+from tests.support.own_redis import OwnCluster, Watched
 
+pytest_plugins = ["tests.support.redis_fixtures"]
 pytestmark = pytest.mark.whole
 
 DATABASE = 14
@@ -103,3 +105,29 @@ def test_what_redis_does_not_need_says_so(command: tuple[str, ...]) -> None:
     assert refused.exit_code == 2
     assert "there is nothing to do" in refused.stderr
     assert "password" not in refused.stderr
+
+
+# Servers that take each other's place
+
+
+def test_every_command_takes_the_url_of_a_cluster(cluster: OwnCluster) -> None:
+    answers_by_url(cluster.url)
+
+
+def test_every_command_takes_the_url_of_sentinels(watched: Watched) -> None:
+    answers_by_url(watched.url)
+
+
+def answers_by_url(url: str) -> None:
+    for number in range(1, 5):
+        keep(url, number, user="ada" if number < 3 else None)
+    assert listed(url) == [session_id(number) for number in range(1, 5)]
+    assert listed(url, "--user", "ada") == [session_id(1), session_id(2)]
+    assert json.loads(run("stats", "--json", "--url", url).stdout)["live"] == 4
+    found = run("doctor", "--url", url, SESSION_SECRET="aV3ryL0ng&VariedSecret-of-the-tests-")
+    assert found.exit_code == 0
+    assert "nothing to sweep" in found.stdout
+    assert "there is nothing to do" in run("sweep", "--url", url).stderr
+    assert run("sessions", "revoke", "--user", "ada", "--yes", "--url", url).stdout == "Revoked: 2\n"
+    assert run("sessions", "revoke", "--all", "--yes", "--url", url).stdout == "Revoked: 2\n"
+    assert listed(url) == []

@@ -30,6 +30,9 @@ ROW = StoredSession("a" * 64, b"x", 0, 0, 2**42)
         ("rediss://host/0", RedisStore),
         ("valkey://host/0", RedisStore),
         ("unix:///run/redis.sock", RedisStore),
+        ("redis+sentinel://host,host2/service", RedisStore),
+        ("redis+cluster://host", RedisStore),
+        ("valkeys+cluster://host", RedisStore),
     ],
 )
 def test_a_url_names_a_store(url: str, kind: type) -> None:

@@ -69,9 +69,13 @@ class OwnRedis:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def say(self, *words: object) -> Any:
+        """Return the answer to a command."""
+        return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
+
     def role(self) -> str:
         """Return `master` or `slave`."""
-        answer: Any = self.client.execute_command("ROLE")
+        answer = self.say("ROLE")
         return str(answer[0].decode())
 
     def _answers(self) -> bool:
@@ -87,10 +91,10 @@ class OwnRedis:
 
 
 @contextmanager
-def own_redis(*arguments: str) -> Iterator[OwnRedis]:
-    """Yield a Redis for the time of a `with` block."""
+def own_redis(*arguments: str, is_sentinel: bool = False) -> Iterator[OwnRedis]:
+    """Yield a Redis, or a sentinel, for the time of a `with` block."""
     with _several() as make:
-        server = make(*arguments)
+        server = make(*arguments, is_sentinel=is_sentinel)
         server.start()
         yield server
 
@@ -108,21 +112,47 @@ class Watched:
         """The server that the sentinels agree on, and which says that it is the master."""
 
         def agreed() -> OwnRedis | None:
-            named = {_master_of(one) for one in self.sentinels}
+            named = self.named()
             (port,) = named if len(named) == 1 else (0,)
             return next((one for one in self.servers if one.port == port and _is_master(one)), None)
 
-        return eventually(agreed, "the sentinels do not agree")
+        found = eventually(agreed, "the sentinels do not agree")
+        assert found is not None
+        return found
+
+    def named(self) -> set[int]:
+        """Return the ports of those servers that the sentinels take for the master."""
+        return {_master_of(one) for one in self.sentinels}
 
     def fail_over(self) -> None:
         """Kill the master, wait for another, and let the old one come back as a replica of it."""
         old = self.master
         old.kill()
-        eventually(lambda: {_master_of(one) for one in self.sentinels} != {old.port}, "nothing was promoted")
+        eventually(lambda: old.port not in self.named(), "nothing was promoted")
+        self.bring_back(old)
+
+    def bring_back(self, old: OwnRedis, *, is_alive: bool = False) -> None:
+        """Let an earlier master follow the present one."""
+        eventually(lambda: old.port not in self.named(), "nothing was promoted")
         new = self.master
         # The sentinels would take ten seconds to tell it.
-        old.start("--replicaof", "127.0.0.1", str(new.port))
+        if is_alive:
+            old.say("REPLICAOF", *new.address)
+        else:
+            old.start("--replicaof", "127.0.0.1", str(new.port))
         self.wait_until_whole()
+
+    def hand_over(self) -> None:
+        """Let the replica take over from a master that lives."""
+        old = self.master
+
+        def begun() -> bool:
+            with suppress(redis.ResponseError):  # it is too soon after the last time
+                return bool(self.sentinels[0].say("SENTINEL FAILOVER", "shop"))
+            return False
+
+        eventually(begun, "the sentinel does not begin", pause=0.1)
+        self.bring_back(old, is_alive=True)
 
     def wait_until_whole(self) -> None:
         """Wait until every sentinel knows the others, and a replica that it could promote."""
@@ -132,9 +162,9 @@ class Watched:
 
         def settled() -> bool:
             for one in self.sentinels:
-                known: Any = one.client.sentinel_masters()["shop"]
+                masters: Any = one.client.sentinel_masters()
                 replicas: Any = one.client.sentinel_slaves("shop")
-                if known["num-other-sentinels"] < len(self.sentinels) - 1 or not replicas:
+                if masters["shop"]["num-other-sentinels"] < len(self.sentinels) - 1 or not replicas:
                     return False
                 if any(each["is_sdown"] for each in replicas):
                     return False
@@ -190,21 +220,21 @@ class OwnCluster:
     def move_slot(self, slot: int, to: OwnRedis, *, between: Callable[[], object] = lambda: None) -> None:
         """Move a slot with its keys; `between` is called when half of the keys have moved."""
         source, target_id = self.owner_of(slot), _id(to)
-        to.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", _id(source))
-        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-        keys: Any = source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100_000)
+        to.say("CLUSTER", "SETSLOT", slot, "IMPORTING", _id(source))
+        source.say("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        keys = source.say("CLUSTER", "GETKEYSINSLOT", slot, 100_000)
         for number, key in enumerate(keys):
             if number == len(keys) // 2:
                 between()
-            source.client.execute_command("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
+            source.say("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
         if not keys:
             between()
         # Keys may have come meanwhile, on either side; those on this side must not stay.
-        while rest := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        while rest := source.say("CLUSTER", "GETKEYSINSLOT", slot, 100):
             for key in rest:
-                source.client.execute_command("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
+                source.say("MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
         for node in (to, source, *self.masters()):
-            node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+            node.say("CLUSTER", "SETSLOT", slot, "NODE", target_id)
 
     def wait_until_whole(self) -> None:
         """Wait until every node knows a master with a replica for every slot."""
@@ -212,12 +242,12 @@ class OwnCluster:
 
     def _is_whole(self) -> bool:
         for node in self.nodes:
-            info: Any = node.client.execute_command("CLUSTER", "INFO")
-            slots: Any = node.client.execute_command("CLUSTER", "SLOTS")
+            info = node.say("CLUSTER", "INFO")
+            slots = node.say("CLUSTER", "SLOTS")
             covered = sum(end - start + 1 for start, end, *servers in slots if len(servers) > 1)
             if b"cluster_state:ok" not in info or covered < REDIS_CLUSTER_HASH_SLOTS:
                 return False
-            if node.role() == "slave" and node.client.execute_command("ROLE")[3] != b"connected":
+            if node.role() == "slave" and node.say("ROLE")[3] != b"connected":
                 return False
         return True
 
@@ -225,7 +255,7 @@ class OwnCluster:
         """Return what a node that lives says of the slots: first, last, the master's port and id."""
         for node in self.nodes:
             with suppress(redis.RedisError):
-                answer: Any = node.client.execute_command("CLUSTER", "SLOTS")
+                answer = node.say("CLUSTER", "SLOTS")
                 return [(start, end, master[1], master[2].decode()) for start, end, master, *_ in answer]
         raise AssertionError("no node of the cluster answers")
 
@@ -281,12 +311,12 @@ def _several() -> Iterator[Callable[..., OwnRedis]]:
 
 
 def _id(node: OwnRedis) -> str:
-    answer: Any = node.client.execute_command("CLUSTER", "MYID")
+    answer = node.say("CLUSTER", "MYID")
     return str(answer.decode())
 
 
 def _master_of(sentinel: OwnRedis) -> int:
-    answer: Any = sentinel.client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
+    answer = sentinel.say("SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
     return int(answer[1])
 
 
@@ -298,7 +328,7 @@ def _is_master(server: OwnRedis) -> bool:
 
 def _is_replica_of(server: OwnRedis, master: OwnRedis) -> bool:
     with suppress(redis.RedisError):
-        role: Any = server.client.execute_command("ROLE")
+        role = server.say("ROLE")
         return bool(role[0] == b"slave" and role[2] == master.port and role[3] == b"connected")
     return False
 

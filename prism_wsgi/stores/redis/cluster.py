@@ -22,14 +22,11 @@ _QUICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class SlotMap:
-    """Which master serves each slot, and every node that is known, replicas included."""
+    """Which master serves each slot, every master, and every node, replicas included."""
 
     owners: list[Address | None]
+    masters: frozenset[Address]
     nodes: frozenset[Address]
-
-    @property
-    def masters(self) -> list[Address]:
-        return sorted({one for one in self.owners if one is not None})
 
 
 class Cluster:
@@ -63,7 +60,7 @@ class Cluster:
         if None in slots.owners:
             self._map = None
             raise redis.ConnectionError("some slots of the cluster are served by no master")
-        return slots.masters
+        return list(slots.masters)
 
     def connections(self, node: Node) -> Connections[Any]:
         address = cast(Address, node)
@@ -121,7 +118,7 @@ class Cluster:
         known = list(slots.nodes)
         random.shuffle(known)  # so that not all processes ask the same node
         self._known, self._map = known, slots
-        for address in set(self._open) - set(slots.masters):
+        for address in set(self._open) - slots.masters:
             with suppress(KeyError):
                 self._open.pop(address).close()
 
@@ -134,7 +131,8 @@ def slots_in(answer: list[list[Any]], host: str) -> SlotMap:
         addresses = [_address(server, host) for server in servers]
         owners[start : end + 1] = [addresses[0]] * (end + 1 - start)
         nodes.update(one for one in addresses if one is not None)
-    return SlotMap(owners, frozenset(nodes))
+    masters = frozenset(one for one in set(owners) if one is not None)
+    return SlotMap(owners, masters, frozenset(nodes))
 
 
 def _address(server: list[Any], host: str) -> Address | None:

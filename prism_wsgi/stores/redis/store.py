@@ -43,20 +43,21 @@ _META = ("version", "created_at", "expires_at", "user", "superseded", "actor")
 
 
 class RedisStore:
-    """Keeps sessions in a Redis or Valkey server (6.2 or newer), which deletes them ten minutes after they expired.
+    """Keeps sessions in Redis or Valkey (6.2 or newer), which deletes them ten minutes after they expired.
 
-    `url_or_client` is a URL (`redis://`, `rediss://` for TLS, `unix://`; `valkey://` and `valkeys://` too), or your
-    own `redis.Redis` client, which must not decode responses. `prefix` begins the name of every key. `timeout`
-    (seconds) bounds connecting, waiting for a connection and waiting for an answer. `max_connections` is how many
-    connections a process opens at most; where the server gives fewer, requests wait for one of these. `max_idle`
-    (seconds): a connection that has idled for longer is closed and not used again. Your own client keeps its own
-    bounds.
+    `url_or_client` is a URL, or your own `redis.Redis` client, which must not decode responses. URLs begin with
+    `redis://`, `rediss://` for TLS, `unix://`, `redis+sentinel://host,host2/service` for a master that sentinels
+    watch, or `redis+cluster://host,host2` for a cluster; `valkey` may stand for `redis`. `prefix` begins the name of
+    every key. `timeout` (seconds) bounds connecting, waiting for a connection, waiting for an answer, and waiting for
+    a failover. `max_connections` is how many connections a process opens at most, to each master of a cluster; where
+    the server gives fewer, requests wait for one of these. `max_idle` (seconds): a connection that has idled for
+    longer is closed and not used again. Your own client keeps its own bounds.
 
-    Each verb on the path of a request is one round trip. A server whose `maxmemory-policy` is one of `allkeys-*`
-    throws any key away when it is full: it ends sessions early, and may forget which sessions a user has. The store
-    warns of it once, and `destroy_all` is a ConfigError there unless `allow_eviction` is set. Redis answers before it
-    has written to disk or to a replica, so a crash or a failover may lose the last moments: a session that somebody
-    had just ended may be back. Redis Cluster is not supported.
+    Each verb on the path of a request is one round trip to a single server. A server whose `maxmemory-policy` is one
+    of `allkeys-*` throws any key away when it is full: it ends sessions early, and may forget which sessions a user
+    has. The store warns of it once, and `destroy_all` is a ConfigError there unless `allow_eviction` is set. Redis
+    answers before it has written to disk or to a replica, so a crash or a failover may lose the last moments: a
+    session that somebody had just ended may be back.
 
     Nothing is connected before the first use. Raises ConfigError for a URL, client or setting that cannot work.
     """

@@ -258,7 +258,9 @@ def test_key_of_another_kind_or_form_hides_no_session(
 # What it costs
 
 
-def test_each_verb_of_a_request_is_one_round_trip_and_a_login_tidies_up_in_another(redis_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_verb_of_a_request_is_one_round_trip_and_a_login_tidies_up_in_another(
+    redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
     client = redis.Redis.from_url(REDIS, protocol=2)
     store = RedisStore(client, prefix=redis_prefix)
