@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prism_wsgi.clock import Clock, system_clock
 
@@ -143,8 +143,7 @@ class SessionEvent:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCall:
+class StoreCall(NamedTuple):
     """One call of a store by a request.
 
     `operation` is the verb that was called, such as `load`. `outcome` is "ok"; "conflict" where another request had

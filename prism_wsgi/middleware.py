@@ -15,7 +15,7 @@ from prism_wsgi.persistence.adapter import ObservedStoreAdapter, StoreAdapter
 from prism_wsgi.persistence.document import Codec
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
-from prism_wsgi.request.exchange import Exchange, note_client, path_of
+from prism_wsgi.request.exchange import Exchange, note_client
 from prism_wsgi.request.phases import OPEN, ORDINARY, WITHHELD
 from prism_wsgi.request.site import Site
 from prism_wsgi.request.state import SessionState
@@ -190,9 +190,9 @@ def serve(
     if site.record_client:
         note_client(site, state, environ)
     if site.events.observers:
-        state.note_path(path_of(environ))
+        state.note_path(environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
     if rejected is not None:
-        site.events.emit(rejected, origin=state.visit)
+        site.events.emit(rejected, origin=state)
     if site.is_passive is not None and site.is_passive(environ):
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)

@@ -403,7 +403,7 @@ class Session(MutableMapping[str, Any]):
         login, state = self._own_login("revoke()"), self._state
         if session_id in self._ids():
             return False
-        return revoke(state.site, session_id, login.user or "", state.visit)
+        return revoke(state.site, session_id, login.user or "", state)
 
     def logout_elsewhere(self) -> int:
         """End every session of the user but this one, at once; return how many.
@@ -412,7 +412,7 @@ class Session(MutableMapping[str, Any]):
         logged in or the user is impersonated, and ConfigError for a store that cannot.
         """
         login, state = self._own_login("logout_elsewhere()"), self._state
-        return end_others(state.site, login.user or "", state.contested.id, state.visit)
+        return end_others(state.site, login.user or "", state.contested.id, state)
 
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import StoreError
-from prism_wsgi.events import SessionEvent, StoreCall
+from prism_wsgi.events import Ending, Kind, Reason, SessionEvent, StoreCall
 from prism_wsgi.stores.base import KEPT_EXPIRED_MS, BacklogStore, CountingStore
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -45,16 +45,28 @@ class PrometheusObserver:
             ["operation"],
             registry=registry,
         )
+        # prometheus_client takes several microseconds to find a metric by its labels.
+        self._found_events: dict[tuple[Kind, Ending | Reason | None], Counter] = {}
+        self._found_durations: dict[tuple[str, str], Histogram] = {}
         if store is not None:
             registry.register(StoreCollector(store))
 
     def on_event(self, event: SessionEvent) -> None:
         """Count an event."""
-        self._events.labels(event.kind.value, "" if event.reason is None else event.reason.value).inc()
+        name = event.kind, event.reason
+        counter = self._found_events.get(name)
+        if counter is None:
+            labels = event.kind.value, "" if event.reason is None else event.reason.value
+            counter = self._found_events[name] = self._events.labels(*labels)
+        counter.inc()
 
     def on_store_call(self, call: StoreCall) -> None:
         """Record how long a call of the store took."""
-        self._durations.labels(call.operation, call.outcome).observe(call.duration)
+        name = call.operation, call.outcome
+        durations = self._found_durations.get(name)
+        if durations is None:
+            durations = self._found_durations[name] = self._durations.labels(*name)
+        durations.observe(call.duration)
         if call.attempts > 1:
             self._repetitions.labels(call.operation).inc(call.attempts - 1)
 

@@ -227,12 +227,6 @@ def note_client(site: Site, state: SessionState, environ: WSGIEnvironment) -> No
     state.note_device(clean_address(address or ""), clean_user_agent(environ.get("HTTP_USER_AGENT", "")))
 
 
-def path_of(environ: WSGIEnvironment) -> str:
-    """Return the path of a request, without its query."""
-    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
-    return path.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333 passes bytes as Latin-1
-
-
 class _Body:
     """The application's body, one item for one item: nothing is pulled ahead, joined or kept."""
 

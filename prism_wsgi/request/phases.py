@@ -75,14 +75,13 @@ NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Out
 class Visit:
     """Facts about the request itself.
 
-    `address` and `user_agent` are None where the device is not recorded, and `path` where nobody observes.
+    `address` and `user_agent` are None where the device is not recorded.
     `is_passive`: it does not count as use.
     `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
     """
 
     address: str | None = None
     user_agent: str | None = None
-    path: str | None = None
     is_passive: bool = False
     is_withheld: bool = False
 

@@ -69,6 +69,7 @@ class SessionState:
         "lock",
         "outcome",
         "phase",
+        "requested",
         "site",
         "stage",
         "visit",
@@ -85,6 +86,7 @@ class SessionState:
         self.visit = visit
         self.earlier = earlier
         """What another package's cookie has led to, until the session is read."""
+        self.requested: tuple[str, str] | None = None
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -150,6 +152,26 @@ class SessionState:
         """Whether this request has proved who the user is, and the observers have not been told."""
         return Choice.PROOF in self.decided and Choice.TOLD not in self.decided
 
+    # It is the origin of events: what observers are told of the request.
+
+    @property
+    def address(self) -> str | None:
+        """The address of the device; None where it is not recorded."""
+        return self.visit.address
+
+    @property
+    def user_agent(self) -> str | None:
+        """What the browser calls itself; None where it is not recorded."""
+        return self.visit.user_agent
+
+    @property
+    def path(self) -> str | None:
+        """The path of the request, without its query; None where nobody observes."""
+        if self.requested is None:
+            return None
+        # PEP 3333 passes bytes as Latin-1. Made when it is asked for: only the event of a rejected cookie has a path.
+        return "".join(self.requested).encode("latin-1", "replace").decode("utf-8", "replace")
+
     def next_expiry(self) -> int:
         """Return when the session ends if it is used now and never again, in Unix ms."""
         document = self.document
@@ -206,9 +228,9 @@ class SessionState:
         """Note which device makes this request."""
         self.visit = replace(self.visit, address=address, user_agent=user_agent)
 
-    def note_path(self, path: str) -> None:
-        """Note which path is requested, for those who observe."""
-        self.visit = replace(self.visit, path=path)
+    def note_path(self, script_name: str, path_info: str) -> None:
+        """Note which path is requested, in the parts that WSGI has, for those who observe."""
+        self.requested = (script_name, path_info)
 
     def load(self) -> None:
         """Ask the store, once, what the cookie's session holds."""
@@ -237,10 +259,10 @@ class SessionState:
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
-            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self.visit)
+            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self)
             self.start_over()
         elif stored.superseded:
-            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self.visit)
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self)
             self.phase, self.document = GONE, Document(created_at=stored.created_at)
             identity.stored = stored
         else:
@@ -338,7 +360,7 @@ class SessionState:
         self.decided = _NOTHING_DECIDED
         self.endings += 1
         for row in ending:
-            tell_logout(self.site.events, row, self.visit)
+            tell_logout(self.site.events, row, self)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -418,14 +440,14 @@ class SessionState:
     def drop(self) -> None:
         """Learn that the session has ended elsewhere: changes go nowhere."""
         if self.outcome is not Outcome.DROPPED:
-            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self.visit)
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self)
             self.outcome = Outcome.DROPPED
         self.phase = GONE
 
     def withhold(self) -> None:
         """Keep this request's changes from being stored."""
         if self.outcome is not Outcome.WITHHELD:
-            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self.visit)
+            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self)
             self.outcome = Outcome.WITHHELD
 
     def lose_race(self, found: StoredSession | None) -> None:
@@ -536,7 +558,7 @@ class SessionState:
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         unreadable = self.identity.id
-        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self.visit)
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self)
         self.start_over()
         self.identity.instead_of = unreadable
 

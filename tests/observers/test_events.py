@@ -10,6 +10,7 @@ import pytest
 
 from prism_wsgi import MemoryStore, Session, StoredSession, StoreUnavailable
 from prism_wsgi.events import Kind, Reason, SessionEvent, StoreCall
+from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import attempts
 from tests.support.browsing import Browser, Clock, Page, Site, ThreeVerbStore, WatchedStore, plain_page, read, write
 from tests.support.observing import Recorder
@@ -540,7 +541,7 @@ def test_without_observers_no_event_is_made(
         monkeypatch.setattr(f"prism_wsgi.events.{name}", refuse)
     monkeypatch.setattr("prism_wsgi.persistence.adapter.StoreCall", refuse)
     monkeypatch.setattr("prism_wsgi.request.saving.tell_saved", refuse)
-    monkeypatch.setattr("prism_wsgi.middleware.path_of", refuse)
+    monkeypatch.setattr(SessionState, "note_path", refuse)
     browser = Site(store, clock).browser()
     for handler in (write(n=1), login("ann"), read("n"), Session.logout):
         assert browser.visit(handler).status == 200
