@@ -12,7 +12,7 @@ from tests.support import databases, leak_canary, wheels
 from tests.support.databases import KeptTable, Server
 from tests.support.leak_canary import Canary
 
-pytest_plugins = ["tests.support.every_store", "tests.support.lanes"]
+pytest_plugins = ["tests.support.chromium", "tests.support.every_store", "tests.support.lanes"]
 
 # Hypothesis takes an example that lasts 200 ms for a fault, and so does a busy machine.
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -1,5 +1,7 @@
 """`prism-wsgi demo`, served by a process of its own and visited over HTTP."""
 
+import html
+import inspect
 import json
 import re
 import shutil
@@ -13,12 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import webob
 
-from prism_wsgi import MemoryStore, SessionMiddleware
-from prism_wsgi.cli.demo.app import demo_app, with_pages
+from prism_wsgi.cli.demo import site
 from tests.support.command_line import line_with, run, started
-from tests.support.keys import SECRET
 from tests.support.served import Browser
 from tests.support.waiting import PATIENCE
 
@@ -38,141 +37,184 @@ def demo(directory: Path, port: int = 0) -> Iterator[str]:
         assert "Warning" not in errors
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with demo(tmp_path) as address:
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def address(directory: Path) -> Iterator[str]:
+    with demo(directory) as address:
         yield address
 
 
-def submit(browser: Browser, action: str, value: str = "") -> str:
+def submit(browser: Browser, action: str, **form: str) -> str:
     token = browser.get("/").field("csrf_token")
-    return browser.post(action, csrf_token=token, value=value).text
+    return browser.post(action, csrf_token=token, **form).text
+
+
+def log_in(browser: Browser, name: str = "Ada", stay: str = "browser") -> str:
+    return submit(browser, "/login", name=name, stay=stay)
 
 
 def test_visits_are_counted_for_each_browser(address: str) -> None:
     first, second = Browser(address), Browser(address)
     assert [first.get("/visits").text for _ in range(3)] == ["Visit 1\n", "Visit 2\n", "Visit 3\n"]
     assert second.get("/visits").text == "Visit 1\n"
-    assert "<strong>4</strong> visits" in first.get("/").text
+    assert "<dt>Visits</dt><dd>4</dd>" in first.get("/").text
 
 
 def test_browser_finds_its_session_again_after_a_restart(tmp_path: Path) -> None:
     with demo(tmp_path) as address:
         browser = Browser(address)
-        submit(browser, "/login", "Ada")
-        submit(browser, "/notes", "water the plants")
+        log_in(browser)
+        submit(browser, "/basket/add", article="lens")
     with demo(tmp_path) as address:
         browser.address = address
         page = browser.get("/").text
     assert "You are <strong>Ada</strong>" in page
-    assert "<li>water the plants</li>" in page
+    assert "1 \u00d7 Lens" in page
 
 
-def test_only_the_user_can_read_the_secret(address: str, tmp_path: Path) -> None:
-    secret = tmp_path / "prism-demo.db.secret"
+def test_only_the_user_can_read_the_secret(address: str, directory: Path) -> None:
+    secret = directory / "prism-demo.db.secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert len(secret.read_text()) > 32
 
 
-def test_login_moves_the_session_to_a_new_id_and_keeps_its_contents(address: str) -> None:
+def test_login_moves_the_session_to_a_new_id_and_keeps_the_basket(address: str) -> None:
     browser = Browser(address)
-    submit(browser, "/notes", "kept")
+    submit(browser, "/basket/add", article="lens")
     before = browser.get("/").text
-    after = submit(browser, "/login", "Ada")
-    session_ids = [re.findall("<code>(.*)</code>", page) for page in (before, after)]
+    after = log_in(browser)
+    session_ids = [re.findall("<code>([0-9a-f]{64})</code>", page) for page in (before, after)]
     assert session_ids[0] != session_ids[1]
-    assert "<li>kept</li>" in after
+    assert "1 \u00d7 Lens" in after
     assert "Welcome, Ada." in after
-    assert "Welcome" not in browser.get("/").text
+    assert "Welcome, Ada" not in browser.get("/").text
 
 
 def test_logout_begins_a_new_session(address: str) -> None:
     browser = Browser(address)
-    submit(browser, "/login", "Ada")
-    submit(browser, "/notes", "gone")
+    log_in(browser)
+    submit(browser, "/basket/add", article="lens")
     page = submit(browser, "/logout")
     assert "Ada" not in page
-    assert "gone" not in page
-    assert "<strong>1</strong> visit in" in page
+    assert "The basket is empty." in page
+    assert "<dt>Visits</dt><dd>1</dd>" in page
 
 
 def test_user_sees_their_devices_and_logs_out_elsewhere(address: str) -> None:
     desk, phone = Browser(address), Browser(address)
     for browser in (phone, desk):
-        submit(browser, "/login", "Ada")
+        log_in(browser, "Grace")
     assert desk.get("/devices").text.count('class="card device"') == 2
     assert "Other sessions that have ended: 1" in submit(desk, "/logout-elsewhere")
-    assert "You are <strong>Ada</strong>" not in phone.get("/").text
+    assert "Grace" not in phone.get("/").text
     assert "Log in first." in submit(phone, "/logout-elsewhere")
+
+
+@pytest.mark.parametrize(("stay", "seconds"), [("browser", 3600), ("remember", 2_592_000), ("short", 90)])
+def test_login_lasts_as_long_as_the_user_chooses(address: str, stay: str, seconds: int) -> None:
+    browser = Browser(address)
+    log_in(browser, stay=stay)
+    (cookie,) = browser.cookies
+    assert cookie.discard is (stay != "remember")
+    assert 0 <= seconds - json.loads(browser.get("/time-left").text)["seconds"] < PATIENCE
+
+
+def test_id_from_the_database_opens_nothing_and_neither_does_a_cookie_after_logout(address: str) -> None:
+    browser = Browser(address)
+    log_in(browser)
+    assert "The id opens: nobody. The cookie opens: Ada." in submit(browser, "/theft/id")
+    after = submit(browser, "/theft/logout")
+    assert "Before you logged out, the cookie opened: Ada. Now it opens: nobody." in after
+
+
+def test_pages_stand_in_the_frame_of_the_shop_with_the_code_behind_them(address: str) -> None:
+    browser = Browser(address)
+    log_in(browser)
+    code = inspect.getsource(site)
+    for path in ("/devices", "/admin"):
+        page = browser.get(path).text
+        assert f'<a href="{path[1:]}" aria-current="page">' in page
+        (shown,) = re.findall("<code>(.*)</code>", page)
+        assert html.unescape(shown) in code
 
 
 def test_demo_shows_the_other_pages(address: str) -> None:
     browser = Browser(address)
-    submit(browser, "/login", "Ada")
+    log_in(browser)
     page = browser.get("/admin").text
-    assert "1, counted now" in page
+    assert re.search(r"\d+, counted now", page)
     assert 'aria-label="Logins an hour"' in page
     assert json.loads(browser.get("/health").text)["status"] == "up"
-    assert json.loads(browser.get("/time-left").text)["seconds"] > 600_000
 
 
-def test_demo_without_the_extra_says_how_to_get_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prism_wsgi.pages", None)
-    with pytest.raises(ImportError):
-        with_pages(demo_app, MemoryStore())
-    page = webob.Request.blank("/").get_response(SessionMiddleware(demo_app, secret=SECRET, secure=False)).text
-    assert "pip install 'prism_wsgi[pages]'" in page
-    assert "<script" not in page
+def test_demo_without_the_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "prism_wsgi.cli.demo.site", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = run("demo")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: The demo lacks jinja2; pip install 'prism_wsgi[pages]'\n"
 
 
-def test_notes_can_be_cleared(address: str) -> None:
+def test_basket_can_be_emptied(address: str) -> None:
     browser = Browser(address)
-    submit(browser, "/notes", "one")
-    assert "<li>" not in submit(browser, "/notes/clear")
+    submit(browser, "/basket/add", article="lens")
+    assert "Lens</span>" not in submit(browser, "/basket/empty")
 
 
 def test_what_visitors_write_is_escaped(address: str) -> None:
-    browser = Browser(address)
-    for action in ("/login", "/notes"):
-        page = submit(browser, action, "<script>alert('1')</script>\"&")
-        assert "<script>" not in page
-        assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&quot;&amp;" in page
+    page = log_in(Browser(address), "<script>alert('1')</script>\"&")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;" in page
 
 
-def test_form_without_the_token_of_the_session_changes_nothing(address: str) -> None:
+@pytest.mark.parametrize("token", ["", "theirs", "\u00e9"])
+def test_form_without_the_token_of_the_session_changes_nothing(address: str, token: str) -> None:
     browser, other = Browser(address), Browser(address)
     theirs = other.get("/").field("csrf_token")
     browser.get("/")
-    for token in ("", theirs, "\u00e9"):
-        assert browser.post("/notes", csrf_token=token, value="forged").status == 403
-    assert "forged" not in browser.get("/").text
+    sent = theirs if token == "theirs" else token
+    assert browser.post("/basket/add", csrf_token=sent, article="lens").status == 403
+    assert "The basket is empty." in browser.get("/").text
 
 
-@pytest.mark.parametrize(("action", "value"), [("/login", ""), ("/login", "x" * 41), ("/notes", "x" * 401)])
-def test_value_out_of_bounds_is_refused_in_words(address: str, action: str, value: str) -> None:
-    assert re.search(r"has 1 to \d+ (printable )?characters", submit(Browser(address), action, value))
+@pytest.mark.parametrize("name", ["", "x" * 41, "\0"])
+def test_name_out_of_bounds_is_refused_in_words(address: str, name: str) -> None:
+    assert "A name has 1 to 40 printable characters" in log_in(Browser(address), name)
 
 
-def test_notes_are_limited(address: str) -> None:
+def test_basket_is_limited(address: str) -> None:
     browser = Browser(address)
     token = browser.get("/").field("csrf_token")
-    pages = [browser.post("/notes", csrf_token=token, value="n").text for _ in range(21)]
-    assert pages[-1].count("<li>") == 20
-    assert "clear them first" in pages[-1]
+    pages = [browser.post("/basket/add", csrf_token=token, article="lens").text for _ in range(10)]
+    assert "9 \u00d7 Lens" in pages[-1]
+
+
+@pytest.mark.parametrize(
+    ("action", "form"), [("/basket/add", {"article": "gun"}), ("/basket/add", {}), ("/login", {"name": "Ada"})]
+)
+def test_form_without_a_field_that_it_needs_is_refused(address: str, action: str, form: dict[str, str]) -> None:
+    browser = Browser(address)
+    token = browser.get("/").field("csrf_token")
+    assert browser.post(action, csrf_token=token, **form).status == 400
 
 
 def test_requests_the_demo_does_not_understand_get_a_plain_answer(address: str) -> None:
     browser = Browser(address)
     assert browser.get("/nowhere").status == 404
-    assert browser.get("/notes").status == 405
+    assert browser.get("/basket/add").status == 405
     assert browser.post("/").status == 405
     assert browser.get("/%ff").status == 400
-    assert browser.post("/notes", value="x" * 20_000).status == 413
+    assert browser.post("/basket/add", value="x" * 20_000).status == 413
 
 
-def test_page_allows_no_scripts_and_is_not_stored(address: str) -> None:
+def test_page_allows_nothing_inline_and_is_not_stored(address: str) -> None:
     headers = Browser(address).get("/").headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"
 
 

@@ -48,6 +48,7 @@ WHOLE_FIXTURES = {
     "mariadb_server",
     "redis_prefix",
     "browse",
+    "chromium",
     "visit",
     "wheel",
     "failures_of_wrong_stores",

@@ -7,7 +7,8 @@ GET / shows who is logged in, the notes, and messages once; the forms post to /l
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
 import pytest
@@ -24,10 +25,16 @@ class _QuietHandler(WSGIRequestHandler):
         pass
 
 
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    # Browsers open connections ahead of need, and leave them open.
+    daemon_threads = True
+
+
 @contextmanager
-def serving(application: WSGIApplication) -> Iterator[str]:
-    """Serve an application on a socket, in a thread; yield its address."""
-    with make_server("localhost", 0, application, handler_class=_QuietHandler) as server:
+def serving(application: WSGIApplication, *, has_threads: bool = False) -> Iterator[str]:
+    """Serve an application on a socket, in a thread, or in one for each request; yield its address."""
+    server_class = _ThreadingServer if has_threads else WSGIServer
+    with make_server("localhost", 0, application, server_class, handler_class=_QuietHandler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -1,1 +1,1 @@
-"""`prism-wsgi demo`: a small site to click through."""
+"""`prism-wsgi demo`: a small shop that shows what its sessions do."""

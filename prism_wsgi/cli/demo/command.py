@@ -1,4 +1,4 @@
-"""`prism-wsgi demo`: a small application with sessions, served at once."""
+"""`prism-wsgi demo`: a small shop with sessions, served at once."""
 
 import os
 import secrets
@@ -16,9 +16,7 @@ from prism_wsgi.cli.options import option
 from prism_wsgi.cli.secret import SECRET_BYTES
 
 HOST = "127.0.0.1"
-TTL = 7 * 24 * 3600  # seconds
 SPARED = 600  # seconds: requests under way may still need a session that has just expired
-COOKIE_NAME = "prism_demo"  # browsers do not tell ports apart: not a name that your application may have
 
 
 @click.command
@@ -31,37 +29,25 @@ COOKIE_NAME = "prism_demo"  # browsers do not tell ports apart: not a name that 
     help="The SQLite file; made if missing. The signing secret goes beside it.",
 )
 def demo(port: int, database: Path) -> None:
-    """Serve a small application with sessions on this computer.
+    """Serve a small shop on this computer, whose pages show what its sessions do.
 
     The sessions outlive a restart: they are in the database, and the secret is in a file beside it.
     """
     from prism_wsgi import SQLAlchemyStore, migrate
-    from prism_wsgi.cli.demo.app import demo_app, with_pages
-    from prism_wsgi.middleware import SessionMiddleware
     from prism_wsgi.observers.audit import AuditTrail
     from prism_wsgi.sweeper import Sweeper
 
+    try:
+        from prism_wsgi.cli.demo.site import DemoSite
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"The demo lacks {error.name}; pip install 'prism_wsgi[pages]'") from error
     if not database.absolute().parent.is_dir():
         raise click.ClickException(f"There is no directory {database.absolute().parent}; make it, or see --database")
     url = f"sqlite:///{database.absolute()}"
     migrate.upgrade(url)
     store = SQLAlchemyStore(url)
     trail = AuditTrail(store)
-    try:
-        app = with_pages(demo_app, store)
-    except ImportError:  # without the extra `pages`
-        app = demo_app
-    application = SessionMiddleware(
-        app,
-        store=store,
-        secret=_kept_secret(database.with_name(f"{database.name}.secret")),
-        cookie_name=COOKIE_NAME,
-        ttl=TTL,
-        # Plain HTTP: Safari, and curl before 7.79, drop a Secure cookie even from 127.0.0.1.
-        secure=False,
-        record_client=True,
-        observers=[trail],
-    )
+    application = DemoSite(store, _kept_secret(database.with_name(f"{database.name}.secret")), observers=[trail])
     sweepers = [Sweeper(store, older_than=SPARED), Sweeper(trail)]
     with _listen(application, port) as server:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -114,7 +100,7 @@ def _introduce(address: str, database: Path) -> None:
     click.echo(
         f"""prism_wsgi demo: {address}
 
-Open it in a browser, log in and keep a note; stop the demo (Ctrl-C) and start it again: it is all still there.
+Open it in a browser, fill the basket and log in; stop the demo (Ctrl-C) and start it again: it is all still there.
 Without a browser:  curl -b jar -c jar {address}visits
 In another shell:   prism-wsgi sessions list --url {url}
 """
