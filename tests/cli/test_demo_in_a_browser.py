@@ -2,31 +2,28 @@
 
 from collections.abc import Iterator
 from threading import Barrier
-from typing import Any
 
 import pytest
 
 from prism_wsgi import MemoryStore
 from prism_wsgi.cli.demo import race, site
-from tests.support.chromium import SCREENS, Device, Devices, devices_of, need_axe
+from tests.support.chromium import ENTER, SCREENS, TAB, Device, Devices, need_axe
 from tests.support.keys import SECRET
+from tests.support.serving import serving
 from tests.support.waiting import eventually
 
 ATTACK = "<script>document.title='attacked'"
 
 
-pytestmark = pytest.mark.timeout(600)
-
-
 @pytest.fixture(scope="module")
-def demo() -> Any:
+def demo() -> site.DemoSite:
     return site.DemoSite(MemoryStore(ttl=10**8), SECRET)
 
 
 @pytest.fixture(scope="module")
-def device(chromium: Any, demo: Any) -> Iterator[Devices]:
-    with devices_of(chromium, demo) as new_device:
-        yield new_device
+def site_address(demo: site.DemoSite) -> Iterator[str]:
+    with serving(demo, has_threads=True) as address:
+        yield address
 
 
 def log_in(device: Device, name: str = "Ada", stay: str = "browser") -> Device:
@@ -43,8 +40,8 @@ def test_six_requests_at_once_lose_nothing_where_a_session_written_whole_loses_f
     # All six have read before one writes, however slow this machine is.
     monkeypatch.setattr(race, "work", Barrier(6).wait)
     page = device().get("/race")
-    page.click("#race button")
-    page.wait_for("6 of 6 writes kept")
+    page.submit("#race button")
+    assert "6 of 6 writes kept" in page.text
     assert "1 of 6 writes kept" in page.text
     assert len(page.find_all(".lost")) == 5
 
@@ -72,7 +69,7 @@ def test_remembered_login_outlives_the_browser_and_another_ends_with_it(device: 
 
 
 def test_visitor_is_warned_before_their_login_ends_and_stays(
-    device: Devices, demo: Any, monkeypatch: pytest.MonkeyPatch
+    device: Devices, demo: site.DemoSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo._ready_pages["/time-left"], "_warn_before", 89)
     page = log_in(device(), stay="short")
@@ -86,12 +83,11 @@ def test_visitor_is_warned_before_their_login_ends_and_stays(
 def test_visitor_buys_with_the_keyboard_and_without_javascript(device: Devices) -> None:
     page = device(has_scripts=False).get("/")
     for _ in range(10):
-        page.press("\ue004")  # Tab
+        page.press(TAB)
         if page.driver.switch_to.active_element.get_attribute("value") == "lens":
             break
-    button = page.driver.switch_to.active_element
-    page.press("\ue007")  # Enter
-    page.wait_for_the_next_page(button)
+    with page.next_page():
+        page.press(ENTER)
     assert "1 \u00d7 Lens" in page.text
     assert "this browser runs none" in page.get("/race").text
 
@@ -104,8 +100,8 @@ def test_page_fits_each_screen_in_light_and_dark_and_breaks_no_policy(device: De
         page.look(width, scheme)
         page.get(path)
         if path == "/race":
-            page.click("#race button")
-            page.wait_for("6 of 6 writes kept")
+            page.submit("#race button")
+            assert "6 of 6 writes kept" in page.text
         page.keep_picture(f"demo-{path.strip('/') or 'shop'}-{scheme}-{width}")
         assert page.run("return document.documentElement.scrollWidth") <= width
     assert page.run("return document.title") != "attacked"

@@ -1,15 +1,8 @@
-"""The pages in a real browser: Chromium, without a window."""
+"""The pages in a real browser, below a prefix of a site whose own policy is strict too."""
 
 import html
-import os
-import shutil
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
@@ -17,40 +10,13 @@ import webob
 
 from prism_wsgi import MemoryStore, SessionMiddleware, get_session
 from prism_wsgi.pages import AdminPage, DevicesPage, TimeLeft
+from tests.support.chromium import ENTER, SCREENS, TAB, Device, Devices, need_axe
 from tests.support.keys import SECRET
-from tests.support.waiting import eventually
+from tests.support.serving import serving
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-AXE = os.environ.get("PRISM_AXE")  # the path of axe.min.js, from the npm package axe-core
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
-
-pytestmark = [
-    pytest.mark.whole,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium and chromedriver here"),
-    pytest.mark.timeout(600),
-]
-webdriver = pytest.importorskip("selenium.webdriver", reason="no Selenium here")
-
-Driver = Any
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+ATTACK = "<script>document.title='attacked'</script>\" onmouseover=\"x Firefox/145"
+DEVICES, ADMIN, LIST = "/shop/account/devices", "/shop/admin", "/shop/admin?all"
+BACKGROUNDS = {"light": "rgb(246, 246, 249)", "dark": "rgb(20, 20, 27)"}
 
 
 def shop(store: MemoryStore) -> WSGIApplication:
@@ -62,156 +28,125 @@ def shop(store: MemoryStore) -> WSGIApplication:
     }
 
     def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def strictly(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            policy = ("Content-Security-Policy", "default-src 'self'; script-src 'self'")
+            return start_response(status, [*headers, policy], *more)
+
         request = webob.Request(environ)
         if request.path_info_pop() != "shop":  # /favicon.ico
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b""]
+            return webob.Response(status=204)(environ, start_response)
         page = pages.get(request.path_info)
         if page is not None:
-
-            def strictly(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-                policy = ("Content-Security-Policy", "default-src 'self'; script-src 'self'")
-                return start_response(status, [*headers, policy], *more)
-
             return page(environ, strictly)
+        session = get_session(environ)
         if request.path_info == "/login":
-            get_session(environ).login(request.GET["user"], ttl=int(request.GET.get("ttl", "3600")))
-        user = get_session(environ).user or "nobody"
-        body = f"""<!doctype html><html lang="en"><title>Shop</title><p id="user">{html.escape(user)}</p>
+            session.login(request.GET["user"], ttl=int(request.GET.get("ttl", "3600")))
+        user = html.escape(session.user or "nobody")
+        body = f"""<!doctype html><html lang="en"><title>Shop</title><p id="user">{user}</p>
             <script src="time-left?file=time_left.js" defer></script></html>"""
-        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-        return [body.encode()]
+        return webob.Response(body, charset="UTF-8")(environ, strictly)
 
     return SessionMiddleware(routes, store=store, secret=SECRET, secure=False, record_client=True)
 
 
 @pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore(ttl=10**8)
+def site_address() -> Iterator[str]:
+    with serving(shop(MemoryStore(ttl=10**8)), has_threads=True) as address:
+        yield address
 
 
-@pytest.fixture(scope="module")
-def address(store: MemoryStore) -> Iterator[str]:
-    with make_server("127.0.0.1", 0, shop(store), server_class=_Server, handler_class=_Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/shop"
-        server.shutdown()
-        thread.join()
+def log_in(device: Device, user: str = "ada", ttl: int = 3600) -> Device:
+    device.get(f"/shop/login?user={user}&ttl={ttl}")
+    assert user_of(device) == user
+    return device
 
 
-@contextmanager
-def browser(profile: Path, *, has_javascript: bool, user_agent: str | None = None) -> Iterator[Driver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,900"):
-        options.add_argument(flag)
-    if user_agent:
-        options.add_argument(f"--user-agent={user_agent}")
-    if not has_javascript:
-        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+def user_of(device: Device) -> str:
+    return str(device.get("/shop/").find("#user").text)
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    """A browser without JavaScript."""
-    with browser(tmp_path_factory.mktemp("desk"), has_javascript=False) as driver:
-        yield driver
+def test_user_logs_out_another_device_with_the_keyboard_and_without_javascript(device: Devices) -> None:
+    phone, desk = log_in(device()), log_in(device(has_scripts=False))
+    desk.get(DEVICES)
+    assert len(desk.find_all(".device")) == 2
+    desk.press(TAB)
+    button = desk.driver.switch_to.active_element
+    assert (button.tag_name, button.get_attribute("name")) == ("button", "end")
+    with desk.next_page():
+        desk.press(ENTER)
+    assert "The device is logged out." in desk.text
+    assert desk.driver.current_url == f"{desk.address}{DEVICES}?done"
+    assert len(desk.find_all(".device")) == 1
+    assert (user_of(phone), user_of(desk)) == ("nobody", "ada")
 
 
-@pytest.fixture(scope="module")
-def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    """A browser with JavaScript, whose user agent is an attack."""
-    agent = "<script>document.title='attacked'</script>\" onmouseover=\"x Firefox/145"
-    with browser(tmp_path_factory.mktemp("phone"), has_javascript=True, user_agent=agent) as driver:
-        yield driver
+def test_user_logs_out_all_other_devices_at_once(device: Devices) -> None:
+    phone, desk = log_in(device(), "edsger"), log_in(device(), "edsger")
+    desk.get(DEVICES).submit("[name=others]")
+    assert "1 other device is logged out." in desk.text
+    assert (user_of(phone), user_of(desk)) == ("nobody", "edsger")
 
 
-def log_in(driver: Driver, address: str, user: str = "ada", ttl: int = 3600) -> None:
-    driver.get(f"{address}/login?user={user}&ttl={ttl}")
-    assert user_of(driver, address) == user.replace("%3C", "<").replace("%3E", ">")
+def test_administrator_ends_a_users_sessions_without_javascript(device: Devices) -> None:
+    grace, root = log_in(device(), "grace"), log_in(device(has_scripts=False), "root")
+    root.get(ADMIN).fill("[name=user]", "grace")
+    root.submit("[name=user] + button, label:has([name=user]) + button")
+    root.submit("[name=end_user]")
+    assert "1 session has ended." in root.text
+    assert (user_of(grace), user_of(root)) == ("nobody", "root")
 
 
-def user_of(driver: Driver, address: str) -> str:
-    driver.get(f"{address}/")
-    return str(driver.find_element("id", "user").text)
+def test_form_with_a_wrong_csrf_token_is_refused_and_ends_nothing(device: Devices) -> None:
+    phone, desk = log_in(device(), "barbara"), log_in(device(), "barbara")
+    desk.get(DEVICES).run("document.querySelector('[name=csrf_token]').value = '0'.repeat(64)")
+    desk.submit("[name=end]")
+    assert "Nothing was changed, because this form is out of date." in desk.text
+    assert user_of(phone) == "barbara"
 
 
-def look(driver: Driver, *, width: int, scheme: str) -> None:
-    """Give the browser a screen."""
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    scheme_is = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme_is)
+def test_id_of_another_users_session_is_refused(device: Devices) -> None:
+    victim, _, attacker = log_in(device(), "ken"), log_in(device(), "mallory"), log_in(device(), "mallory")
+    theirs = victim.get(f"{ADMIN}?user=ken").find("a.short").get_attribute("textContent")
+    attacker.get(DEVICES).run("document.querySelector('[name=end]').value = arguments[0]", theirs)
+    attacker.submit("[name=end]")
+    assert "That device was not logged in any more." in attacker.text
+    assert user_of(victim) == "ken"
 
 
-def keep_picture(driver: Driver, name: str) -> None:
-    """Save a screenshot where PRISM_PICTURES says, for a person to look at."""
-    if directory := os.environ.get("PRISM_PICTURES"):
-        driver.save_screenshot(str(Path(directory) / f"{name}.png"))
+@pytest.mark.parametrize("path", [DEVICES, ADMIN, LIST])
+def test_page_fits_each_screen_in_light_and_dark_and_runs_no_attack(device: Devices, path: str) -> None:
+    log_in(device(ATTACK), "<b>ada")
+    page = log_in(device(ATTACK), "<b>ada")
+    for width, scheme in SCREENS:
+        page.look(width, scheme)
+        page.get(path)
+        page.keep_picture(f"{path.removeprefix('/shop/').replace('/', '-').replace('?', '-')}-{scheme}-{width}")
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        assert page.run("return getComputedStyle(document.body).backgroundColor") == BACKGROUNDS[scheme]
+    assert "<b>ada" in page.text or path == ADMIN
+    assert "attacked" not in page.driver.title
+    assert page.messages() == []
 
 
-def test_user_logs_out_another_device_with_the_keyboard_and_without_javascript(
-    desk: Driver, phone: Driver, address: str
-) -> None:
-    for driver in (phone, desk):
-        log_in(driver, address)
-    desk.get(f"{address}/account/devices")
-    assert len(desk.find_elements("css selector", ".device")) == 2
-    keys = webdriver.ActionChains(desk)
-    keys.send_keys(webdriver.Keys.TAB).perform()
-    focused = desk.switch_to.active_element
-    assert (focused.tag_name, focused.get_attribute("name")) == ("button", "end")
-    keys.reset_actions()
-    keys.send_keys(webdriver.Keys.ENTER).perform()
-    eventually(lambda: "The device is logged out." in desk.page_source, lambda: desk.page_source)
-    assert desk.current_url == f"{address}/account/devices?done"
-    assert len(desk.find_elements("css selector", ".device")) == 1
-    assert user_of(phone, address) == "nobody"
-    assert user_of(desk, address) == "ada"
+@pytest.mark.parametrize("path", [DEVICES, ADMIN, LIST])
+def test_page_is_accessible_on_each_screen_in_light_and_dark(device: Devices, path: str) -> None:
+    need_axe()
+    log_in(device())
+    page = log_in(device()).get(path)
+    for width, scheme in SCREENS:
+        page.look(width, scheme)
+        assert page.violations() == []
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["account/devices", "admin", "admin?all"])
-def test_page_fits_its_screen_runs_no_attack_and_is_accessible(
-    desk: Driver, phone: Driver, address: str, store: MemoryStore, path: str, scheme: str, width: int
-) -> None:
-    for driver in (desk, phone):
-        log_in(driver, address, "%3Cb%3Eada")
-    look(phone, width=width, scheme=scheme)
-    phone.get(f"{address}/{path}")
-    keep_picture(phone, f"{path.replace('/', '-').replace('?', '-')}-{scheme}-{width}")
-    page = phone.find_element("css selector", "main")
-    assert "attacked" not in phone.title
-    assert "<b>ada" in page.text or path == "admin"
-    assert phone.execute_script("return document.documentElement.scrollWidth") <= width
-    background = page.parent.find_element("css selector", "body").value_of_css_property("background-color")
-    assert background == ("rgba(20, 20, 27, 1)" if scheme == "dark" else "rgba(246, 246, 249, 1)")
-    messages = [entry["message"] for entry in phone.get_log("browser")]
-    assert [one for one in messages if "favicon" not in one] == []
-    if AXE:
-        phone.execute_cdp_cmd("Runtime.evaluate", {"expression": Path(AXE).read_text()})
-        found = phone.execute_async_script(
-            "const done = arguments[arguments.length - 1];"
-            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})"
-            ".then(found => done(found.violations.map(one => [one.id, one.nodes.map(node => node.html)])))"
-        )
-        assert found == []
-
-
-def test_visitor_is_warned_before_the_session_ends_and_may_stay(phone: Driver, address: str) -> None:
-    log_in(phone, address, ttl=20)
-
-    def warning() -> str:
-        return " ".join(box.text for box in phone.find_elements("css selector", ".prism-time-left[role=alert]"))
-
-    eventually(lambda: "You will be logged out in 1 minute, unless you go on." in warning(), warning)
-    phone.find_element("css selector", ".prism-time-left button").click()
+def test_visitor_is_warned_before_the_session_ends_and_may_stay(device: Devices) -> None:
+    page = log_in(device(), ttl=20)
+    page.wait_for("You will be logged out in 1 minute, unless you go on.")
+    assert page.find(".prism-time-left").get_attribute("role") == "alert"
+    page.click(".prism-time-left button")
     # Twenty seconds are fewer than the thirty at which it warns, so that staying cannot help.
-    eventually(lambda: "Save your work." in warning(), warning)
+    page.wait_for("Save your work.")
+
+
+def test_visitor_whose_session_has_ended_is_told_so(device: Devices) -> None:
+    page = log_in(device(), ttl=1)
+    page.wait_for("You are logged out.")

@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
-from wsgiref.types import WSGIApplication
 
 import pytest
 
 from tests.support.databases import unavailable
-from tests.support.serving import serving
 from tests.support.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +35,8 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 
+TAB, ENTER = "\ue004", "\ue007"  # as WebDriver names the keys
+
 _numbers = count()
 
 
@@ -45,7 +45,8 @@ class Device:
 
     def __init__(self, driver: Any, address: str, user_agent: str | None = None, *, has_scripts: bool = True) -> None:
         self._driver = driver
-        self.address = address.replace("//localhost", f"//device-{next(_numbers)}.localhost")
+        self._host = f"device-{next(_numbers)}.localhost"
+        self.address = address.replace("localhost", self._host)
         driver.switch_to.new_window("tab")
         self._tab = driver.current_window_handle
         if user_agent is not None:
@@ -56,8 +57,7 @@ class Device:
     @property
     def driver(self) -> Any:
         """Selenium's driver, with this device in front."""
-        if self._driver.current_window_handle != self._tab:
-            self._driver.switch_to.window(self._tab)
+        self._driver.switch_to.window(self._tab)
         return self._driver
 
     def command(self, name: str, **parameters: Any) -> Any:
@@ -88,22 +88,27 @@ class Device:
 
     def submit(self, selector: str) -> None:
         """Click what leads to another page, and wait for that."""
-        element = self.find(selector)
-        element.click()
-        self.wait_for_the_next_page(element)
+        with self.next_page():
+            self.click(selector)
 
-    def wait_for_the_next_page(self, element: Any) -> None:
-        """Wait until an element is gone with its page."""
-        from selenium.common.exceptions import StaleElementReferenceException
+    @contextmanager
+    def next_page(self) -> Iterator[None]:
+        """Wait until the next page is there, which the block asks for."""
+        before = self._page()
+        yield
+        eventually(lambda: self._page() not in (None, before), "the page stayed")
 
-        def is_gone() -> bool:
-            try:
-                element.is_enabled()
-            except StaleElementReferenceException:
-                return True
-            return False
+    def _page(self) -> float | None:
+        """Return when this page began, which no other page has in common with it; None while it changes."""
+        from selenium.common.exceptions import WebDriverException
 
-        eventually(is_gone, "the page stayed")
+        try:
+            found: float | None = self.run(
+                "return document.readyState === 'complete' ? performance.timeOrigin : null"
+            )
+        except WebDriverException:
+            return None
+        return found
 
     def press(self, *keys: str) -> None:
         from selenium.webdriver import ActionChains
@@ -132,8 +137,8 @@ class Device:
         self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def messages(self) -> list[str]:
-        """What the browser has complained of since it was last asked."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        """What the browser complains of on this device."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if self._host in entry["message"]]
 
     def keep_picture(self, name: str) -> None:
         """Save a picture of the whole page where PRISM_TEST_PICTURES says, for a person to look at."""
@@ -161,18 +166,6 @@ def need_axe() -> None:
         unavailable("axe", f"{AXE} is not there: npm install --no-save --prefix . axe-core")
 
 
-@contextmanager
-def devices_of(driver: Any, application: WSGIApplication) -> Iterator[Devices]:
-    """Serve an application; yield what makes new devices of it."""
-    first = driver.current_window_handle
-    with serving(application, has_threads=True) as address:
-        yield lambda *arguments, **options: Device(driver, address, *arguments, **options)
-        for tab in set(driver.window_handles) - {first}:
-            driver.switch_to.window(tab)
-            driver.close()
-        driver.switch_to.window(first)
-
-
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Selenium's driver of a Chromium."""
@@ -187,6 +180,23 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_program))
     try:
         driver.set_script_timeout(PATIENCE)
+        driver.set_page_load_timeout(PATIENCE)
         yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def device(chromium: Any, site_address: str) -> Iterator[Devices]:
+    """What makes a new device, which visits the site that the module serves as `site_address`."""
+    first = chromium.current_window_handle
+    made: list[Device] = []
+
+    def new_device(user_agent: str | None = None, *, has_scripts: bool = True) -> Device:
+        made.append(Device(chromium, site_address, user_agent, has_scripts=has_scripts))
+        return made[-1]
+
+    yield new_device
+    for one in made:
+        one.driver.close()
+        chromium.switch_to.window(first)
