@@ -66,7 +66,7 @@ if find_spec("redis") is None:
 
 
 def __getattr__(name: str) -> Any:
-    # SQLAlchemy takes 340 ms to import: only those who use it wait for it.
+    # SQLAlchemy takes 340 ms to import, so it is imported at its first use.
     if name == "SQLAlchemyStore":
         from prism_wsgi.stores.sql import SQLAlchemyStore
 

@@ -1,4 +1,4 @@
-"""Bottle: `app.install(SessionPlugin(secret=...))`, and `request.session` is a Session."""
+"""Bottle's plugin: `app.install(SessionPlugin(secret=...))` makes `request.session` a Session."""
 
 if __name__ == "bottle":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
@@ -16,11 +16,11 @@ _CallbackT = TypeVar("_CallbackT")
 
 
 class SessionPlugin:
-    """Gives every request to a Bottle application a session, as `request.session`.
+    """A plugin that gives each request to a Bottle application its session, as `request.session`.
 
-    It takes the settings of SessionMiddleware, and puts one around each application it is installed in: routes,
-    hooks and error handlers see the same session. Install it in the application that is served; those mounted
-    in it need no other.
+    It takes the settings of SessionMiddleware and wraps each application that it is installed in, so routes, hooks
+    and error handlers see the same session. Install it in the application that you serve; applications mounted in
+    that one need no plugin.
 
     Raises ConfigError for a setting that breaks its rule.
     """
@@ -37,7 +37,7 @@ class SessionPlugin:
         respond, environ_key = app.wsgi, self._middleware.site.environ_key
 
         def respond_with_session(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            # Where Bottle's request looks for attributes it has not got.
+            # Bottle's request reads `request.session` from this key.
             environ["bottle.request.ext.session"] = get_session(environ, environ_key=environ_key)
             body: Iterable[bytes] = respond(environ, start_response)
             return body

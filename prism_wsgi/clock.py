@@ -1,10 +1,10 @@
-"""Time: the application server's clock, in UTC and injectable."""
+"""The clock of the application server, which tests replace."""
 
 import time
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Returns Unix seconds, as `time.time` does."""
+"""A function that returns Unix seconds, as `time.time` does."""
 
 
 def system_clock() -> float:
@@ -13,5 +13,5 @@ def system_clock() -> float:
 
 
 def milliseconds(clock: Clock) -> int:
-    """Return what a clock says, in whole Unix milliseconds, as stores keep times."""
+    """Return a clock's time in whole Unix milliseconds, the unit that stores use."""
     return int(clock() * 1000)

@@ -1,6 +1,6 @@
-"""The session cookies of other packages, as their visitors hold them: what one carries, if it is genuine.
+"""Readers of other packages' session cookies: each verifies a cookie and returns the session in it, or its key.
 
-For `SessionMiddleware(..., cookie_fallbacks=[DjangoCookie()])`: visitors go on with the session they had.
+`SessionMiddleware(..., cookie_fallbacks=[DjangoCookie()])` uses them, so that visitors keep their sessions.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from prism_wsgi.errors import ConfigError
 Secret = str | bytes
 """A key as it is configured."""
 
-MAX_COOKIE_DATA = 1024 * 1024  # bytes; a cookie of 4 KiB can claim to be 4 MiB
+MAX_COOKIE_DATA = 1024 * 1024  # bytes; a compressed cookie of 4 KiB can expand to 4 MiB
 
 DJANGO_KEY = re.compile(r"[0-9a-z]{32}")
 FLASK_SESSION_KEY = re.compile(r"[0-9A-Za-z_-]{22,}")  # of 16 random bytes or more, 32 by default
@@ -29,12 +29,9 @@ BEAKER_KEY = re.compile(r"[0-9a-f]{32}")
 _HEX_SHA1 = 40
 
 
-@runtime_checkable
-class PeerCookie(Protocol):
-    """Another package's session cookie. `origin` is the name that the import command has for the package."""
+class _NamedCookie(Protocol):
+    """A cookie's name, path and domain, by which a browser tells it from others."""
 
-    @property
-    def origin(self) -> str: ...
     @property
     def name(self) -> str: ...
     @property
@@ -42,9 +39,32 @@ class PeerCookie(Protocol):
     @property
     def domain(self) -> str | None: ...
 
+
+@runtime_checkable
+class PeerCookie(_NamedCookie, Protocol):
+    """Another package's session cookie, which names a session in that package's store.
+
+    `origin` is the import command's name for the package.
+    """
+
+    @property
+    def origin(self) -> str: ...
+
     def key_in(self, value: str) -> str | None:
-        """Return the key of the session that a cookie's value names, None for what the package never made."""
+        """Return the key of the session that a cookie's value names, None if the package did not make the value."""
         ...
+
+
+@runtime_checkable
+class DataCookie(_NamedCookie, Protocol):
+    """Another package's session cookie, which holds the session itself."""
+
+    def values_in(self, value: str, now: int) -> dict[str, Any] | None:
+        """Return the session in a cookie's value, None if it is not genuine or has ended at `now` (Unix ms)."""
+        ...
+
+
+AnyCookie = PeerCookie | DataCookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +85,7 @@ class DjangoCookie:
 
 @dataclass(frozen=True, slots=True)
 class _SignedCookie:
-    """What a cookie has that its package may sign."""
+    """The fields of a cookie that its package may sign."""
 
     name: str
     _: KW_ONLY
@@ -81,7 +101,7 @@ class _SignedCookie:
 class FlaskSessionCookie(_SignedCookie):
     """The cookie of Flask-Session: SESSION_COOKIE_NAME, _PATH and _DOMAIN.
 
-    `secret` is the SECRET_KEY where SESSION_USE_SIGNER was on, or a list of keys; a cookie must then be signed.
+    If SESSION_USE_SIGNER was on, `secret` is the SECRET_KEY or a list of keys, and unsigned cookies are refused.
     """
 
     origin: ClassVar[str] = "flask-session"
@@ -101,7 +121,7 @@ class FlaskSessionCookie(_SignedCookie):
 class BeakerCookie(_SignedCookie):
     """The cookie of Beaker: `session.key`, `session.cookie_path` and `session.cookie_domain`.
 
-    `secret` is `session.secret`, where there was one, or a list; a cookie must then be signed.
+    If `session.secret` was set, `secret` is that secret or a list of secrets, and unsigned cookies are refused.
     """
 
     origin: ClassVar[str] = "beaker"
@@ -115,22 +135,6 @@ class BeakerCookie(_SignedCookie):
             if not any(_matches(hmac.new(key, value.encode(), "sha1").hexdigest(), signature) for key in keys):
                 return None
         return value if BEAKER_KEY.fullmatch(value) else None
-
-
-@runtime_checkable
-class DataCookie(Protocol):
-    """Another package's session cookie that holds the session itself."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def domain(self) -> str | None: ...
-
-    def values_in(self, value: str, now: int) -> dict[str, Any] | None:
-        """Return what is in a cookie's value at `now` (Unix ms); None for what is not genuine, or has ended."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +191,10 @@ class PyramidCookie:
 
     def __post_init__(self) -> None:
         if not _secrets(self.secret):
-            raise ConfigError("secret must be that of SignedCookieSessionFactory")
+            raise ConfigError("secret must be the secret of SignedCookieSessionFactory")
 
     def values_in(self, value: str, now: int) -> dict[str, Any] | None:
-        """Return the session whose signature stands before it."""
+        """Return the session in a cookie's value, which begins with the signature."""
         data = _from_base64(value)
         size = hashlib.new(self.hashalg).digest_size
         signature, content = data[:size], data[size:]
@@ -204,9 +208,6 @@ class PyramidCookie:
         if not isinstance(renewed, int | float) or (self.timeout is not None and now / 1000 - renewed > self.timeout):
             return None
         return found[2]
-
-
-AnyCookie = PeerCookie | DataCookie
 
 
 def _itsdangerous_signature(secret: bytes, value: str, salt: bytes) -> str:
@@ -237,7 +238,7 @@ def _from_json(data: bytes) -> Any:
 
 
 def _untagged(value: Any) -> Any:
-    """Return what Flask's TaggedJSONSerializer has written."""
+    """Return the value that Flask's TaggedJSONSerializer wrote as tagged JSON."""
     if isinstance(value, list):
         return [_untagged(one) for one in value]
     if not isinstance(value, dict):
@@ -250,7 +251,7 @@ def _untagged(value: Any) -> Any:
 
 
 def _tagged_dict(content: dict[str, Any]) -> dict[str, Any]:
-    # Of a dict whose one key looks like a tag, the key was written with two underscores behind.
+    # Flask appends two underscores to a dict's only key if that key looks like a tag.
     [(key, value)] = content.items()
     return {key.removesuffix("__"): value}
 
@@ -266,7 +267,7 @@ _TAGS: dict[str, Any] = {
 
 
 class _Html(str):
-    """Text that the session is to hold as Markup."""
+    """HTML text, which the serializer stores as Markup."""
 
     __slots__ = ()
 
@@ -279,7 +280,7 @@ def _matches(expected: str, given: str) -> bool:
 
 
 def _secrets(given: Secret | Sequence[Secret]) -> list[bytes]:
-    """Return the keys, none where the cookie was not signed. Raises ConfigError for an empty one."""
+    """Return the keys, an empty list if the cookie was not signed. Raises ConfigError for an empty key."""
     several = [given] if isinstance(given, str | bytes) else given
     keys = [one.encode() if isinstance(one, str) else one for one in several]
     if not all(keys):

@@ -1,4 +1,4 @@
-"""All knowledge of cookie syntax: the Cookie value, and the strict reader of the Cookie header (RFC 6265bis)."""
+"""Cookie syntax (RFC 6265bis): the Cookie value, and a strict reader of the Cookie header."""
 
 import re
 from dataclasses import KW_ONLY, dataclass, replace
@@ -11,8 +11,8 @@ from prism_wsgi.errors import InvalidCookie
 MAX_PAIR_BYTES = 4096  # RFC 6265bis 5.6: browsers ignore a larger name and value
 MAX_ATTRIBUTE_BYTES = 1024  # and a longer attribute value
 MAX_CANDIDATES = 4
-"""The most cookies of one name that are verified: a request must not buy any number of HMACs."""
-MAX_AGE_LIMIT = 400 * 24 * 3600  # seconds; RFC 6265bis 5.5: browsers cut what is more
+"""The largest number of cookies of one name that are verified in a request, since each costs an HMAC."""
+MAX_AGE_LIMIT = 400 * 24 * 3600  # seconds; RFC 6265bis 5.5: browsers shorten a longer one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ _PREFIXES = ("__Secure-", "__Host-Http-", "__Host-", "__Http-")
 
 
 class SameSite(StrEnum):
-    """When a browser sends a cookie with requests that another site started."""
+    """The rule by which a browser sends a cookie with requests that another site started."""
 
     STRICT = "Strict"
     """Never."""
@@ -44,12 +44,12 @@ class SameSite(StrEnum):
 class Cookie:
     """One cookie to be set, checked when it is built.
 
-    A leading dot of `domain` is stripped: it has meant nothing since RFC 6265, and frameworks still write it.
+    A leading dot of `domain` is stripped: it has no meaning since RFC 6265, but frameworks still write it.
     `max_age` is in seconds, 0 to 400 days; `expires` an aware datetime; without both the cookie ends with
     the browser's session. `samesite` takes a SameSite or its name. `partitioned` keeps the cookie apart
     for each top-level site (CHIPS).
 
-    Raises InvalidCookie for what browsers would drop, cut or read differently (RFC 6265bis, 4.1 and 5.7).
+    Raises InvalidCookie for a cookie that browsers would drop, cut or misread (RFC 6265bis, 4.1 and 5.7).
     """
 
     name: str
@@ -104,12 +104,12 @@ class Cookie:
 
 
 def read_cookie(header: str, name: str) -> list[str]:
-    """Return each distinct value that the cookie `name` has in a Cookie header, in order; no empty ones.
+    """Return each distinct value of the cookie `name` in a Cookie header, in order, without empty ones.
 
     Splits at `;`, trims space and tab around pair and value, compares the name byte for byte, and does nothing
-    else. Parsers that also split at commas or spaces, unquote, or trim other white space can be made to see a
-    cookie that the browser never set (CVE-2020-8184, CVE-2023-23934); those that stop at a malformed pair lose
-    ours.
+    else. An attacker can make a parser that also splits at commas or spaces, unquotes, or trims other white space
+    see a cookie that the browser never set (CVE-2020-8184, CVE-2023-23934). A parser that stops at a malformed pair
+    misses the cookies behind it.
     """
     wanted = f"{name}="
     if wanted not in header:

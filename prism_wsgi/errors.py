@@ -16,7 +16,7 @@ class InvalidCookie(PrismError, ValueError):
 class SerializationError(PrismError, ValueError):
     """A value cannot be stored, or stored bytes cannot be read.
 
-    `path` is where, as an expression: `session['cart'][2].owner`; empty for stored bytes.
+    `path` says where, as an expression such as `session['cart'][2].owner`; it is empty for stored bytes.
     """
 
     def __init__(self, message: str, path: str = "") -> None:
@@ -25,7 +25,7 @@ class SerializationError(PrismError, ValueError):
 
 
 class SessionTooLarge(PrismError, ValueError):
-    """A session outgrew `max_size`; nothing of it was saved. `size` and `limit` are bytes."""
+    """A session is larger than `max_size`, and was not saved. `size` and `limit` are bytes."""
 
     def __init__(self, message: str, *, size: int, limit: int) -> None:
         super().__init__(message)
@@ -38,11 +38,11 @@ class ResponseStarted(PrismError, RuntimeError):
 
 
 class NotLoggedIn(PrismError, RuntimeError):
-    """A user has to be logged in for this, and not be impersonated."""
+    """The call needs a user who is logged in and not impersonated."""
 
 
 class StoreError(PrismError):
-    """A session store could not do what it was asked; the root of what stores raise."""
+    """A session store failed; the root of the errors that stores raise."""
 
 
 class SessionConflict(StoreError):
@@ -54,11 +54,11 @@ class SessionExists(SessionConflict):
 
 
 class SessionGone(StoreError):
-    """The session to be replaced is not in the store: destroyed, expired or regenerated."""
+    """The session to be saved is not in the store: it was destroyed, has expired or has moved."""
 
 
 class StoreUnavailable(StoreError):
-    """The store could not be reached or did not answer in time; the outcome is unknown or none."""
+    """The store could not be reached or did not answer in time; a write may or may not have happened."""
 
 
 class SchemaMissing(StoreUnavailable):
@@ -66,8 +66,8 @@ class SchemaMissing(StoreUnavailable):
 
 
 class ClocksDiffer(StoreError):
-    """This host's clock and the database's are too far apart to say what has expired."""
+    """This host's clock and the database's differ too much to decide which sessions have expired."""
 
 
 class InsecureSecretWarning(UserWarning):
-    """The signing secret is missing, short or a placeholder; sessions can be forged or lost."""
+    """The signing secret is missing, short or a placeholder, so sessions can be forged or lost."""

@@ -1,7 +1,7 @@
-"""Events: what happens to sessions and logins, told to the log and to a site's observers.
+"""Events of sessions and logins, for the log and for a site's observers.
 
-The log has what is worth a line: reason-coded, rate-limited, and free of secrets, cookies and data. Observers are
-told of every event, once.
+The log gets the events that an operator may have to act on. Each line has a reason code, the lines are rate-limited,
+and none holds a secret, a cookie or session data. Observers get every event, once.
 """
 
 import logging
@@ -17,17 +17,17 @@ from prism_wsgi.clock import Clock, system_clock
 logger = logging.getLogger("prism_wsgi")
 
 WINDOW = 10.0  # seconds
-LINES_PER_WINDOW = 20  # for each reason: an attacker must not be able to fill the disk
+LINES_PER_WINDOW = 20  # for each reason, so that an attacker cannot fill the disk
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     """The device that last used a session.
 
-    `address` is REMOTE_ADDR as the server gives it, or what `client_address` returned: behind a proxy it is the
-    proxy's, unless server or middleware has put the visitor's there. No header is trusted for it. `user_agent` is
-    what the browser says it is, cut at 256 characters; both are empty where the request had none. `last_seen_at` is
-    in UTC, and as exact as `touch_interval`.
+    `address` is REMOTE_ADDR, or the result of `client_address`. No header is trusted: behind a proxy REMOTE_ADDR is
+    the proxy's address, unless the server or a middleware replaces it by the visitor's. `user_agent` is the browser's
+    name for itself, cut at 256 characters. Both are empty if the request had none. `last_seen_at` is in UTC, and as
+    exact as `touch_interval`.
     """
 
     address: str
@@ -36,7 +36,7 @@ class Client:
 
 
 class Kind(StrEnum):
-    """What has happened to a session, or to who is logged in to it."""
+    """A kind of event: what happened to a session or to its login."""
 
     STARTED = "started"
     """A session was stored for the first time."""
@@ -55,24 +55,24 @@ class Kind(StrEnum):
     STORE_FAILED = "store_failed"
     """A call of the store failed."""
     WRITE_WITHHELD = "write_withheld"
-    """A form of another site wrote to a new session, which was not kept."""
+    """A form of another site wrote to a new session, and the write was not kept."""
 
 
 class Ending(StrEnum):
-    """Why a session was ended before it expired."""
+    """The reason why a session was ended before it expired."""
 
     LOGOUT = "logout"
     REVOKED = "revoked"
     LIMIT = "limit"
     """The user had more sessions than `max_sessions_per_user`."""
     REPLACED_USER = "replaced_user"
-    """Another user has logged in to it."""
+    """Another user has logged in to the session."""
     ERASED = "erased"
-    """What was known of the user was erased."""
+    """The user's data was erased."""
 
 
 class Reason(StrEnum):
-    """Why something was rejected or has failed: the code to search the log for, and to alert on."""
+    """The reason why something was rejected or failed: a code to search the log for, and to alert on."""
 
     FORGED = "forged"
     EXPIRED = "expired"
@@ -91,7 +91,7 @@ _EVENTS = {
     Reason.FORGED: (logging.WARNING, "a session cookie without a valid signature was ignored"),
     Reason.EXPIRED: (logging.INFO, "a session cookie past its lifetime was ignored"),
     Reason.UNKNOWN_ID: (logging.INFO, "a signed cookie named a session that is not stored (any more)"),
-    Reason.SUPERSEDED_ID: (logging.INFO, "a request came with an id that regenerate() had just retired"),
+    Reason.SUPERSEDED_ID: (logging.INFO, "a request came with an id that a login or regenerate() had just replaced"),
     Reason.DUPLICATE_COOKIE: (
         logging.WARNING,
         "several session cookies contradict each other; none was used",
@@ -100,14 +100,14 @@ _EVENTS = {
         logging.ERROR,
         "stored session data cannot be read; the session counts as absent",
     ),
-    Reason.LATE_WRITE_DROPPED: (logging.WARNING, "changes were dropped: the session has ended meanwhile"),
+    Reason.LATE_WRITE_DROPPED: (logging.WARNING, "changes were dropped, because the session ended meanwhile"),
     Reason.CONFLICT_MERGED: (logging.DEBUG, "another request saved the session first; changes were merged"),
     Reason.STORE_FAILED: (logging.ERROR, "the session store failed"),
     Reason.WRITE_WITHHELD: (
         logging.WARNING,
-        "a form from another site wrote to a new session, which was not kept: the visitor's cookie stayed at home, "
-        "and a new one would take its place. Call login() or set user_id_key where such a request logs somebody in; "
-        'set samesite="none" where forms of other sites are to begin a session',
+        "a form from another site wrote to a new session, and the write was not kept: SameSite kept the visitor's "
+        "cookie out of the request, and a new cookie would replace it. If such a request logs a user in, call "
+        'login() or set user_id_key; if forms of other sites may begin sessions, set samesite="none"',
     ),
     Reason.PUBLIC_CACHE_OVERRIDDEN: (
         logging.WARNING,
@@ -122,13 +122,13 @@ _OWN_KIND = {Reason.STORE_FAILED: Kind.STORE_FAILED, Reason.WRITE_WITHHELD: Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEvent:
-    """One thing that has happened to a session. It holds no secret, no cookie and no session data.
+    """One event of a session. It holds no secret, no cookie and no session data.
 
-    `reason` is an `Ending` where the kind is `ended`, a `Reason` where it is `rejected`, and otherwise None.
-    `session_id` is the session that it happened to, `previous_id` the id from which that session moved. `actor` is
-    the administrator who impersonates the `user`. `client` is the device whose request it was, with `record_client`
-    only. `path` is the path of a request that was rejected, without its query, and otherwise None: the paths of magic
-    links are secrets. `timestamp` is in UTC. `author` says who did it outside of a request, such as `cli:ann`.
+    `reason` is an `Ending` if the kind is `ended`, a `Reason` if it is `rejected`, and otherwise None. `session_id`
+    is the session's id, `previous_id` the id from which it moved. `actor` is the administrator who impersonates the
+    `user`. `client` is the device that made the request, with `record_client` only. `path` is the path of a rejected
+    request, without its query, and otherwise None, because the paths of magic links are secrets. `timestamp` is in
+    UTC. `author` names who acted outside of a request, such as `cli:ann`.
     """
 
     kind: Kind
@@ -146,9 +146,9 @@ class SessionEvent:
 class StoreCall(NamedTuple):
     """One call of a store by a request.
 
-    `operation` is the verb that was called, such as `load`. `outcome` is "ok"; "conflict" where another request had
-    saved the session first; "gone" where it had ended; or "failed". `duration` is in seconds. `attempts` counts the
-    first attempt and the repetitions that SQLAlchemyStore and RedisStore make; other stores do not say, and it is 1.
+    `operation` is the verb that was called, such as `load`. `outcome` is "ok", "conflict" (another request saved the
+    session first), "gone" (the session had ended) or "failed". `duration` is in seconds. `attempts` counts the first
+    attempt and the retries of SQLAlchemyStore and RedisStore; for other stores it is 1.
     """
 
     operation: str
@@ -158,22 +158,22 @@ class StoreCall(NamedTuple):
 
 
 class SessionObserver(Protocol):
-    """An object that is told what happens, in the request where it happens, so it must not block.
+    """A receiver of events, called inside the request that causes them, so it must not block.
 
-    What it raises is logged, and changes nothing for the request.
+    An exception that it raises is logged, and the request goes on.
     """
 
     def on_event(self, event: SessionEvent) -> None:
-        """Learn of an event: each one, once, after the session has been saved or has ended."""
+        """Receive an event, once, after the session was saved or ended."""
         ...
 
     def on_store_call(self, call: StoreCall) -> None:
-        """Learn of a call of the store, after it has returned or raised."""
+        """Receive a call of the store, after it returned or raised."""
         ...
 
 
 class Origin(Protocol):
-    """The request that an event comes from; each of these is None where it is not known or not to be told."""
+    """The request that an event comes from; a property is None if it is unknown or not recorded."""
 
     @property
     def address(self) -> str | None: ...
@@ -184,14 +184,14 @@ class Origin(Protocol):
 
 
 class EventLog:
-    """Writes events to the `prism_wsgi` logger, at most LINES_PER_WINDOW a reason in WINDOW seconds.
+    """A writer of events to the `prism_wsgi` logger, at most LINES_PER_WINDOW lines a reason in WINDOW seconds.
 
-    Each log record carries `reason` and `session_id` as attributes, and `suppressed`: how many events of that
-    reason went unwritten before it.
+    Each log record has the attributes `reason`, `session_id` and `suppressed`, the number of events of that reason
+    that were not logged before it.
     """
 
     def __init__(self) -> None:
-        # Without a lock: two threads at once may write a line too many, and no lock has to survive a fork.
+        # No lock: two threads at once may write a line too many, but no lock has to survive a fork.
         self._windows: dict[str, tuple[float, int]] = {}
         self._said: set[str] = set()
 
@@ -253,9 +253,9 @@ class EventLog:
 
 
 class Events:
-    """The place where a site's events go: to the log, and to each of its observers.
+    """The distribution of a site's events to the log and to each observer.
 
-    Without observers nothing but a line of the log is ever made.
+    Without observers, no event object is built.
     """
 
     __slots__ = ("_clock", "_log", "observers")

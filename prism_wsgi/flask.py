@@ -1,4 +1,4 @@
-"""Flask: `PrismSessions(app)`, and `flask.session` is a Session."""
+"""Flask's session interface: `PrismSessions(app)` makes `flask.session` a Session."""
 
 if __name__ == "flask":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
@@ -35,12 +35,12 @@ _USER, _FRESH, _REMEMBER, _REMEMBER_SECONDS = "_user_id", "_fresh", "_remember",
 
 
 class Remember(StrEnum):
-    """What becomes of `login_user(remember=True)`."""
+    """The effect of `login_user(remember=True)`."""
 
     SESSION = "session"
     """The session lives longer, and the store can end it."""
     FLASK_LOGIN = "flask-login"
-    """Flask-Login sets a cookie of its own, which nothing but a new SECRET_KEY can end."""
+    """Flask-Login sets its remember cookie, which only a new SECRET_KEY can end."""
 
 
 class FlaskSession(Session):
@@ -70,8 +70,8 @@ class FlaskSession(Session):
     def modified(self) -> bool:
         """Whether there are changes, nested ones included, that have not been saved.
 
-        Setting it is never needed: True says that something changed; False keeps what has changed so far from being
-        saved, unless more is written.
+        You never need to set it. True marks the session as changed. False keeps the changes so far from being saved,
+        unless more is written afterwards.
         """
         return super().modified
 
@@ -94,8 +94,8 @@ class FlaskSession(Session):
     def clear(self) -> None:
         """End the session: delete it, as `destroy()` does.
 
-        Flask's documentation clears the session to log out, and before a login: what is written afterwards
-        begins a new session under a new id, and the old one opens nothing.
+        Flask's documentation clears the session to log out, and before a login. A later write begins a new session
+        under a new id, and the old id opens nothing.
         """
         self.destroy()
 
@@ -110,23 +110,23 @@ class FlaskSession(Session):
 SessionMixin.register(FlaskSession)
 
 session = cast(FlaskSession, flask.session)
-"""`flask.session` itself, typed as what it is with PrismSessions."""
+"""`flask.session` itself, with the type that it has under PrismSessions."""
 
 
 class PrismSessions(SessionInterface):
-    """Makes `flask.session` a Session: `PrismSessions(app)`, or `init_app(app)` later.
+    """The session interface that makes `flask.session` a Session: `PrismSessions(app)`, or `init_app(app)` later.
 
     The cookie follows `SESSION_COOKIE_NAME`, `_DOMAIN`, `_PATH`, `_SECURE`, `_HTTPONLY`, `_SAMESITE` (lax unless
     set) and `_PARTITIONED`. The idle lifetime is `PERMANENT_SESSION_LIFETIME`. Unless `secret` is given,
-    `SECRET_KEY` signs the cookie, and those in `SECRET_KEY_FALLBACKS` are accepted too. All of them are read
-    once, in `init_app()`. Other settings of SessionMiddleware are passed by name.
+    `SECRET_KEY` signs the cookie, and the keys in `SECRET_KEY_FALLBACKS` are accepted too. `init_app()` reads all of
+    them once. Other settings of SessionMiddleware are passed by name.
 
-    Where the application uses Flask-Login, its logins are logins of the session (`user_id_key="_user_id"`).
-    `remember`: "session" makes `login_user(remember=True)` a session that lives for `REMEMBER_COOKIE_DURATION` after
-    its last use and outlives the browser's; after more than `PERMANENT_SESSION_LIFETIME` without use it is not fresh
-    any more. No remember cookie is set, and one that a browser still has is ignored and deleted. With
-    `remember_until`, a date or an aware datetime, such a cookie logs its user in once more until then.
-    "flask-login" leaves all that to Flask-Login; its cookie then survives `destroy_all()` and `logout_elsewhere()`.
+    If the application uses Flask-Login, its logins are logins of the session (`user_id_key="_user_id"`).
+    `remember` says what `login_user(remember=True)` does. With "session", the session lives for
+    `REMEMBER_COOKIE_DURATION` after its last use and outlives the browser's; unused for longer than
+    `PERMANENT_SESSION_LIFETIME`, it is not fresh any more. No remember cookie is set, and an old one is ignored and
+    deleted. Until `remember_until`, a date or an aware datetime, an old one logs its user in once more. With
+    "flask-login", Flask-Login sets its cookie, which survives `destroy_all()` and `logout_elsewhere()`.
 
     Raises ConfigError for a setting that is missing or breaks its rule.
     """
@@ -146,7 +146,7 @@ class PrismSessions(SessionInterface):
             self.init_app(app)
 
     def init_app(self, app: flask.Flask) -> None:
-        """Put sessions around an application, by its configuration."""
+        """Put sessions around an application, as its configuration says."""
         middleware = _FlaskMiddleware(app, self, self._settings_of(app))
         app.extensions[EXTENSION] = middleware
         app.wsgi_app = middleware  # type: ignore[method-assign]  # Flask's own way to add a middleware
@@ -161,7 +161,7 @@ class PrismSessions(SessionInterface):
         if self._is_selective:
             request.environ[_UNSAVED_KEY] = True
         opened = get_session(request, environ_key=site.environ_key)
-        # Over the same state, so that the middleware saves what is written by Flask's names.
+        # It shares the middleware's state, so that the middleware saves its changes.
         return cast(SessionMixin, FlaskSession(opened._state, grows_stale=self.keeps_logins_of(app)))
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
@@ -175,11 +175,11 @@ class PrismSessions(SessionInterface):
             response.headers.extend(paused())
 
     def keeps_logins_of(self, app: flask.Flask) -> bool:
-        """Tell whether Flask-Login's logins are remembered by the session rather than by a cookie of their own."""
+        """Tell whether the session remembers Flask-Login's logins, instead of Flask-Login's cookie."""
         return self._remember is Remember.SESSION and hasattr(app, "login_manager")
 
     def takes_remember_cookies(self, now: int) -> bool:
-        """Tell whether a remember cookie of Flask-Login's may log its user in at `now` (Unix ms)."""
+        """Tell whether Flask-Login's remember cookie may log its user in at `now` (Unix ms)."""
         until = self._remember_until
         if until is None:
             return False
@@ -191,7 +191,7 @@ class PrismSessions(SessionInterface):
         return type(self).save_session is not PrismSessions.save_session
 
     def _keep_login(self, app: flask.Flask, session: FlaskSession, response: flask.Response) -> None:
-        """Do with the session what Flask-Login would do with its remember cookie, which is deleted."""
+        """Remember a login by the session instead of by Flask-Login's remember cookie, and delete that cookie."""
         state = session._state
         if state.phase is UNREAD or not state.accessed:
             return
@@ -206,7 +206,7 @@ class PrismSessions(SessionInterface):
             and session.get(_FRESH) is False
         )
         if is_taken_over:
-            state.log_in(Login(user))  # by a cookie, which proves less than a password does
+            state.log_in(Login(user))  # without `authenticated_at`: a cookie proves less than a password
         if is_taken_over or (wish == "set" and user is not None):
             session.ttl = _remember_seconds(app, seconds)
             session.persistent = True
@@ -242,7 +242,7 @@ class PrismSessions(SessionInterface):
 
 
 class _FlaskMiddleware(SessionMiddleware):
-    """The middleware around a Flask application, which learns at the first request what that has been made of."""
+    """The middleware around a Flask application, which adapts to the application's extensions."""
 
     def __init__(self, app: flask.Flask, interface: PrismSessions, settings: MiddlewareOptions) -> None:
         super().__init__(app.wsgi_app, **settings)
@@ -253,11 +253,11 @@ class _FlaskMiddleware(SessionMiddleware):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._flask.session_interface is not self._interface:
-            return self.app(environ, start_response)  # somebody has given the application other sessions since
+            return self.app(environ, start_response)  # the application has got another session interface since
         return serve(self.adapted_site(), self._respond, environ, start_response)
 
     def adapted_site(self) -> Site:
-        """Return the site as the extensions of the application need it; they may be added until the first request."""
+        """Return the site, adapted to the application's extensions, which it may add until the first request."""
         if not self._is_adapted:
             csrf = self._flask.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")  # of Flask-WTF
             self.site = replace(self.site, csrf_keys=(CSRF_KEY, csrf))
@@ -283,7 +283,7 @@ class _FlaskMiddleware(SessionMiddleware):
 
 
 def _take_from_flask_login(app: flask.Flask) -> None:
-    """Take away the function by which Flask-Login sets its remember cookie after each request."""
+    """Remove the function by which Flask-Login sets its remember cookie after each request."""
     functions = app.after_request_funcs.get(None, [])
     for one in functions[:]:
         if getattr(one, "__self__", None) is app.login_manager and one.__name__ == "_update_remember_cookie":  # type: ignore[attr-defined]
@@ -291,7 +291,7 @@ def _take_from_flask_login(app: flask.Flask) -> None:
 
 
 def _note_long_absence(state: SessionState) -> None:
-    """Note that a user is not freshly logged in who comes back after more than PERMANENT_SESSION_LIFETIME."""
+    """Mark the login as not fresh if the user was away for longer than PERMANENT_SESSION_LIFETIME."""
     stored, site, values = state.identity.stored, state.site, state.document.values
     if state.phase is not STORED or stored is None or stored.last_seen_at is None:
         return
@@ -306,7 +306,7 @@ def _remember_cookie(app: flask.Flask) -> str:
 
 
 def _remember_seconds(app: flask.Flask, seconds: float | None) -> int:
-    """Return for how long a login is remembered; browsers keep no cookie for longer than 400 days."""
+    """Return the seconds for which a login is remembered, at most 400 days, the limit of browsers."""
     duration = app.config.get("REMEMBER_COOKIE_DURATION", timedelta(days=365)) if seconds is None else seconds
     whole = int(duration.total_seconds() if isinstance(duration, timedelta) else duration)
     return min(max(1, whole), MAX_AGE_LIMIT)
@@ -327,7 +327,7 @@ def _secrets_of(app: flask.Flask) -> list[Secret]:
 def _open_outside_a_response(site: Site, environ: WSGIEnvironment) -> None:
     """Open a session for a request that no server sent: `test_request_context()`, `session_transaction()`.
 
-    It goes through the middleware all the same, around an application that pauses before its first item until
+    The request goes through the middleware, around an application that pauses before its first item until
     `save_session()` asks for the headers.
     """
     headers: list[tuple[str, str]] = []

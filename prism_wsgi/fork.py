@@ -1,4 +1,4 @@
-"""Lets objects that hold locks or connections renew them in the child of a fork."""
+"""Fork hooks: objects that hold locks or connections renew them in a forked child process."""
 
 import os
 from typing import Protocol
@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 
 class ForkAware(Protocol):
-    """An object that must not go on with what it inherited from its parent process."""
+    """An object whose locks or connections a child process must not share with its parent."""
 
     def after_fork(self) -> None:
         """Renew locks and connections; called in the child, before anything else runs there."""
@@ -17,7 +17,7 @@ _instances: WeakSet[ForkAware] = WeakSet()
 
 
 def notify_after_fork(instance: ForkAware) -> None:
-    """Call `instance.after_fork()` in every child process from now on, for as long as it lives."""
+    """Call `instance.after_fork()` in every child process from now on, for as long as the instance lives."""
     _instances.add(instance)
 
 

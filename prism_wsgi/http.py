@@ -23,12 +23,12 @@ def get_session(environ_or_request: object, *, environ_key: str = DEFAULT_ENVIRO
     environ = getattr(environ_or_request, "environ", environ_or_request)
     if not isinstance(environ, Mapping) or not isinstance(environ.get(environ_key), Session):
         raise ConfigError(
-            f"This request has no session under {environ_key!r}: wrap the application, "
-            "SessionMiddleware(application, ...), and use the environ_key given there"
+            f"This request has no session under {environ_key!r}: wrap the application in SessionMiddleware("
+            "application, ...), and use the environ_key given there"
         )
     session = cast(Session, environ[environ_key])
     if session._state.stage is DETACHED:
-        session._state.look_again()  # its response is over: another request may have logged the visitor out since
+        session._state.look_again()  # the response is over, and another request may have logged the visitor out
     return session
 
 
@@ -38,7 +38,7 @@ class Request(webob.Request):
     @property
     def session(self) -> Session:
         """The visitor's session. Raises ConfigError without SessionMiddleware around the application."""
-        session = self.environ.get("webob.adhoc_attrs", {}).get("session")  # there under any environ_key
+        session = self.environ.get("webob.adhoc_attrs", {}).get("session")  # set for every environ_key
         if isinstance(session, Session) and DEFAULT_ENVIRON_KEY not in self.environ:
             return session
         return get_session(self.environ)

@@ -1,4 +1,4 @@
-"""SessionMiddleware: one request from cookie to Set-Cookie."""
+"""The middleware, which serves one request from its Cookie header to Set-Cookie."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -27,16 +27,17 @@ from prism_wsgi.tokens import Signer, Token
 
 
 class SessionMiddleware:
-    """Gives every request to a WSGI application a session.
+    """A WSGI middleware that gives each request to an application its session.
 
-    The session is `environ["prism.session"]`, its id `environ["prism.session_id"]`, and both are there for
-    any `webob.Request` as `request.session`.
+    The session is `environ["prism.session"]`, and `request.session` of any `webob.Request`. Its id is
+    `environ["prism.session_id"]`.
 
-    `store`: where sessions live: a store, or the URL of one; a MemoryStore unless given.
+    `store`: the store that keeps the sessions, or its URL; a MemoryStore unless given.
     `secret`: signs the cookie; text or bytes, at least 32 bytes of randomness. Of a list, the first signs and all
-    verify, so that a secret can be replaced without ending sessions. Left out, a random one is used, with a warning.
+    verify, so that you can replace a secret without ending sessions. Without one, a random one is used, with a
+    warning.
     `cookie_name`: the prefixes `__Host-` and `__Secure-` are enforced.
-    `ttl`: idle lifetime, in seconds or as a timedelta; every use begins it anew.
+    `ttl`: idle lifetime, in seconds or as a timedelta; each use restarts it.
     `max_lifetime`: absolute lifetime, in seconds or as a timedelta; nothing extends a session past it.
     `touch_interval`: how often use is recorded, in seconds or as a timedelta; a tenth of `ttl` unless given.
     `path`, `domain`, `secure`, `httponly`, `samesite`, `partitioned`: the cookie's attributes.
@@ -44,28 +45,28 @@ class SessionMiddleware:
     `cookie_on`: "request" gives each visitor a cookie with the first response; "write" with the first write.
     `max_size`: the largest session once encoded, in bytes; a larger one raises SessionTooLarge.
     `on_store_error`: "503" answers 503 with Retry-After when the store fails; "raise" raises StoreUnavailable.
-    `save_on_error`: keep changes although the application raised or answered 5xx.
+    `save_on_error`: saves changes even if the application raised or answered 5xx.
     `serializer`: turns a session into bytes; typed msgpack unless given.
     `encryption_key`: encrypts what the store keeps; at least 32 bytes of randomness, not the `secret`. Of a list, the
     first encrypts and all decrypt. Without one, nothing is encrypted. Needs the extra `encryption`.
-    `encryption`: "server" encrypts with that key alone; "cookie" with the visitor's cookie too, so that neither the
-    database nor the server's key, nor both, can read a session.
-    `read_unencrypted`: reads what was stored before there was a key; it is encrypted when it is next written. Whoever
-    may write to the database may then write sessions as well, so leave it out once old sessions have expired.
-    `record_client`: store the address and the user agent that last used a session; see `Session.client`. They are not
-    encrypted; "readable" says that this is meant where there is an `encryption_key`.
+    `encryption`: "server" encrypts with that key alone; "cookie" with the visitor's cookie too, so that a thief of
+    both the database and the server's key can read no session.
+    `read_unencrypted`: reads sessions that were stored before there was a key; the next write encrypts them. Anyone
+    who can write to the database can then forge sessions, so leave it out once old sessions have expired.
+    `record_client`: stores the address and the user agent that last used a session; see `Session.client`. They are
+    not encrypted; with an `encryption_key`, pass "readable" to confirm that.
     `client_address`: takes the WSGI environ and returns the visitor's address; REMOTE_ADDR unless given.
     `is_passive`: takes the WSGI environ and tells whether a request reads the session without counting as its use.
     `user_id_key`: the key under which a login library puts the user; a save that finds it new or changed is a login.
-    `max_sessions_per_user`: the newest so many logins of a user stay, and the others end.
-    `cookie_fallbacks`: earlier forms of the session cookie: names, Cookies with their path and domain, or another
-    package's cookie, whose sessions go on; see `prism_wsgi.cookie_fallbacks`.
-    `keep_fallbacks`: leave earlier forms in the browser, as long as workers run that know nothing else.
-    `observers`: objects that are told of each event, and of each call of the store; see `SessionObserver`.
-    `environ_key`: where the session is put; its id goes under the same key with `_id` behind it.
+    `max_sessions_per_user`: how many logins a user may have; a further login ends the oldest.
+    `cookie_fallbacks`: earlier forms of the session cookie that are still read: names, Cookies with their path and
+    domain, or another package's cookie; see `prism_wsgi.cookie_fallbacks`.
+    `keep_fallbacks`: leaves earlier forms in the browser, for workers of an earlier release that read nothing else.
+    `observers`: objects that receive each event and each call of the store; see `SessionObserver`.
+    `environ_key`: the session's key in the WSGI environ; the id's key is the same with `_id` appended.
     `clock`: returns Unix seconds; for tests.
 
-    Raises ConfigError for a setting that breaks its rule, and warns with InsecureSecretWarning of a weak secret.
+    Raises ConfigError for a setting that breaks its rule, and warns of a weak secret (InsecureSecretWarning).
     """
 
     def __init__(
@@ -167,15 +168,16 @@ def serve(
     environ: WSGIEnvironment,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Serve one request with a session: from the cookie that came to the cookie that is sent.
+    """Serve one request with its session, from the cookie received to the cookie sent.
 
-    Inside another middleware of the same cookie and key the application has that one's session. With another cookie
-    it has another session, in a copy of the environ. Raises ConfigError where each would replace the other's cookie.
+    Inside another SessionMiddleware with the same cookie and key, the application gets the session of that one. With
+    another cookie it gets another session, in a copy of the environ. Raises ConfigError if the two would overwrite
+    each other's cookie.
     """
     outer = _session_around(site, environ)
     if outer is not None:
         if _is_same(outer._state.site, site):
-            return app(environ, start_response)  # mounted twice: the outer one has it in hand
+            return app(environ, start_response)  # mounted twice: the outer middleware serves the session
         environ = {**environ, "webob.adhoc_attrs": {**environ.get("webob.adhoc_attrs", {})}}
     token = site.cookies.received(environ)
     earlier = site.cookies.earlier(environ, token)
@@ -197,7 +199,7 @@ def serve(
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)
     environ[site.id_key] = state.identity.id
-    # Where webob.Request looks for attributes it has not got: request.session, on any of them.
+    # webob.Request reads further attributes from here: `request.session`.
     environ.setdefault("webob.adhoc_attrs", {})["session"] = session
     is_contradicted = token is Reason.DUPLICATE_COOKIE
     return Exchange(site, state, environ, start_response, is_contradicted=is_contradicted).run(app)
@@ -223,5 +225,6 @@ def _is_same(outer: Site, inner: Site) -> bool:
         return True
     raise ConfigError(
         f"Two SessionMiddlewares around each other set the cookie {inner.cookies.name!r} with different secrets or "
-        "environ_keys, and each would replace the other's; give the inner one another cookie_name, or both the same"
+        "environ_keys, and each would replace the other's; give the inner one another cookie_name, or give both the "
+        "same secret and environ_key"
     )

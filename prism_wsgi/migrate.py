@@ -1,7 +1,7 @@
-"""The migrations: which database they go to, one run at a time, and whether a schema is as it should be.
+"""Migrations of the tables: one run at a time, and a comparison of a database with the expected schema.
 
-`migrations/env.py` calls `run`; everybody else calls `upgrade`, `downgrade`, `current`, `history` or
-`check`, or hands `config()` to a command of Alembic's.
+`migrations/env.py` calls `run`. Other code calls `upgrade`, `downgrade`, `current`, `history` or `check`, or passes
+`config()` to an Alembic command.
 """
 
 import logging
@@ -33,7 +33,7 @@ from prism_wsgi.stores.url_settings import split_settings
 
 VERSION_TABLE = "prism_alembic_version"
 
-# SQLite's own BEGIN IMMEDIATE and MySQL's implicit commits go past the driver's idea of a transaction.
+# `one_at_a_time` begins SQLite's transaction and MySQL commits implicitly, so their drivers must not open one.
 _ISOLATION = {
     "postgresql": "READ COMMITTED",
     "sqlite": "AUTOCOMMIT",
@@ -52,7 +52,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class SchemaCheck:
-    """What a database has (`current`: None before the first upgrade) beside what it should have."""
+    """A comparison of a database with the expected schema; `current` is None before the first upgrade."""
 
     current: str | None
     head: str
@@ -74,11 +74,11 @@ def config_path() -> Path:
 
 
 def config(url: str | URL | None = None, *, table_name: str | None = None, output: TextIO | None = None) -> Config:
-    """Return the configuration that Alembic's own commands take.
+    """Return the configuration for Alembic's commands.
 
-    What is not given here comes from the environment: PRISM_DATABASE_URL, PRISM_TABLE_NAME. `attributes`
-    of the result may also hold an `engine`, or a `connection` (whose open transaction is left to you to
-    commit). `output` receives the SQL of offline mode.
+    Missing arguments come from the environment: PRISM_DATABASE_URL, PRISM_TABLE_NAME. You may put an `engine` or a
+    `connection` into `attributes` of the result; you then commit the connection's open transaction. `output`
+    receives the SQL of offline mode.
     """
     attributes = {"url": url, "table_name": table_name}
     return Config(config_path(), output_buffer=output, attributes=attributes)
@@ -92,11 +92,11 @@ def upgrade(
     sql: bool = False,
     output: TextIO | None = None,
 ) -> tuple[str, ...]:
-    """Bring the schema to a revision; return the ids of the steps this run did, none when it was there.
+    """Upgrade the schema to a revision; return the ids of the revisions applied, none if it was there already.
 
-    Safe to run many at once: one works, the others wait up to a minute. `sql=True` needs no database and no
-    driver: it writes the statements to `output` (standard output by default). Raises `ConfigError` for what
-    the caller can mend and `StoreError` for what the database refuses.
+    Many may run at once: one works, and the others wait for up to a minute. `sql=True` needs no database and no
+    driver: it writes the statements to `output` (standard output by default). Raises `ConfigError` for a wrong
+    argument or setting, and `StoreError` for an error of the database.
     """
     settings = config(url, table_name=table_name, output=output)
     with _alembic_errors():
@@ -112,9 +112,9 @@ def downgrade(
     sql: bool = False,
     output: TextIO | None = None,
 ) -> tuple[str, ...]:
-    """Take the schema back to a revision, "base" for nothing; return the ids of the steps undone.
+    """Downgrade the schema to a revision, "base" for an empty one; return the ids of the revisions undone.
 
-    Going below 0001 deletes every session. With `sql=True`, `revision` is a range: `0003:0001`.
+    "base" deletes every session. With `sql=True`, `revision` is a range: `0003:0001`.
     """
     settings = config(url, table_name=table_name, output=output)
     with _alembic_errors():
@@ -123,7 +123,7 @@ def downgrade(
 
 
 def current(url: str | URL | None = None, *, table_name: str | None = None) -> str | None:
-    """Return the id of the revision a database is at, None before the first upgrade; change nothing."""
+    """Return the id of a database's revision, None before the first upgrade; change nothing."""
     with _looking_at(_target(config(url, table_name=table_name))) as migrations:
         return migrations.get_current_revision()
 
@@ -156,7 +156,7 @@ def grants(url: str | URL, *, table_name: str | None = None, app: str, sweeper: 
     name = table_name or DEFAULT_TABLE_NAME
     dialect = parsed.get_dialect()()
     if dialect.name == "sqlite":
-        raise ConfigError("SQLite has no roles to grant rights to; who may read its file decides")
+        raise ConfigError("SQLite has no roles to grant rights to; set the permissions of its file instead")
     quote = dialect.identifier_preparer.quote_identifier
     sessions, sweeps, events = table_names(name)
     version = VERSION_TABLE if name == DEFAULT_TABLE_NAME else f"{VERSION_TABLE}_{name}"
@@ -171,15 +171,15 @@ def grants(url: str | URL, *, table_name: str | None = None, app: str, sweeper: 
 
 
 def owns(name: str | None, *, table_name: str = DEFAULT_TABLE_NAME) -> bool:
-    """Tell whether a table belongs to prism_wsgi, for the `include_name` of an application with its own Alembic.
+    """Tell whether a table belongs to prism_wsgi, for the `include_name` of an application that uses Alembic itself.
 
-    Without it, that application's autogenerate would propose to drop these tables.
+    Without it, the application's autogenerate would propose to drop these tables.
     """
     return name is not None and (name in table_names(table_name) or name.startswith(VERSION_TABLE))
 
 
 def run() -> None:
-    """Do what the Alembic command under way asks for: all of `migrations/env.py`."""
+    """Run the current Alembic command; this is all that `migrations/env.py` does."""
     at_a_terminal = context.config.cmd_opts is not None
     if at_a_terminal:
         # Here and not in alembic.ini: a run configured by another project's pyproject.toml reads no alembic.ini.
@@ -189,15 +189,15 @@ def run() -> None:
         target = _target(context.config, context.get_x_argument(as_dictionary=True))
         _migrate(target)
     except PrismError as error:
-        if at_a_terminal:  # `alembic` prints this one as a line, any other as a traceback
+        if at_a_terminal:  # `alembic` prints a CommandError as one line, any other error as a traceback
             raise CommandError(str(error)) from error
         raise
 
 
 def create_index(name: str, table_name: str, columns: list[str], *, where: str | None = None) -> None:
-    """Create an index in a revision, unless a run that was cut off has; MySQL has no IF NOT EXISTS here.
+    """Create an index in a revision, unless an interrupted run created it; MySQL has no IF NOT EXISTS for indexes.
 
-    `where` narrows it to some rows, on the engines that can: SQLite and PostgreSQL.
+    `where` limits it to some rows on SQLite and PostgreSQL; other engines index all rows.
     """
     if context.is_offline_mode() or name not in _index_names(table_name):
         condition = None if where is None else text(where)
@@ -205,15 +205,15 @@ def create_index(name: str, table_name: str, columns: list[str], *, where: str |
 
 
 def drop_index(name: str, table_name: str) -> None:
-    """Drop an index in a revision, unless a run that was cut off has."""
+    """Drop an index in a revision, unless an interrupted run dropped it."""
     if context.is_offline_mode() or name in _index_names(table_name):
         op.drop_index(name, table_name=table_name)
 
 
 def add_columns(table_name: str, columns: Mapping[str, TypeEngine[Any]]) -> None:
-    """Add columns without a value in a revision, unless a run that was cut off has.
+    """Add empty columns in a revision, except those that an interrupted run added.
 
-    One ALTER TABLE adds them all, and rewrites no row; SQLite takes one for each.
+    One ALTER TABLE adds them all and rewrites no row; SQLite needs one for each column.
     """
     dialect = op.get_context().dialect
     present = _column_names(table_name)
@@ -224,7 +224,7 @@ def add_columns(table_name: str, columns: Mapping[str, TypeEngine[Any]]) -> None
 
 
 def drop_columns(table_name: str, columns: Sequence[str]) -> None:
-    """Drop columns in a revision, unless a run that was cut off has."""
+    """Drop columns in a revision, except those that an interrupted run dropped."""
     present = columns if context.is_offline_mode() else _column_names(table_name)
     _alter(table_name, [f"DROP COLUMN {name}" for name in columns if name in present])
 
@@ -238,7 +238,7 @@ class _Target:
 
     @property
     def search_path(self) -> str | None:
-        """The statement that leads to the schema of the URL, for one transaction."""
+        """The statement that selects the URL's schema for one transaction."""
         return None if self.schema is None else f"SET LOCAL search_path TO {self.schema}"
 
     @property
@@ -246,11 +246,11 @@ class _Target:
         name = self.table.name
         return {
             "target_metadata": self.table.metadata,
-            # Each table has a history of its own: sharing one, the second would never be created.
+            # Each sessions table has its history: if two shared one, the second would never be created.
             "version_table": VERSION_TABLE if name == DEFAULT_TABLE_NAME else f"{VERSION_TABLE}_{name}",
             "include_name": lambda found, kind, _: kind != "table" or found in table_names(name),
             "compare_type": True,
-            # Alembic takes SQLite's for not transactional, since the driver opens no transaction. We do.
+            # Alembic assumes that SQLite's DDL is not transactional, but `one_at_a_time` begins a transaction.
             "transactional_ddl": True if _dialect_name(self.bind) == "sqlite" else None,
         }
 
@@ -293,8 +293,8 @@ def _url_in_file(settings: Config) -> str | None:
     try:
         return settings.get_alembic_option("sqlalchemy.url")
     except InterpolationError:
-        # Not chained: the message of the parser quotes the URL, password and all.
-        raise ConfigError("sqlalchemy.url: an ini file takes % for its own; write each % twice") from None
+        # Not chained: the parser's message quotes the URL with its password.
+        raise ConfigError("sqlalchemy.url: % is special in an ini file; write each % twice") from None
 
 
 def _engine(url: URL, credential_provider: CredentialProvider | None) -> Engine:
@@ -353,7 +353,7 @@ def _connected(target: _Target) -> Iterator[Connection]:
     except PrismError:
         raise
     except Exception as error:
-        # PyMySQL raises a RuntimeError, too, and a provider of credentials what it likes.
+        # PyMySQL can raise a RuntimeError, and a credential provider any exception.
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"cannot connect to {place(engine.url)}: {cause}{advice(cause)}") from error
     try:
@@ -384,14 +384,17 @@ def _index_names(table_name: str) -> set[str | None]:
 
 
 def _describe(diff: Any) -> str:
-    """Say in one line what Alembic found: ("add_index", Index) or [("modify_type", ..., old, new), ...]."""
+    """Describe a difference that Alembic found in one line.
+
+    It is like ("add_index", Index) or [("modify_type", ..., old, new), ...].
+    """
     if isinstance(diff, list):
         return "; ".join(_describe(each) for each in diff)
     kind, *details = diff
     if kind.startswith("modify_"):
         _, table, column, _, found, wanted = details
         return f"{table}.{column}: {kind.removeprefix('modify_')} is {found!r}, should be {wanted!r}"
-    verdict = "is missing" if kind.startswith("add_") else "is not ours"
+    verdict = "is missing" if kind.startswith("add_") else "is not expected"
     return f"{kind.split('_', 1)[1]} {getattr(details[-1], 'name', details[-1])} {verdict}"
 
 

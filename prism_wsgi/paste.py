@@ -1,4 +1,4 @@
-"""PasteDeploy: `use = egg:prism_wsgi` in a `[filter:...]` section."""
+"""PasteDeploy's filter: `use = egg:prism_wsgi` in a `[filter:...]` section."""
 
 from wsgiref.types import WSGIApplication
 

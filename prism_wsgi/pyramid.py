@@ -1,4 +1,4 @@
-"""Pyramid: `config.include("prism_wsgi.pyramid")`, and `request.session` is a PyramidSession."""
+"""Pyramid's include: `config.include("prism_wsgi.pyramid")` makes `request.session` a PyramidSession."""
 
 if __name__ == "pyramid":
     raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
@@ -50,7 +50,7 @@ class PyramidSession(Session):
         self.destroy()
 
     def save(self) -> None:
-        """Have the session saved with the response, as pyramid_beaker has it; every change is saved without."""
+        """Save the session with the response; pyramid_beaker's name. Changes are saved without this call."""
         self.changed()
 
 
@@ -58,15 +58,15 @@ classImplements(PyramidSession, ISession)
 
 
 def includeme(config: Any) -> None:
-    """Make `request.session` a PyramidSession, by the settings whose names begin with `prism.`.
+    """Make `request.session` a PyramidSession, as the settings whose names begin with `prism.` say.
 
-    With `prism.secret`, SessionMiddleware is put around the application that `config.make_wsgi_app()` returns;
-    each other setting of it is `prism.` and its name, as text or as the object itself. A user whom
-    SessionAuthenticationHelper or SessionAuthenticationPolicy remembers is then logged in to the session:
-    `prism.user_id_key` is "auth.userid", or begins with the prefix of the security policy, unless you set it.
+    With `prism.secret`, SessionMiddleware is put around the application that `config.make_wsgi_app()` returns. Each
+    of its settings is `prism.` and its name, as text or as the object itself. A user whom SessionAuthenticationHelper
+    or SessionAuthenticationPolicy remembers is then logged in to the session: unless you set it, `prism.user_id_key`
+    is "auth.userid", with the prefix of your security policy.
 
-    Without any setting, the sessions are those of a SessionMiddleware that you put around the application; give
-    `user_id_key` to it.
+    Without any setting, the sessions are those of the SessionMiddleware that you put around the application; give it
+    the `user_id_key`.
 
     Raises ConfigError for a setting that does not exist or breaks its rule.
     """
@@ -77,8 +77,9 @@ def includeme(config: Any) -> None:
         _put_around(config, prepared(options).site, finds_user_key="user_id_key" not in options)
     elif options.keys() - {"environ_key"}:
         raise ConfigError(
-            f"{PREFIX}secret is not set, and {PREFIX}{min(options.keys() - {'environ_key'})} has no effect without; "
-            "make one with `prism-wsgi secret`, or leave the settings to the SessionMiddleware around the application"
+            f"{PREFIX}secret is not set, and {PREFIX}{min(options.keys() - {'environ_key'})} has no effect without "
+            "it; make one with `prism-wsgi secret`, or pass the settings to the SessionMiddleware around the "
+            "application"
         )
     if find_spec("pyramid_retry") is not None:
         _forget_failed_attempts(config, environ_key)
@@ -98,7 +99,7 @@ def _session_factory(environ_key: str) -> Any:
 
 
 def _put_around(config: Any, site: Site, *, finds_user_key: bool) -> None:
-    # Around the execution policy, and thus tweens, exception views and the body, whoever sets it and when.
+    # Around the execution policy, so around tweens, exception views and the body, whenever the policy is set.
     def wrap(event: ApplicationCreated) -> None:
         router = event.app
         policy = router.execution_policy
@@ -124,7 +125,7 @@ def _user_key(registry: Any) -> str:
 
 
 def _forget_failed_attempts(config: Any, environ_key: str) -> None:
-    # The next attempt has the same environ, and must not count or flash twice.
+    # The next attempt has the same environ, and must not see the changes of the failed one.
     def forget(event: Any) -> None:
         session = event.environ.get(environ_key)
         if isinstance(session, Session):

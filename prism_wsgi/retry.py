@@ -1,4 +1,4 @@
-"""Retrying: how often, for how long, and with which pauses between."""
+"""Retries: their number, their total time, and the pauses between them."""
 
 import math
 import secrets
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 repetitions: ContextVar[int] = ContextVar("repetitions", default=0)
-"""How many further attempts this thread (or greenlet) has made so far, for the one that counts them."""
+"""The number of retries in this thread (or greenlet) so far; compare it before and after a call."""
 
 
 def attempts(limit: int, *, seconds: float = math.inf, longest_ms: int = 50) -> Iterator[int]:
     """Yield the number of each attempt, from 0; stop after `limit` of them, or when `seconds` have gone by.
 
-    The caller leaves the loop where an attempt succeeds. Before each further one there is a pause: see `pause`.
+    The caller leaves the loop when an attempt succeeds. `pause` is called before each further attempt.
     """
     deadline = time.monotonic() + seconds
     for number in range(limit):
@@ -26,6 +26,6 @@ def attempts(limit: int, *, seconds: float = math.inf, longest_ms: int = 50) -> 
 
 
 def pause(attempt: int, *, longest_ms: int = 50) -> None:
-    """Sleep up to 1 ms at first, later up to `longest_ms`, for a random time so that rivals part."""
+    """Sleep for a random time, up to 1 ms at first and up to `longest_ms` later, so that rivals do not meet again."""
     longest = min(longest_ms, 2**attempt)
     time.sleep(secrets.randbelow(1000 * longest) / 1_000_000)

@@ -1,6 +1,6 @@
-"""The typed msgpack format: what goes in comes out, with the same types, or an error names the path.
+"""The typed msgpack format: values come back with their types, and an error names the path of a bad value.
 
-Never pickle, in either direction: reading a pickle runs whatever was stored (CVE-2013-7489).
+Pickle is never used, in either direction: reading a pickle runs stored code (CVE-2013-7489).
 """
 
 import math
@@ -19,9 +19,9 @@ from prism_wsgi.errors import SerializationError
 _MomentT = TypeVar("_MomentT", datetime, time)
 
 MAX_DEPTH = 64
-"""How many containers may be nested in each other, the session itself included."""
+"""The largest number of containers nested in each other, the session itself included."""
 
-# Sets, not comparisons with the names in this module: freezegun puts classes of its own under `datetime` and `date`.
+# Sets, not comparisons with the names in this module: freezegun replaces `datetime` and `date` here.
 _SCALARS = frozenset({type(None), bool, int, bytes, UUID, date, timedelta})
 _NUMBERS = frozenset({float, Decimal})
 _MOMENTS = frozenset({datetime, time})
@@ -34,15 +34,15 @@ _LAZY_TEXTS = frozenset(
         ("flask_babel.speaklater", "LazyString"),
     }
 )
-"""Translations that are made when they are shown; by name, so that their packages need not be imported, nor there."""
+"""Translations that are made when they are shown, by name: their packages need not be installed."""
 
 
 class Serializer(Protocol):
-    """What turns a session's mapping into bytes and back.
+    """A converter of a session's mapping into bytes and back.
 
-    A `check(path, value)`, as TypedSerializer has, is used where it is there, to refuse a value when it is assigned;
-    what it returns, unless that is None, is held in the session instead of the value. With it, a
-    `dumps_checked(value)` is used to save what nothing can have changed since.
+    Two further methods are optional, as in TypedSerializer. `check(path, value)` refuses a value when it is assigned;
+    unless it returns None, the session holds what it returns. `dumps_checked(value)` saves a mapping of checked
+    values, none of which can have changed since.
     """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
@@ -55,25 +55,25 @@ class Serializer(Protocol):
 
 
 class TypedSerializer:
-    """Msgpack with extension types, so that values come back exactly as they were.
+    """The msgpack serializer with extension types, so that values come back exactly as they were.
 
-    Takes None, bool, int of any size, finite float, str, bytes, list, tuple, dict with str keys, set,
+    It takes None, bool, int of any size, finite float, str, bytes, list, tuple, dict with str keys, set,
     frozenset, datetime (aware, as a fixed offset from UTC, and naive), date, time, timedelta, UUID and
-    Decimal, nested up to MAX_DEPTH, and `markupsafe.Markup`, which Flask and Jinja make of HTML.
+    Decimal, nested up to MAX_DEPTH, and `markupsafe.Markup`, the HTML of Flask and Jinja.
 
     A value of a subclass of these comes back as its base: an OAuth token as a dict, a namedtuple as a tuple. An
-    object with `__html__` comes back as Markup, or as text where markupsafe is not installed; a lazy translation as
-    text, in the language of the request that assigned it. Enums and dataclasses are refused: they would lose what
-    they are.
+    object with `__html__` comes back as Markup, or as text if markupsafe is not installed. A lazy translation comes
+    back as text, in the language of the request that assigned it. Enums and dataclasses are refused, because they
+    would lose their type.
     """
 
     def dumps(self, value: Mapping[str, Any]) -> bytes:
-        """Return the bytes for a session. Raises SerializationError naming the first value it cannot take."""
+        """Return the bytes for a session. Raises SerializationError, which names the first value it cannot store."""
         self.check("session", value)
         return _pack(value)
 
     def dumps_checked(self, value: Mapping[str, Any]) -> bytes:
-        """Return what `dumps` does, in a third of the time, of a session whose every value has passed `check`."""
+        """Return the same bytes as `dumps` in a third of the time; every value must have passed `check`."""
         try:
             return _pack(value)
         except (ValueError, TypeError, OverflowError):  # read from the store, and never written by `dumps`
@@ -90,9 +90,9 @@ class TypedSerializer:
         return value
 
     def check(self, path: str, value: object) -> Any:
-        """Return what a session is to hold for `value`: the value, or a copy in which lazy translations are texts.
+        """Return the value for the session to hold: `value`, or a copy in which lazy translations are texts.
 
-        `path` says where it is to go. Raises SerializationError when the value cannot be stored.
+        `path` is its place in the session. Raises SerializationError when the value cannot be stored.
         """
         try:
             is_lazy = _check(value, 0 if path == "session" else 1)
@@ -104,7 +104,7 @@ class TypedSerializer:
 
 
 class _UnstorableError(TypeError):
-    """What is wrong with a value; `steps` lead to it, innermost first."""
+    """A problem of a value; `steps` lead to the value, innermost first."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -200,7 +200,7 @@ def _pack(value: object) -> bytes:
 
 
 def _unpack(data: bytes, depth: int = 0) -> Any:
-    # Timestamps of msgpack's own are never ours; as numbers they are at least something that can be stored.
+    # dumps() writes no msgpack timestamps; read as numbers, other writers' can at least be stored again.
     return msgpack.unpackb(data, ext_hook=_EXTENSION_HOOKS[depth], strict_map_key=True, timestamp=1)
 
 
@@ -225,7 +225,7 @@ def _unpack_decimal(data: bytes) -> Decimal:
 
 
 def _moment_packer(isoformat: Callable[[Any], str]) -> Callable[[Any], bytes]:
-    # The method of the base: what a subclass writes instead (nanoseconds, say) might not be readable.
+    # The base class's method, since a subclass may write text that cannot be read back (nanoseconds, say).
     return lambda value: isoformat(value).encode()
 
 
@@ -242,7 +242,7 @@ def _pack_timedelta(value: timedelta) -> bytes:
 
 
 def _as_base(value: object) -> tuple[type, Any]:
-    """Return which storable type a value is stored as, and the value as that. Raises _UnstorableError."""
+    """Return the type as which a value is stored, and the value in that type. Raises _UnstorableError."""
     kind = type(value)
     if _is_markup(kind):
         return kind, value
@@ -271,7 +271,7 @@ def _html(text: Any) -> tuple[type, Any]:
 
 
 def _is_markup(kind: type) -> bool:
-    # By name: the package need not be imported, nor there.
+    # By name: the package need not be installed.
     return kind.__name__ == "Markup" and kind.__module__ == "markupsafe"
 
 
@@ -304,8 +304,8 @@ _PACKERS = {kind: (code, pack) for code, (kind, pack, _) in _EXTENSIONS.items()}
 _STORABLE = _SCALARS | _NUMBERS | _MOMENTS | _CONTAINERS | {str}
 _BASES = tuple(_STORABLE)
 
-# How a value of a subclass becomes one of the base, where the msgpack library has to see the base. By the base's own
-# methods, whatever the subclass has made of `__str__` and its like; containers as the application sees them.
+# Conversions of a subclass's value to its base, for types that the msgpack library knows only as the base. They use
+# the base's methods, since a subclass may override `__str__` and the like; containers are copied item by item.
 _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
@@ -318,7 +318,7 @@ _MSGPACK_INTEGERS = range(-(2**63), 2**64)
 
 
 def _pack_extension(value: object) -> Any:
-    """Return what the msgpack library is to write for a value that it does not know."""
+    """Return a value that the msgpack library can write, for one that it does not know."""
     kind = type(value)
     if kind not in _PACKERS:
         kind, value = _as_base(value)

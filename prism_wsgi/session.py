@@ -1,4 +1,4 @@
-"""Session: the mapping an application sees. It knows neither HTTP nor SQL."""
+"""The session that an application sees: a mapping that knows neither HTTP nor SQL."""
 
 import os
 import secrets
@@ -34,18 +34,18 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.stores.memory import MemoryStore
 from prism_wsgi.tokens import Signer
 
-# What an application cannot change inside a session without assigning it anew. A tuple may hold a list.
+# Types whose values cannot change without an assignment. A tuple can, since it may hold a list.
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
 
 
 class Session(MutableMapping[str, Any]):
     """One visitor's data, kept on the server.
 
-    A mapping from text to any value the serializer takes; see `TypedSerializer`. Nothing is loaded before
-    the first access, and nothing written unless something changed; a change inside a value counts, so
-    `session["cart"].append(1)` is saved. Changes are written when the application has returned its response.
+    It is a mapping from text to any value that the serializer takes; see `TypedSerializer`. The first access loads
+    it. It is written when the application has returned its response, and only if something changed. A change inside
+    a value counts: `session["cart"].append(1)` is saved.
 
-    Any access may raise StoreUnavailable. A session made without arguments lives by itself.
+    Any access may raise StoreUnavailable. `Session()` makes a session in memory, outside any request.
     """
 
     __slots__ = ("__weakref__", "_state")
@@ -122,7 +122,7 @@ class Session(MutableMapping[str, Any]):
         self._end_write(key)
 
     def copy(self) -> dict[str, Any]:
-        """Return the keys and values as a dict, which is no session."""
+        """Return the keys and values as a plain dict."""
         if self._read():
             self._state.holds_mutable = True
         return dict(self._read())
@@ -143,13 +143,13 @@ class Session(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         self._state.accessed = True
-        return f"<Session {self._state.identity.id}>"  # without a store call, whoever prints it
+        return f"<Session {self._state.identity.id}>"  # without a store call, even in a debugger
 
     # State
 
     @property
     def id(self) -> str:
-        """The public name of the session: 64 hex digits, not secret, another one after `regenerate()`."""
+        """The session id, 64 hex digits. It is not secret, and changes with `login()` and `regenerate()`."""
         self._state.accessed = True  # the cookie decides it, so the response depends on the cookie
         if self._state.earlier is not None:
             self._read()
@@ -157,7 +157,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was stored for this visitor when the session was first looked at."""
+        """Whether nothing was stored for this visitor at the first access."""
         self._read()
         return self._state.is_new
 
@@ -179,7 +179,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def expires_at(self) -> datetime:
-        """When the session ends unless there is more activity, in UTC."""
+        """When the session ends unless it is used again, in UTC."""
         self._read()
         return _utc(self._state.expires_at)
 
@@ -197,7 +197,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def authenticated_at(self) -> datetime | None:
-        """When the user last proved who they are, in UTC; None where that is not known."""
+        """When the user last proved who they are, in UTC; None if unknown."""
         self._read()
         proved = self._state.document.login.authenticated_at
         return None if proved is None else _utc(proved)
@@ -211,8 +211,8 @@ class Session(MutableMapping[str, Any]):
     def is_fresh(self, max_age: float | timedelta) -> bool:
         """Tell whether the user has proved who they are within `max_age` (seconds or a timedelta).
 
-        Ask it before what a stolen or forgotten session must not do: change the password, pay, end other sessions
-        (ASVS 5.0, 7.5.1). False for nobody, and for an administrator who impersonates the user.
+        Ask it before an action that a stolen or forgotten session must not do: change the password, pay, end other
+        sessions (ASVS 5.0, 7.5.1). It is False if nobody is logged in, and during impersonation.
         """
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
         self._read()
@@ -224,16 +224,16 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def client(self) -> Client | None:
-        """The device that used the session last, as it was last recorded; None unless `record_client` is set."""
+        """The device that last used the session, as recorded; None unless `record_client` is set."""
         self._read()
         stored = self._state.identity.stored
         return None if stored is None else client_of(stored)
 
     def client_of(self, stored: StoredSession) -> Client | None:
-        """Return the device that last used another session, such as one of `other_sessions()`; None: not recorded."""
+        """Return the device that last used another session, such as one of `other_sessions()`, or None."""
         try:
             found = replace(self._state.site.adapter.opened(stored))
-            self._state.site.codec.decode(found)  # where earlier releases kept it in the data
+            self._state.site.codec.decode(found)  # earlier releases kept the device in the data
         except SerializationError:
             return client_of(stored)
         return client_of(found)
@@ -249,7 +249,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def ttl(self) -> int:
-        """The idle lifetime of this session in seconds. Set it (whole seconds or a timedelta) to differ."""
+        """The idle lifetime of this session in seconds. Set it (whole seconds or a timedelta) to change it."""
         self._read()
         return self._state.ttl
 
@@ -261,9 +261,8 @@ class Session(MutableMapping[str, Any]):
     def max_lifetime(self) -> int | None:
         """The absolute lifetime of this session in seconds, None for no end.
 
-        It counts from the last `login()` or `confirm_login()`, for a visitor who is not logged in from the first
-        write. Set it (whole seconds or a timedelta) to differ. A request that does neither can only shorten it:
-        ValueError.
+        It counts from the last `login()` or `confirm_login()`, and from `created_at` for an anonymous visitor. Set it
+        (whole seconds or a timedelta) to change it. Raises ValueError if a request that calls neither lengthens it.
         """
         self._read()
         own = self._state.document.max_lifetime
@@ -296,8 +295,8 @@ class Session(MutableMapping[str, Any]):
     def regenerate(self) -> None:
         """Move the session to a new id, with a new CSRF token; do so whenever its user gains or loses rights.
 
-        The data stays (OWASP, ASVS 7.2.4). From the moment the response is sent the old id opens nothing, on any
-        worker. Raises ResponseStarted when the headers, and with them the cookie, have been sent.
+        The data stays (ASVS 5.0, 7.2.4). Once the response is sent, the old id opens nothing, on any worker. Raises
+        ResponseStarted when the headers, and with them the cookie, have been sent.
         """
         self._begin_move()
         if self._state.phase is not GONE:
@@ -315,12 +314,12 @@ class Session(MutableMapping[str, Any]):
         """Record who has logged in, under a new id and with a new CSRF token.
 
         `user` is any stable name of the user, up to 255 characters: `str(user.id)`. `ttl`, `max_lifetime` (seconds
-        or timedeltas) and `persistent` are this login's own; what an earlier login chose is forgotten. `auth_method`
+        or timedeltas) and `persistent` apply to this login; an earlier login's choices are forgotten. `auth_method`
         says how the user proved who they are: RFC 8176 values, separated by spaces ("pwd otp").
 
-        What an anonymous visitor or the same user had stays; of what another user had, nothing but what this request
-        has assigned. A second click on the same button logs in too. Raises TypeError or ValueError for other values,
-        and ResponseStarted when the headers have been sent.
+        The data of an anonymous visitor or of the same user stays. Of another user's data, only the keys that this
+        request has assigned stay. After a double click, both responses are logged in. Raises TypeError or ValueError
+        for other values, and ResponseStarted when the headers have been sent.
         """
         checked_user(user)
         checked_method(auth_method)
@@ -343,9 +342,9 @@ class Session(MutableMapping[str, Any]):
     def confirm_login(self, auth_method: str | None = None) -> None:
         """Record that the user has proved anew who they are, under a new id; data and CSRF token stay.
 
-        `is_fresh()` and the absolute lifetime count from now. Without `auth_method` the earlier one stays. Raises
-        NotLoggedIn when nobody is logged in or the user is impersonated, and ResponseStarted when the headers have
-        been sent.
+        `is_fresh()` and the absolute lifetime count from this moment. Without `auth_method` the earlier one stays.
+        Raises NotLoggedIn when nobody is logged in or the user is impersonated, and ResponseStarted when the headers
+        have been sent.
         """
         checked_method(auth_method)
         self._begin_move()
@@ -356,7 +355,7 @@ class Session(MutableMapping[str, Any]):
         )
 
     def logout(self) -> None:
-        """End the session, as `destroy()` does, also where another request of the same user has just moved it to."""
+        """End the session, as `destroy()` does; a value under `user_id_key` then logs nobody in."""
         self.destroy()
         self._state.decide_login()
 
@@ -365,7 +364,7 @@ class Session(MutableMapping[str, Any]):
 
         The session gets a new id and begins empty. `authenticated_at` and `auth_method` stay the actor's,
         `is_fresh()` is False, and ending the sessions of either user ends it. Raises NotLoggedIn when nobody is
-        logged in or somebody is impersonated already, and as `login()` does.
+        logged in or somebody is impersonated already, and the errors of `login()`.
         """
         checked_user(user, "impersonate()")
         self._begin_move()
@@ -373,7 +372,7 @@ class Session(MutableMapping[str, Any]):
         self._state.log_in_empty(login._replace(user=user, actor=login.user, device_key=None))
 
     def stop_impersonating(self) -> None:
-        """Become the actor again, in an empty session with what is left of the actor's lifetime.
+        """Become the actor again, in an empty session with the rest of the actor's lifetime.
 
         Raises NotLoggedIn when nobody is impersonated, and ResponseStarted when the headers have been sent.
         """
@@ -396,7 +395,7 @@ class Session(MutableMapping[str, Any]):
         return [one for one in self._state.site.adapter.sessions_of(user) if one.id not in here]
 
     def revoke(self, session_id: str) -> bool:
-        """End one of the user's other sessions, at once; tell whether there was one of that id.
+        """End one of the user's other sessions, at once; tell whether the user had one of that id.
 
         Another user's session is left alone. Raises NotLoggedIn when nobody is logged in or the user is impersonated.
         """
@@ -408,8 +407,9 @@ class Session(MutableMapping[str, Any]):
     def logout_elsewhere(self) -> int:
         """End every session of the user but this one, at once; return how many.
 
-        Before or after `login()` and `regenerate()`, this device stays logged in. Raises NotLoggedIn when nobody is
-        logged in or the user is impersonated, and ConfigError for a store that cannot.
+        This device stays logged in, also when you call it before or after `login()` or `regenerate()`. Raises
+        NotLoggedIn when nobody is logged in or the user is impersonated, and ConfigError for a store that cannot list
+        a user's sessions.
         """
         login, state = self._own_login("logout_elsewhere()"), self._state
         return end_others(state.site, login.user or "", state.contested.id, state)
@@ -417,9 +417,9 @@ class Session(MutableMapping[str, Any]):
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.
 
-        No request under way elsewhere can bring it back. What is written afterwards in this request begins a
-        new session under a new id. Raises StoreUnavailable; the response is then an error, whatever else
-        the application does, because the session has not ended.
+        It also ends the session that another request of the same user has just moved it to, and no request under way
+        can bring it back. A later write in this request begins a new session under a new id. Raises StoreUnavailable;
+        the response is then an error, whatever else the application does, because the session may not have ended.
         """
         self._state.accessed = True
         self._state.destroy()
@@ -435,13 +435,13 @@ class Session(MutableMapping[str, Any]):
 
     @contextmanager
     def atomic(self) -> Iterator["Session"]:
-        """Let nobody else into `atomic()` of the same session until the block has ended and is saved.
+        """Keep other requests out of `atomic()` of the same session until the block has ended and is saved.
 
         The session is read afresh at the start: `with session.atomic(): session["n"] += 1` counts exactly.
-        When the block raises, its changes are dropped. Keep it short; others are waiting.
+        When the block raises, its changes are dropped. Keep the block short, because other requests wait for it.
 
-        Raises SessionConflict when the block took so long that another request took its place, and
-        StoreUnavailable when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
+        Raises SessionConflict when the block took so long that another request took the lock, and StoreUnavailable
+        when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
         self._begin_write()
         if self._state.lock:
@@ -459,9 +459,9 @@ class Session(MutableMapping[str, Any]):
     # Flash messages and CSRF tokens
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
-        """Add a message to a queue, to be shown by this request or the next.
+        """Add a message to a queue, for this request or the next to show.
 
-        Where nobody ever shows them and the session becomes too large, the oldest messages are dropped.
+        If no page shows the messages and the session becomes too large, the oldest ones are dropped.
         """
         messages = self.get(FLASH_PREFIX + queue, [])
         if allow_duplicate or msg not in messages:
@@ -476,7 +476,7 @@ class Session(MutableMapping[str, Any]):
         return list(self.get(FLASH_PREFIX + queue, []))
 
     def get_csrf_token(self) -> str:
-        """Return the session's CSRF token; the first call makes it."""
+        """Return the session's CSRF token, 64 hex digits; the first call makes it."""
         token = self.get(CSRF_KEY)
         return token if isinstance(token, str) else self.new_csrf_token()
 
@@ -521,7 +521,7 @@ class Session(MutableMapping[str, Any]):
         if self._state.stage is not OPEN:
             raise ResponseStarted(
                 "The session cannot get a new id: the response's headers have been sent, and its cookie with them. "
-                "Do it before the first part of the body"
+                "Change the id before the first part of the body"
             )
 
     def _choose_ttl(self, seconds: Any) -> None:
@@ -539,18 +539,18 @@ class Session(MutableMapping[str, Any]):
         self._read()
         login = self._state.document.login
         if login.user is None:
-            raise NotLoggedIn(f"{verb} is for a user who is logged in, and nobody is")
+            raise NotLoggedIn(f"{verb} needs a user who is logged in, and nobody is")
         if login.actor is not None:
-            raise NotLoggedIn(f"{verb} is for the user themselves, and an administrator impersonates them")
+            raise NotLoggedIn(f"{verb} is not allowed while an administrator impersonates the user")
         return login
 
     def _ids(self) -> set[str]:
-        """Return the ids of this session: a new one too, which is not stored yet."""
+        """Return the ids of this session: the stored one, and the new one that a move has not saved yet."""
         return {self._state.identity.id, self._state.contested.id}
 
 
 def _standalone_site() -> Site:
-    """Return the site of a session that lives by itself, in memory."""
+    """Return the site of a session that lives in memory, outside any request."""
     events, lifetimes = Events(), Lifetimes(settings.DEFAULT_TTL, None, settings.DEFAULT_TTL / 10)
     cookie = Cookie("prism_session", "")
     signer = Signer([secrets.token_bytes(settings.MIN_SECRET_BYTES)], cookie.name)
@@ -570,10 +570,10 @@ def _lock_of_process(process: int) -> AbstractContextManager[object]:  # noqa: A
 
 
 def _late_writes() -> AbstractContextManager[object]:
-    """Return the lock under which sessions are written after their response, which several threads may do at once.
+    """Return the lock for writes after the response, which several threads may make to one session.
 
-    Made at first use, since gevent may replace the locks after this module is imported; and one for each process,
-    since another thread of the parent may have held the parent's.
+    It is made at first use, since gevent may replace the locks after this module is imported. Each process has one,
+    since another thread of the parent may have held the parent's at the fork.
     """
     return _lock_of_process(os.getpid())
 
@@ -582,8 +582,8 @@ def _check_user_key(state: SessionState, value: object) -> None:
     """Check what is written under `user_id_key`, which logs somebody in or out when the session is saved."""
     if state.stage is not OPEN:
         raise ResponseStarted(
-            f"session[{state.site.user_id_key!r}] says who is logged in, and that needs a new cookie, but the "
-            "response's headers have been sent. Do it before the first part of the body"
+            f"session[{state.site.user_id_key!r}] decides who is logged in, and a change needs a new cookie, but the "
+            "response's headers have been sent. Change it before the first part of the body"
         )
     if value is not None:
         checked_user(named_user(value) if named_user(value) is not None else value, f"{state.site.user_id_key!r}")

@@ -1,7 +1,7 @@
 """SessionMiddleware's settings as types, for the integrations that pass them on.
 
-An integration takes `**options: Unpack[MiddlewareOptions]`: explicit to type checkers and editors, checked by the
-middleware itself, and listed once.
+An integration takes `**options: Unpack[MiddlewareOptions]`. Type checkers and editors then know each setting, the
+middleware checks it, and the list stands once.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from prism_wsgi.stores.base import SessionStore
 
 
 class SessionOptions(TypedDict, total=False):
-    """The settings for which frameworks have no names; see SessionMiddleware."""
+    """The settings of SessionMiddleware for which frameworks have no name of their own."""
 
     store: SessionStore | str | None
     secret: Secret | Sequence[Secret] | None
@@ -49,7 +49,7 @@ class SessionOptions(TypedDict, total=False):
 
 
 class MiddlewareOptions(SessionOptions, total=False):
-    """Every setting of SessionMiddleware; see there."""
+    """Every setting of SessionMiddleware."""
 
     cookie_name: str
     ttl: int | timedelta
@@ -62,7 +62,7 @@ class MiddlewareOptions(SessionOptions, total=False):
 
 
 def prepared(options: MiddlewareOptions) -> SessionMiddleware:
-    """Return a middleware whose settings have been validated, to be put around applications."""
+    """Return a middleware with validated settings, for `around` to put around applications."""
     return SessionMiddleware(_no_application, **options)
 
 

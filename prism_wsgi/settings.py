@@ -1,7 +1,7 @@
-"""The rule of every setting, and the sentence when it is broken.
+"""The rule of every setting, and the error message for a value that breaks it.
 
-Each function takes what the user passed and returns what the middleware works with, or raises ConfigError
-naming the setting, the rule and the fix.
+Each function takes the value that the user passed and returns the value that the middleware works with. It raises
+ConfigError, whose message names the setting, the rule and the fix.
 """
 
 import inspect
@@ -39,12 +39,12 @@ _PLACEHOLDER = re.compile(r"(change|replace)[ _-]?(me|this)|your[ _-]?secret|sec
 
 
 class CookieOn(StrEnum):
-    """When a visitor gets the cookie."""
+    """The response with which a visitor gets the cookie."""
 
     REQUEST = "request"
-    """With the first response; a row in the store appears only when something is written."""
+    """The first response; the store gets a row only at the first write."""
     WRITE = "write"
-    """Together with the row, at the first write."""
+    """The response of the first write, together with the row in the store."""
 
 
 class OnStoreError(StrEnum):
@@ -57,7 +57,7 @@ class OnStoreError(StrEnum):
 
 
 class Encryption(StrEnum):
-    """The keys that it takes to read an encrypted session."""
+    """The keys that are needed to read an encrypted session."""
 
     SERVER = "server"
     """The server's key."""
@@ -66,7 +66,7 @@ class Encryption(StrEnum):
 
 
 def lifetime(name: str, value: int | timedelta) -> int:
-    """Return a lifetime in whole seconds. Raises ConfigError, calling the setting `name`."""
+    """Return a lifetime in whole seconds. Raises ConfigError, which names the setting `name`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds % 1 != 0:
         raise ConfigError(f"{name} must be whole seconds or a timedelta of whole seconds, not {value!r}")
@@ -79,7 +79,7 @@ def lifetime(name: str, value: int | timedelta) -> int:
 
 
 def touch_interval(value: float | timedelta | None, ttl: int) -> float:
-    """Return how often activity is recorded, in seconds; a tenth of `ttl` unless said."""
+    """Return how often activity is recorded, in seconds; a tenth of `ttl` for None."""
     if value is None:
         return ttl / 10
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -108,7 +108,7 @@ def session_cookie(
     """Return the session cookie without its value.
 
     `path`: the part of the site that the browser sends the cookie to; "/" is all of it.
-    `domain`: a host whose subdomains get the cookie too; None is the host that set it, and no other.
+    `domain`: a host whose subdomains get the cookie too; None is the host that set it and no other.
     `secure`: sent over HTTPS only; most browsers make an exception of `localhost`.
     `httponly`: hidden from scripts on the page.
     `samesite`: whether the cookie goes with requests that another site started: "strict", "lax" or "none".
@@ -134,7 +134,7 @@ def session_cookie(
 
 
 def signing_secrets(secret: Secret | Sequence[Secret] | None) -> list[bytes]:
-    """Return the signing secrets, the first to sign and all to verify; a random one, loudly, for None."""
+    """Return the signing secrets: the first signs, all verify. For None, warn and return a random one."""
     if secret is None:
         _warn(
             "secret is not set, so a random one is used: every session ends when this process ends, and other "
@@ -146,7 +146,7 @@ def signing_secrets(secret: Secret | Sequence[Secret] | None) -> list[bytes]:
     for key in keys:
         weakness = secret_weakness(key)
         if weakness is not None:
-            _warn(f"secret {weakness}: whoever guesses it can forge sessions. Make one with `prism-wsgi secret`")
+            _warn(f"secret {weakness}: anyone who guesses it can forge sessions. Make one with `prism-wsgi secret`")
     return keys
 
 
@@ -164,13 +164,14 @@ def secret_weakness(key: bytes) -> str | None:
 def session_cipher(
     encryption_key: Secret | Sequence[Secret] | None, encryption: Encryption | str, *, read_unencrypted: bool
 ) -> Cipher | None:
-    """Return what encrypts sessions, None when no key is given."""
+    """Return the cipher that encrypts sessions, None when no key is given."""
     mode = choice("encryption", encryption, Encryption)
     flag("read_unencrypted", read_unencrypted)
     if encryption_key is None:
         if mode is not Encryption.SERVER or read_unencrypted:
             raise ConfigError(
-                "encryption_key must be set for sessions to be encrypted; make one with `prism-wsgi secret`"
+                'encryption_key must be set for encryption="cookie" and read_unencrypted=True; make one with '
+                "`prism-wsgi secret`"
             )
         return None
     keys = _secrets("encryption_key", encryption_key)
@@ -178,7 +179,7 @@ def session_cipher(
         weakness = secret_weakness(key)
         if weakness is not None:
             raise ConfigError(
-                f"encryption_key {weakness}, and whoever guesses it can read the sessions; "
+                f"encryption_key {weakness}, and anyone who guesses it can read the sessions; "
                 "make one with `prism-wsgi secret`"
             )
     return Cipher(keys, with_cookie=mode is Encryption.COOKIE, reads_unencrypted=read_unencrypted)
@@ -204,12 +205,12 @@ def _secret_bytes(name: str, secret: Secret) -> bytes:
 
 
 def _warn(message: str) -> None:
-    # Names the line that made the middleware: _warn, signing_secrets and __init__ lie between.
+    # The warning names the line that made the middleware: three calls above, behind signing_secrets and __init__.
     warnings.warn(message, InsecureSecretWarning, stacklevel=4)
 
 
 def session_clock(clock: object) -> Clock:
-    """Return the clock. Raises ConfigError for what cannot be called."""
+    """Return the clock. Raises ConfigError for a value that cannot be called."""
     if not callable(clock):
         raise ConfigError(f"clock must be a function that returns Unix seconds, such as time.time, not {clock!r}")
     return cast(Clock, clock)
@@ -218,10 +219,10 @@ def session_clock(clock: object) -> Clock:
 def session_store(store: object, *, clock: Clock | None = None, limit: int | None = None) -> SessionStore:
     """Return the store: a MemoryStore for None, and the one that a URL names.
 
-    `limit`: the store has to list a user's sessions, for `max_sessions_per_user`.
+    `limit` is `max_sessions_per_user`, which needs a store that lists a user's sessions.
     """
     if store is None:
-        # It must not cut short the sessions that live longer than ttl by their own wish.
+        # A session may choose a longer ttl than the configured one.
         return MemoryStore(ttl=MAX_AGE_LIMIT)
     if isinstance(store, str):
         return open_store(store, clock=clock)
@@ -251,7 +252,7 @@ def _check_touch(store: object) -> None:
     except TypeError:
         raise ConfigError(
             f"{type(store).__name__}.touch must take one StoredSession, and record its expiry if that version is "
-            "stored; it took the id and the expiry in earlier releases"
+            "stored; in earlier releases it took the id and the expiry"
         ) from None
     except ValueError:  # a function without a signature, written in C
         return
@@ -265,7 +266,7 @@ def optional_function(name: str, value: Callable[..., _ResultT] | None) -> Calla
 
 
 def observers(given: Sequence[SessionObserver]) -> Sequence[SessionObserver]:
-    """Return the observers. Raises ConfigError for what cannot be told of events and of store calls."""
+    """Return the observers. Raises ConfigError for an object that lacks an observer's methods."""
     if not isinstance(given, list | tuple):
         raise ConfigError(f"observers must be a list of objects: observers=[AuditTrail(store)], not {given!r}")
     for one in given:
@@ -293,15 +294,15 @@ def max_sessions_per_user(value: int | None) -> int | None:
 
 
 def record_client(value: bool | str, *, is_encrypted: bool) -> bool:
-    """Return whether address and user agent are recorded; in columns that are not encrypted."""
+    """Return whether to record address and user agent, in columns that are not encrypted."""
     if value == "readable":
         return True
     if not isinstance(value, bool):
         raise ConfigError(f'record_client must be True, False or "readable", not {value!r}')
     if value and is_encrypted:
         raise ConfigError(
-            "record_client=True stores address and user agent in columns that encryption_key does not encrypt; say "
-            'record_client="readable" if that is meant, or record_client=False'
+            "record_client=True stores address and user agent in columns that encryption_key does not encrypt; set "
+            'record_client="readable" to confirm that, or record_client=False'
         )
     return value
 
@@ -317,7 +318,7 @@ def peer_fallbacks(given: Sequence[str | Cookie | AnyCookie]) -> list[PeerFallba
 def cookie_fallbacks(
     given: Sequence[str | Cookie | AnyCookie], present: Cookie, secrets: Sequence[bytes]
 ) -> list[Fallback]:
-    """Return the earlier forms of the session cookie, each with what verifies it."""
+    """Return the earlier forms of the session cookie, each with its signer."""
     known = str | Cookie | PeerCookie | DataCookie
     if isinstance(given, known) or not all(isinstance(one, known) for one in given):
         raise ConfigError(
@@ -328,7 +329,7 @@ def cookie_fallbacks(
         if isinstance(one, PeerCookie | DataCookie):
             continue
         try:
-            # A cookie whose name has a prefix can be deleted by a Secure one only.
+            # Browsers let only a Secure cookie delete one whose name has a prefix.
             cookie = (
                 one if isinstance(one, Cookie) else Cookie(one, "", secure=one.startswith("__") or present.secure)
             )

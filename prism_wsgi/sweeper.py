@@ -1,4 +1,4 @@
-"""Sweeper: deletes expired sessions from a store in small batches: once, at intervals, or in a thread."""
+"""The sweeper, which deletes expired sessions from a store in small batches: once, at intervals, or in a thread."""
 
 import math
 import socket
@@ -18,33 +18,35 @@ from prism_wsgi.stores.base import BacklogStore, ClockedStore, SweepingStore, Sw
 
 DEFAULT_BATCH_SIZE = 5000
 SMALLEST_BATCH_SIZE = 50
-"""The first batch is of that size too. Fewer rows save no time that counts beside that of the commit."""
+"""The size of the first batch too. A smaller batch saves little time, because the commit takes most of it."""
 
 MAX_SKEW = 60.0
-"""Seconds. A sweep by a clock that is further from the database's would end sessions that are alive."""
+"""The largest difference between this host's clock and the database's, in seconds. Beyond it, a sweep could delete
+live sessions."""
 
 RETRY_DELAYS = (0.1, 0.4, 1.6, 6.4)
 """Seconds before each further attempt at a failed batch: a deadlock is over at once, a failover in seconds."""
 
 
 class SweepEnd(StrEnum):
-    """Why a sweep ended."""
+    """The reason why a sweep ended."""
 
     COMPLETE = "complete"
-    """What had expired when it began is gone, or in the hands of another sweeper."""
+    """Every session that had expired when the sweep began is deleted, or another sweep is deleting it."""
     TIME_UP = "time_up"
-    """`max_seconds` were over first."""
+    """`max_seconds` had passed."""
     STOPPED = "stopped"
-    """It was told to stop."""
+    """`stop()` was called."""
     FAILED = "failed"
-    """A batch failed, and so did its repetitions."""
+    """A batch failed, and so did its retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What one sweep did; `error` is the last batch's when `end` is FAILED.
+    """The result of one sweep; `error` is the last batch's when `end` is FAILED.
 
-    `oldest_remaining` (Unix ms) expired and is still there; None: nothing, or the store cannot tell.
+    `oldest_remaining` is the expiry (Unix ms) of the oldest expired session that is still stored; None if there is
+    none, or if the store cannot tell.
     """
 
     deleted: int
@@ -56,19 +58,19 @@ class SweepResult:
 
     @property
     def rows_per_second(self) -> float:
-        """How fast it deleted, pauses included."""
+        """The sessions deleted per second, pauses included."""
         return self.deleted / self.seconds if self.seconds else 0.0
 
 
 class Sweeper:
-    """Deletes what has expired from a store; any number of them may work on one database at once.
+    """A deleter of expired sessions; any number of them may work on one database at once.
 
-    Each call of `store.sweep` is a short transaction: its size follows the time the ones before took, so that one
-    takes about `target_ms` milliseconds, and is never more than `batch_size` sessions. `pause` (seconds) between
-    batches lets others in. None for either is what suits the store: its `sweep_pace`.
-    `older_than` (seconds) spares sessions that expired more recently; `max_seconds` bounds one sweep.
-    `clock` returns Unix seconds and decides what has expired; `timer` counts seconds. Both are for tests.
-    `stopping` is what `stop()` sets.
+    Each call of `store.sweep` is a short transaction. Its size follows the time of the calls before, so that one
+    takes about `target_ms` milliseconds; it is never more than `batch_size` sessions. The sweeper waits `pause`
+    seconds between batches, so that requests can work. Unless given, both come from the store's `sweep_pace`.
+    `older_than` (seconds) spares sessions that expired more recently; `max_seconds` limits one sweep. `clock` returns
+    Unix seconds and decides which sessions have expired; `timer` counts seconds. Both are for tests. `stopping` is
+    the event that `stop()` sets.
 
     Raises ConfigError for a number out of range.
     """
@@ -106,12 +108,11 @@ class Sweeper:
         notify_after_fork(self)
 
     def sweep(self, on_batch: Callable[[int, int], None] | None = None) -> SweepResult:
-        """Delete what has expired by now, and return what was done.
+        """Delete the sessions that have expired by now, and return the result.
 
-        `on_batch` is called after each batch with the sessions deleted and the batches done so far. A batch
-        that fails is repeated; failing still, it ends the sweep, and its error is in the result, not raised.
-        Where this host's clock and the database's differ by more than MAX_SKEW, nothing is deleted: the error is
-        ClocksDiffer.
+        `on_batch` is called after each batch with the sessions deleted and the batches done so far. A failed batch is
+        retried. If it still fails, the sweep ends, and the error is in the result, not raised. If this host's clock
+        and the database's differ by more than MAX_SKEW, nothing is deleted, and the error is ClocksDiffer.
         """
         began = milliseconds(self._clock)
         before = int((self._clock() - self._older_than) * 1000)
@@ -153,10 +154,10 @@ class Sweeper:
         jitter: float = 0.0,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Sweep, wait, and sweep again until stopped; a sweep that fails does not end this.
+        """Sweep, wait, and sweep again until stopped, also after a sweep that failed.
 
-        The wait is `seconds`, and up to `jitter` seconds more, at random, so that many sweepers started
-        together part. `on_sweep` is called with each result.
+        The wait is `seconds`, and a random time of up to `jitter` seconds more, so that sweepers started together do
+        not stay together. `on_sweep` is called with each result.
         """
         _number("seconds", "seconds", seconds)
         _number("jitter", "seconds", jitter)
@@ -165,11 +166,11 @@ class Sweeper:
             self._stopping.wait(seconds + SystemRandom().uniform(0, jitter))
 
     def start(self, every: float = 300.0, *, jitter: float = 30.0) -> None:
-        """Sweep in a daemon thread of this process, at once and then `every` so many seconds, until `stop()`.
+        """Sweep in a daemon thread of this process, at once and then once in `every` seconds, until `stop()`.
 
-        For deployments of one process; with many, schedule `prism-wsgi sweep` instead. A sweep that fails is
+        Use it where the site is one process; with many, schedule `prism-wsgi sweep` instead. A sweep that fails is
         logged as `store_failed`, and the next one tries again. A process forked later does not sweep: the
-        thread stays with the process that started it. Starting twice is one thread.
+        thread stays with the process that started it. A second call starts no second thread.
         """
         _number("every", "seconds", every)
         _number("jitter", "seconds", jitter)
@@ -188,9 +189,9 @@ class Sweeper:
         self._thread.start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """End a sweep after the batch under way, and any wait at once; then wait for the thread of `start()`.
+        """End a sweep after its current batch, and any wait at once; then wait for the thread of `start()`.
 
-        `timeout` (seconds) bounds the wait for the thread. May be called from any thread, and twice.
+        `timeout` (seconds) limits the wait for the thread. You may call it from any thread, and twice.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -198,13 +199,13 @@ class Sweeper:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread of `start()` is at work in this process."""
+        """Whether the thread of `start()` runs in this process."""
         return self._thread is not None and self._thread.is_alive()
 
     def after_fork(self) -> None:
         """Forget the thread, which stays with the parent."""
         self._thread = None
-        self._stopping = threading.Event()  # the parent's thread may have held the old one's lock
+        self._stopping = threading.Event()  # the parent's thread may have held its lock at the fork
 
     def _compare_clocks(self) -> None:
         theirs = self._store.server_time() if isinstance(self._store, ClockedStore) else None
@@ -214,7 +215,7 @@ class Sweeper:
         if abs(skew) > MAX_SKEW:
             raise ClocksDiffer(
                 f"The database's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's, and "
-                "a wrong clock would end sessions that are alive, so nothing was deleted. Synchronise both: "
+                "a sweep by a wrong clock would delete live sessions, so nothing was deleted. Synchronise both: "
                 "`timedatectl set-ntp true`"
             )
 
@@ -223,9 +224,9 @@ class Sweeper:
             try:
                 return self._timed_batch(before)
             except SchemaMissing:
-                raise  # it will not appear by itself
+                raise  # a retry creates no table
             except StoreError:
-                self._next_size = max(1, self._next_size // 2)  # it may have been too much to do in time
+                self._next_size = max(1, self._next_size // 2)  # the batch may have been too large for the timeout
                 if self._stopping.wait(delay):
                     raise
         return self._timed_batch(before)
@@ -235,14 +236,14 @@ class Sweeper:
         started = self._timer()
         gone = self._store.sweep(before, size)
         took = self._took = self._timer() - started
-        # At most twice or half as many at once: one slow commit says little. A batch that was not full says less.
+        # At most twice or half the size: one slow commit says little, and a batch that was not full says less.
         wanted = min(2 * size, max(size // 2, int(size * self._target / took))) if took else 2 * size
         if gone == size or wanted < size:
             self._next_size = min(self._batch_size, max(SMALLEST_BATCH_SIZE, wanted))
         return gone
 
     def _record(self, began: int, deleted: int, end: SweepEnd) -> None:
-        """Keep a record of the sweep where the store has one; a role that may only sweep may lack the right to."""
+        """Record the sweep if the store can; the database role may lack the right to do so."""
         if isinstance(self._store, SweepRecordingStore):
             run = SweepRun(began, milliseconds(self._clock), deleted, end, socket.gethostname())
             with suppress(StoreError):

@@ -1,7 +1,7 @@
-"""Settings written as text, as in an ini file, read into what SessionMiddleware takes.
+"""Settings written as text, in an ini file say, and converted to the arguments of SessionMiddleware.
 
-Numbers are seconds or bytes, flags `true` and `false`; of several secrets or cookies, each stands on a line of its
-own. Of an object or a function, the name is written: `package.module:name`.
+Numbers are seconds or bytes, and flags are `true` or `false`. Several secrets or cookies stand one to a line. An
+object or a function is written by its name, `package.module:name`.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,14 +70,14 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "environ_key": text_values.text,
     "clock": text_values.named,
 }
-"""How each setting of SessionMiddleware is read."""
+"""The function that reads each setting of SessionMiddleware."""
 
 
 def read_settings(settings: Mapping[str, Any], *, prefix: str = "") -> MiddlewareOptions:
     """Return the settings whose names begin with `prefix`, as keyword arguments of SessionMiddleware.
 
-    Values that are no text are taken as they are. Raises ConfigError for a name that is no setting and for a
-    text that cannot be read.
+    Values that are not text are passed on unchanged. Raises ConfigError for a name that is no setting and for a text
+    that cannot be read.
     """
     options: dict[str, object] = {}
     for name, value in settings.items():

@@ -1,7 +1,7 @@
 """Secrets, session ids, and the signed tokens that carry a secret in a cookie.
 
-A secret lives in the cookie only. The id made from it is what everything else sees, and no
-cookie can be made from an id: a stolen database or log opens no session (CVE-2019-16782).
+Only the cookie holds the secret. Everything else sees the id, a hash of the secret, from which nobody can make a
+cookie: a stolen database or log opens no session (CVE-2019-16782).
 """
 
 import hmac
@@ -22,7 +22,7 @@ ID_LENGTH = 64  # hex digits
 
 _TIME_CHARACTERS = 8  # base64url turns 6 bytes into exactly 8 characters
 
-# The base64 module does the same, at three times the cost.
+# The base64 module takes three times as long for the same.
 _TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 _FROM_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
@@ -41,8 +41,8 @@ _KEPT_BACK = {"p": True, "s": False}
 def new_secret(now: int) -> str:
     """Draw a secret for a session that begins at `now` (Unix milliseconds).
 
-    The time comes first so that ids are time-ordered: a time-prefixed key inserts twice as fast on
-    PostgreSQL, with 40 % less WAL, as a random one. Raises OSError when the system has no randomness.
+    The time comes first so that ids are ordered by time: PostgreSQL inserts such keys twice as fast as random ones,
+    with 40 % less WAL. Raises OSError when the system has no randomness.
     """
     return _base64url(now.to_bytes(TIME_BYTES, "big") + secrets.token_bytes(RANDOM_BYTES))
 
@@ -59,12 +59,11 @@ def issued_at(secret: str) -> int:
 
 
 class Token(NamedTuple):
-    """What a verified cookie says.
+    """The content of a verified cookie.
 
     `refreshed` is the Unix second at which the cookie was last renewed, 0 when nothing has been stored
     for it yet. `ttl`, the session's idle lifetime in seconds, and `persistent`, whether its cookie outlives
-    the browser's session, are None where the configured ones hold. `outdated_key` tells that an old key
-    signed it.
+    the browser's session, are None if the configured ones apply. `outdated_key` is True if an old key signed it.
     """
 
     secret: str
@@ -78,7 +77,7 @@ class Token(NamedTuple):
 
 
 def is_token_shaped(value: str) -> bool:
-    """Tell whether a text has the form of a token; whether it is a genuine one, only a Signer knows."""
+    """Tell whether a text has the form of a token; only a Signer can tell whether it is genuine."""
     return len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
 
 
@@ -88,7 +87,7 @@ def holds_token(text: str) -> bool:
 
 
 class Signer:
-    """Signs and verifies tokens for one cookie name: HMAC-SHA-256, fixed in code (RFC 2104).
+    """The signature of tokens for one cookie name: HMAC-SHA-256, fixed in code (RFC 2104).
 
     The first key signs; every key verifies.
     """
@@ -96,30 +95,30 @@ class Signer:
     def __init__(self, secrets: Sequence[bytes], cookie_name: str) -> None:
         # "=" cannot stand in a cookie's name, so name, secret and time cannot run into each other.
         self._prefix = f"{cookie_name}=".encode("ascii")
-        # Each has its key hashed in already: a copy costs half as much as a fresh start.
+        # Each has its key hashed in already: a copy takes half the time of a new one.
         self._macs = [hmac.new(_signing_key(secret, cookie_name), digestmod="sha256") for secret in secrets]
 
     def __repr__(self) -> str:
         return f"<Signer with {len(self._macs)} keys>"
 
     def shares_key_with(self, other: "Signer") -> bool:
-        """Tell whether a key of this one, for the same name, is one of the other's."""
+        """Tell whether both signers have a key in common, for the same cookie name."""
         return not self._marks().isdisjoint(other._marks())  # noqa: SLF001, another of the same class
 
     def _marks(self) -> set[bytes]:
-        """Return what tells the keys apart: the signature that each gives to nothing under this name."""
+        """Return a fingerprint of each key, by which two keys can be compared."""
         return {hmac.digest(mac.digest(), self._prefix, "sha256") for mac in self._macs}
 
     def sign(self, secret: str, refreshed: int, ttl: int | None = None, persistent: bool | None = None) -> str:
-        """Return the cookie value that says all this; see Token."""
+        """Return the cookie value with this content; see Token."""
         own_ttl = "" if ttl is None else f"+{ttl}"
         claims = f"{secret}.{refreshed}{own_ttl}{_KEPT[persistent]}"
         return f"{claims}.{self._signature(self._macs[0], claims)}"
 
     def verify(self, value: str) -> Token | None:
-        """Return what a cookie value says, or None when it was not signed by one of the keys.
+        """Return the content of a cookie value, or None if none of the keys signed it.
 
-        Nothing is read from a value before its signature has been found right.
+        Nothing in the value is read before its signature is verified.
         """
         if not SHORTEST_TOKEN <= len(value) <= LONGEST_TOKEN or not value.isascii():
             return None

@@ -55,7 +55,7 @@ class AuditTrail:
             self.store.add_event(_stored(event))
         except StoreError as error:
             self.lost += 1
-            self._log.complain(self, f"`{event.kind}`", f"lost it ({self.lost} lost so far): {error}")
+            self._log.complain(self, f"`{event.kind}`", f"lost the event ({self.lost} lost so far): {error}")
 
     def on_store_call(self, call: StoreCall) -> None:
         """Leave calls of the store out of the trail."""

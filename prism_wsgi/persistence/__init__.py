@@ -1,1 +1,1 @@
-"""The layers between a session and its store: identity, lifetimes, document, encryption, merging; private."""
+"""The layers between a session and its store: identity, lifetimes, document, encryption, merge; private."""

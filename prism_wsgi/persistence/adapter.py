@@ -1,4 +1,4 @@
-"""StoreAdapter: any store, under the rules of failure, encryption and moving that hold for every session."""
+"""The store adapter: any store, with the rules of failure, encryption and moving that hold for every session."""
 
 import time
 from collections.abc import Callable
@@ -20,18 +20,17 @@ from prism_wsgi.stores.base import (
 )
 
 SUPERSEDED_MS = 10_000
-"""The life of a marker where a session moved away, in ms, for requests already under way with its cookie."""
+"""The lifetime of a marker in ms: requests that are under way with the old cookie must find it."""
 PAGE = 100
 
 _ResultT = TypeVar("_ResultT")
 
 
 class StoreAdapter:
-    """Loads, saves, touches, moves and destroys; what a store does not offer is done with its three verbs.
+    """A store with every operation that requests need; those that it lacks are done with its three verbs.
 
-    Data is encrypted on its way to the store and decrypted on its way back, where a `cipher` is given; on this side
-    it never is. Whatever a store raises beyond SessionConflict and SessionGone comes out as StoreUnavailable, logged
-    once.
+    With a `cipher`, data is encrypted on its way to the store and decrypted on its way back, so callers see it
+    decrypted. SessionConflict and SessionGone pass; any other error of a store becomes StoreUnavailable, logged once.
     """
 
     def __init__(self, store: SessionStore, cipher: Cipher | None, events: Events) -> None:
@@ -53,7 +52,7 @@ class StoreAdapter:
         return self._opened(self._ask(self.store.load, session_id), None)
 
     def opened(self, row: StoredSession) -> StoredSession:
-        """Return a listed session with its data decrypted. Raises SerializationError where that takes its cookie."""
+        """Return a listed session, decrypted. Raises SerializationError if only its cookie can decrypt it."""
         return row if self._cipher is None else replace(row, data=self._cipher.open(row, None))
 
     def save(self, identity: Identity, row: StoredSession) -> None:
@@ -61,7 +60,7 @@ class StoreAdapter:
         self._ask(self.store.save, self._sealed(row, identity.secret))
 
     def touch(self, identity: Identity, row: StoredSession) -> bool:
-        """Record that a session is used, if it is stored in the version of `row`; tell whether that was done."""
+        """Record the use of a session if it is stored in the version of `row`; tell whether it was."""
         if self._touch is not None:
             return self._ask(self._touch, row)
         try:
@@ -98,7 +97,7 @@ class StoreAdapter:
             self._ask(self.store.save, marker)
         except StoreError as error:
             if isinstance(error, StoreUnavailable) and self._stands(marker):
-                return  # the answer was lost, and nothing else
+                return  # the marker was saved, and only the answer was lost
             self._ask(self.store.destroy, row.id)
             raise
 
@@ -113,11 +112,11 @@ class StoreAdapter:
         if may_have_moved and self._replace is None:
             for moved in self._moved_from(session_id):
                 self._ask(self.store.destroy, moved)
-        # The marker last: as long as it stands, a failure above can be made good.
+        # The marker last: as long as it is stored, a failed call can be repeated.
         self._ask(self.store.destroy, session_id)
 
     def live_behind(self, session_id: str) -> StoredSession | None:
-        """Return the session that `end` of this id ends, as stored: the one there, or the one that it moved to."""
+        """Return the stored session that `end` would end: the one under this id, or the one that it moved to."""
         row = self._ask(self.store.load, session_id)
         if row is not None and row.superseded:
             moved = self._moved_from(session_id)
@@ -147,7 +146,7 @@ class StoreAdapter:
         return True
 
     def destroy_all(self, user: str, except_id: str) -> int:
-        """End every session of a user but one; return how many. Raises ConfigError for a store that cannot."""
+        """End every session of a user but one; return how many. Raises ConfigError for a store without `find`."""
         return self._ask(self._indexed().destroy_all, user, except_id)
 
     def unavailable(self, failure: str) -> StoreUnavailable:
@@ -163,7 +162,7 @@ class StoreAdapter:
         return self.store
 
     def _moved_from(self, session_id: str) -> list[str]:
-        """Return the ids that a session moved to from this one, as long as the same user is logged in."""
+        """Return the ids that this session moved to, last first, as far as the same user is logged in there."""
         row, ids = self._ask(self.store.load, session_id), [session_id]
         while row is not None and row.moved_to is not None and row.moved_to not in ids:
             following = self._ask(self.store.load, row.moved_to)

@@ -1,4 +1,4 @@
-"""Client: which device uses a session, recorded only where `record_client` asks for it."""
+"""The client: the device that uses a session, recorded only with `record_client`."""
 
 import struct
 from datetime import UTC, datetime, timedelta
@@ -10,11 +10,11 @@ MAX_ADDRESS_CHARACTERS = 64
 MAX_USER_AGENT_CHARACTERS = 256
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RECORD = struct.Struct(">QHH")  # last seen, and how many bytes of address and user agent follow
+_RECORD = struct.Struct(">QHH")  # last seen, and the sizes in bytes of the address and user agent that follow
 
 
 def client_of(stored: StoredSession) -> Client | None:
-    """Return the device that last used a stored session, None where that was not recorded."""
+    """Return the device that last used a stored session, None if none was recorded."""
     if stored.client_address is None and stored.user_agent is None:
         return None
     seen = stored.last_seen_at or 0
@@ -32,7 +32,7 @@ def clean_user_agent(text: str) -> str:
 
 
 def unpack_client(data: bytes) -> tuple[int, str, str, bytes]:
-    """Read a client that stands in a session's data, as it did before it had columns.
+    """Read a client from a session's data, where earlier releases stored it.
 
     Returns when it was last seen (Unix ms), its address and user agent, and the bytes behind. Raises ValueError.
     """

@@ -1,4 +1,4 @@
-"""Document: what is in a session, the application's values and the session's own properties, and its bytes."""
+"""The document of a session: the application's values, the session's properties, and their bytes."""
 
 import struct
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from prism_wsgi.persistence.merge import merge
 from prism_wsgi.serializers import Serializer
 from prism_wsgi.stores.base import StoredSession
 
-# The first byte of stored data says how it goes on. The first two are written wherever they say enough, since workers
+# The first byte of stored data is its format. The first two formats are written wherever they suffice, since workers
 # of earlier releases read them; _WITH_CLIENT is only read.
 _PLAIN = b"\x01"
 _WITH_PROPERTIES = b"\x02"
@@ -28,18 +28,18 @@ _PERSISTENT = {None: 0, False: 1, True: 2}
 _PERSISTENT_BACK = {code: value for value, code in _PERSISTENT.items()}
 
 FLASH_PREFIX = "_f_"
-"""What the keys of flash queues begin with; Pyramid's name."""
+"""The prefix of the keys of flash queues; Pyramid's name."""
 FLASK_FLASHES = "_flashes"
-"""Where `flask.flash()` puts messages."""
+"""The key under which `flask.flash()` puts messages."""
 
 
 @dataclass(slots=True)
 class Document:
-    """A session's values, what it decided for itself, and who is logged in.
+    """A session's values, the settings that it overrides, and its login.
 
-    `ttl` (seconds), `persistent` and `max_lifetime` (seconds) are None where the configured ones hold. `lock` is the
-    random number of the request that is inside `atomic()`, 0 when none is. `created_at` is in Unix ms. Creation and
-    login are columns of the stored session; the rest is its data.
+    `ttl` (seconds), `persistent` and `max_lifetime` (seconds) are None if the configured ones apply. `lock` is the
+    random number of the request that is inside `atomic()`, 0 when none is. `created_at` is in Unix ms. `created_at`
+    and `login` are columns of the stored session; the rest is its data.
     """
 
     values: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -56,12 +56,12 @@ class Document:
         return self.login.authenticated_at or self.created_at
 
     def is_blank(self) -> bool:
-        """Tell whether there is nothing worth storing; a choice of `persistent` alone is nothing."""
+        """Tell whether there is nothing to store; a choice of `persistent` alone is not stored."""
         return not self.values and self.ttl is None and self.max_lifetime is None
 
 
 class Codec:
-    """Turns documents into stored bytes and back; the first byte says in which format the rest is."""
+    """The encoding of documents as stored bytes, whose first byte is the format of the rest."""
 
     def __init__(self, serializer: Serializer, max_size: int) -> None:
         self.serializer = serializer
@@ -70,7 +70,7 @@ class Codec:
         self._dumps_checked = getattr(serializer, "dumps_checked", serializer.dumps)
 
     def check(self, key: object, value: object) -> Any:
-        """Return what the session is to hold for a value; see `Serializer`.
+        """Return the value for the session to hold; see `Serializer`.
 
         Raises SerializationError when the value cannot be stored, as early as the serializer can tell.
         """
@@ -86,9 +86,8 @@ class Codec:
     def encode(self, document: Document, *, checked: bool = False) -> bytes:
         """Return the bytes to store. Raises SerializationError and SessionTooLarge.
 
-        `checked`: every value has passed `check`, and none can have changed since. Where a session is too large, the
-        flash messages that nobody has shown are dropped first, the oldest half of the largest queue at a time:
-        nothing else may ever empty it.
+        `checked`: every value has passed `check`, and none can have changed since. If a session is too large, flash
+        messages are dropped first, the older half of the largest queue at a time: no page may ever show them.
         """
         dumps = self._dumps_checked if checked else self.serializer.dumps
         data = _header(document) + dumps(document.values)
@@ -101,7 +100,7 @@ class Codec:
     def decode(self, stored: StoredSession) -> Document:
         """Return what is in a stored session. Raises SerializationError for bytes that it does not understand.
 
-        A client that stands in the data, as it did in earlier releases, moves to where it is now.
+        A client in the data, where earlier releases stored it, moves to its columns.
         """
         data = stored.data
         if data[:1] == _WITH_CLIENT and len(data) > _PROPERTIES.size:
@@ -111,7 +110,7 @@ class Codec:
         return document
 
     def read(self, data: bytes) -> Document:
-        """Return what `encode` has made bytes of: a document without its columns. Raises SerializationError."""
+        """Return the document that `encode` has encoded, without its columns. Raises SerializationError."""
         form = data[:1]
         if form == _PLAIN:
             return Document(self._loads(data[1:]))
@@ -130,14 +129,14 @@ class Codec:
         raise SerializationError("Stored session data is in a format that this version does not know")
 
     def is_unchanged(self, document: Document, data: bytes) -> bool:
-        """Tell whether `document` is what `data` holds."""
+        """Tell whether `data` is the encoded `document`."""
         try:
             return _header(document) + self._dumps_checked(document.values) == data
         except SerializationError:
             return False
 
     def merge(self, base: Document, mine: Document, theirs: Document) -> Document:
-        """Return `theirs` with what changed between `base` and `mine`, value by value."""
+        """Return `theirs` with the changes between `base` and `mine`, value by value."""
         return Document(
             merge(base.values, mine.values, theirs.values, lambda value: self.serializer.dumps({"": value})),
             theirs.ttl if mine.ttl == base.ttl else mine.ttl,
@@ -149,7 +148,7 @@ class Codec:
         )
 
     def _loads(self, data: bytes) -> dict[str, Any]:
-        """Read the values; the application's serializer may raise anything."""
+        """Read the values. The application's serializer may raise any error."""
         try:
             values = self.serializer.loads(data)
         except SerializationError:

@@ -1,4 +1,4 @@
-"""Cipher: what stores keep of a session, encrypted (AES-256-GCM, NIST SP 800-38D)."""
+"""The encryption of sessions' data (AES-256-GCM, NIST SP 800-38D)."""
 
 import secrets
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from prism_wsgi.stores.base import StoredSession
 
 NONCE_BYTES = 12
 
-# The first byte of what is stored, beside those that document.py has for what is not encrypted.
+# The first byte of encrypted data; document.py has those of unencrypted data.
 SERVER_FORMAT = b"\x12"
 COOKIE_FORMAT = b"\x13"
-# As earlier releases wrote it, when the seal bound nothing but id and user; only read.
+# The formats of earlier releases, whose seal bound only id and user; they are only read.
 _EARLIER = {b"\x10": SERVER_FORMAT, b"\x11": COOKIE_FORMAT}
 _FORMATS = (SERVER_FORMAT, COOKIE_FORMAT, *_EARLIER)
 
@@ -23,21 +23,21 @@ _COOKIE_PURPOSE = b"session encryption with the cookie, version 1"
 
 
 class Cipher:
-    """Seals and opens the data of sessions.
+    """A cipher that seals and opens the data of sessions.
 
-    Each session has its own key, derived from the server's key and the session's id, and `with_cookie` from
-    the cookie's secret too. So the random nonces of a busy site never come near the 2**32 that one key allows.
-    The columns that decide rights are bound in as associated data: the id, the user, when the session began, when and
-    how the user proved who they are, who impersonates them, and the browser's key. What was sealed for one session
-    opens under no other, and whoever writes to the database cannot make a login fresh or a session young again.
+    Each session has its key, derived from the server's key and the session's id, and `with_cookie` from the cookie's
+    secret too. So the random nonces of a busy site never come near the 2**32 that one key allows. The seal binds the
+    columns that decide rights as associated data: the id, the user, when the session began, when and how the user
+    proved who they are, who impersonates them, and the browser's key. So data sealed for one session opens under no
+    other, and an attacker who can write to the database cannot make a login fresh or a session young again.
 
-    The first of `keys` seals; every key opens. `reads_unencrypted` lets data pass that was never sealed. Raises
-    ConfigError where the package `cryptography` is missing.
+    The first of `keys` seals; every key opens. `reads_unencrypted` accepts data that was never sealed. Raises
+    ConfigError if the package `cryptography` is missing.
     """
 
     def __init__(self, keys: Sequence[bytes], *, with_cookie: bool, reads_unencrypted: bool) -> None:
         try:
-            # Here, because only those who encrypt need it, and it takes 30 ms.
+            # Imported here, because only encryption needs it and it takes 30 ms.
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
@@ -103,8 +103,8 @@ def _bound(form: bytes, row: StoredSession) -> bytes:
     rights = (row.authenticated_at, row.auth_method, row.actor, row.device_key)
     if form in _EARLIER:
         if any(right is not None for right in rights):
-            raise SerializationError("Stored session data was sealed without a login, and has one all the same")
-        # The id has a fixed length, and "=" tells a user from nobody.
+            raise SerializationError("Stored session data was sealed without a login, but its row names a login")
+        # The id has a fixed length, and "=" tells an empty user from none.
         return form + row.id.encode() + (b"" if row.user is None else b"=" + row.user.encode())
     bound: bytes = msgpack.packb((form, row.id, row.user, row.created_at, *rights))
     return bound

@@ -1,4 +1,4 @@
-"""Identity: under which id a request has its session, and what is known to be stored there."""
+"""The identity of a session in a request: its secret, its id, and what the store holds under the id."""
 
 from dataclasses import dataclass, field
 
@@ -11,9 +11,9 @@ class Identity:
     """One id of a session, and the secret that opens it.
 
     `token` is the verified cookie that named it; None for an id drawn in this request. `stored` is what the store
-    holds under the id as far as this request knows, its data decrypted. `is_sent`: the browser has the cookie of this
-    id, or is being sent it. `instead_of` is the id whose unreadable session this one took the place of. `moved_from`
-    is where the session was before it moved here; the next save leaves a marker there.
+    holds under the id as far as this request knows, decrypted. `is_sent`: the browser has the cookie of this id, or
+    gets it with the response. `instead_of` is the id of the unreadable session that this one replaces. `moved_from`
+    is the identity from which the session moved here; the next save leaves a marker there.
     """
 
     secret: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Lifetimes: how long a session lives, idle and in all, and how often its use is recorded; arithmetic only."""
+"""The arithmetic of lifetimes: when a session expires, idle or absolute, and when its use is recorded."""
 
 from dataclasses import dataclass
 
@@ -32,15 +32,15 @@ class Lifetimes:
         return now - refreshed * 1000 >= self._interval_ms(ttl)
 
     def touched(self, expires_at: int, moved: int, ttl: int) -> int | None:
-        """Return the expiry to record for a session that would move from `expires_at` to `moved`; None: not yet.
+        """Return the expiry to record where use moves it from `expires_at` to `moved`, None if it is too early.
 
-        The expiry moves in whole quanta, so that requests racing to record the same use write it once.
+        The expiry is rounded down to a whole step, so that requests racing to record the same use write it once.
         """
         interval = self._interval_ms(ttl)
         moved -= moved % max(1, min(1000, int(interval)))
         return None if moved - expires_at < interval else moved
 
     def _interval_ms(self, ttl: int) -> float:
-        # A session that chose a short lifetime would end while it is used, were it touched as rarely as the others.
+        # A session with a shorter ttl must be touched more often, or it would end while it is used.
         interval = self.touch_interval * 1000
         return interval if ttl >= self.ttl else interval * ttl / self.ttl

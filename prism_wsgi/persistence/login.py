@@ -1,4 +1,4 @@
-"""Login: who is logged in to a session, and how that was proved."""
+"""The login of a session: who is logged in, and how they proved it."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -34,7 +34,7 @@ def login_of(stored: StoredSession) -> Login:
 
 
 def checked_user(user: object, verb: str = "login()") -> str:
-    """Return a user's name. Raises TypeError and ValueError, naming the `verb` it was given to, for anything else."""
+    """Return a user's name. Raises TypeError and ValueError, which name the `verb`, for any other value."""
     if not isinstance(user, str):
         raise TypeError(f"{verb} takes the user's name or id as text, not {type(user).__name__}; use str(user.id)")
     if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
@@ -43,7 +43,7 @@ def checked_user(user: object, verb: str = "login()") -> str:
 
 
 def checked_method(auth_method: object) -> str | None:
-    """Return how a user proved who they are. Raises TypeError and ValueError for what the column does not hold."""
+    """Return how a user proved who they are. Raises TypeError and ValueError for an unfit value."""
     if auth_method is None:
         return None
     if not isinstance(auth_method, str):

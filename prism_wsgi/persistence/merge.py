@@ -12,13 +12,13 @@ def merge(
 ) -> dict[str, Any]:
     """Return `theirs` with every top-level key that changed, came or went between `base` and `mine`.
 
-    Changes of different keys all survive; of changes to the same key, mine wins: it is the later save.
+    Changes to different keys all survive. Of two changes to the same key `mine` wins, because it is saved later.
     Values are compared as they are stored, by `encode`, because Python calls 1, 1.0 and True equal.
     """
     merged = dict(theirs)
     for key, value in mine.items():
         encoded = encode(value)
-        # An equal value stays the very object that the application holds, and may yet change.
+        # An equal value stays the object that the application holds, which it may still change.
         if key not in base or encode(base[key]) != encoded or (key in theirs and encode(theirs[key]) == encoded):
             merged[key] = value
     for key in base.keys() - mine.keys():

@@ -1,1 +1,1 @@
-"""One request's life with its session, from the cookie that came to the cookie that is sent; private."""
+"""One request with its session, from the cookie received to the cookie sent; private."""

@@ -1,4 +1,4 @@
-"""Adoption: visitors go on with the session that another package's cookie names, under a new id."""
+"""Adoption of an imported session: another package's cookie leads to it, and it moves to a new id."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import TIME_BYTES, Token, session_id
 
 JOIN_MS = 300_000
-"""How long an old cookie still leads to the session it was exchanged for: the answer with the new cookie may be lost,
-and a page makes many requests at once. Afterwards it opens nothing."""
-MAX_ATTEMPTS = 10  # who loses the race for a session finds the winner's marker at the second, or soon
+"""The time after the move for which the old cookie still leads to the session: the response with the new cookie may
+be lost, and a page makes many requests at once. Afterwards the old cookie opens nothing."""
+MAX_ATTEMPTS = 10  # the loser of a race finds the winner's marker at the second attempt, or soon after
 
 
 def adopt(site: Site, earlier: Earlier) -> Token | None:
-    """Return the token of the session that a key leads to, moving it there if nobody has; None without one.
+    """Return the token of the session that an old key leads to, None if there is no session.
 
-    It moves to an id that no other cookie names, in one step: of requests at once, one moves it and all join it.
+    The session moves to a new id in one step. Of several requests at once, one moves it and the others join it.
     Raises StoreUnavailable.
     """
     waiting = imported_id(earlier.origin, earlier.key)
@@ -28,7 +28,8 @@ def adopt(site: Site, earlier: Earlier) -> Token | None:
         try:
             row = site.adapter.peek(waiting)
         except SerializationError as error:
-            site.events.emit(Reason.UNREADABLE_DATA, waiting, f"{error}; imported: set read_unencrypted")
+            detail = f"{error}; imports are not encrypted, so set read_unencrypted"
+            site.events.emit(Reason.UNREADABLE_DATA, waiting, detail)
             return None
         if row is None:
             return None
@@ -42,7 +43,7 @@ def adopt(site: Site, earlier: Earlier) -> Token | None:
 
 
 def _secret_of(site: Site, earlier: Earlier, new_id: str) -> str | None:
-    """Return the secret of a session that moved to `new_id`, as long as the old key may lead there."""
+    """Return the secret of a session that moved to `new_id`, None once the old key may no longer lead there."""
     moved_at = int(new_id[: 2 * TIME_BYTES], 16)
     if site.now() >= moved_at + JOIN_MS:
         return None
@@ -50,13 +51,13 @@ def _secret_of(site: Site, earlier: Earlier, new_id: str) -> str | None:
 
 
 def _move(site: Site, earlier: Earlier, row: StoredSession) -> str | None:
-    """Move a session to a new id and return its secret, leaving a marker; None when another request was first."""
+    """Move a session to a new id, leave a marker, and return its secret; None if another request was first."""
     secret = adopted_secret(earlier.origin, earlier.key, site.now())
     expires_at = site.lifetimes.expiry(site.now(), row.created_at, site.lifetimes.ttl, None)
     new = StoredSession(
         session_id(secret), row.data, 0, row.created_at, expires_at, row.user, last_seen_at=site.now()
     )
-    # It stays for as long as the session would have: to import that again must not bring it back.
+    # The marker stays as long as the session would have, so that a second import does not bring it back.
     marker = replace(row, data=bytes.fromhex(new.id), user=None, superseded=True)
     try:
         site.adapter.replace(marker, new, secret)

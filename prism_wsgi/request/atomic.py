@@ -1,4 +1,4 @@
-"""Lock: what a request holds inside `atomic()`, so that one at a time is there."""
+"""The lock that a request holds inside `atomic()`, where only one request at a time may be."""
 
 import secrets
 import time
@@ -11,23 +11,23 @@ from prism_wsgi.request.state import SessionState
 from prism_wsgi.retry import pause
 
 HOLD_SECONDS = 5.0
-"""The time that one request may stay inside `atomic()` before another takes it for dead."""
+"""The time that one request may stay inside `atomic()` before another may take the lock."""
 WAIT_SECONDS = 30.0
 """The longest wait of `atomic()` for the lock."""
 PATIENT_WAITERS = 4
-"""The number of requests for one session that wait so long in a process."""
+"""The number of requests for one session in a process that may wait for WAIT_SECONDS."""
 IMPATIENT_SECONDS = 2 * HOLD_SECONDS
-"""The longest wait of the others, so that one visitor who opens many connections cannot occupy every thread."""
+"""The longest wait of further requests, so that a visitor with many connections cannot occupy every thread."""
 
-# Which locks are waited for in this process, by session id. Adding to a set and taking away are atomic.
+# The numbers of the waiting locks of this process, by session id. Adding to a set and discarding are atomic.
 _waiting: dict[str, set[int]] = {}
 
 
 class Lock:
     """The sole right to be inside `atomic()` of one session.
 
-    It stands as a random number in the stored session, so that compare-and-swap guards it on every store,
-    no connection is held meanwhile, and whoever loses it cannot save.
+    It is a random number in the stored session. So compare-and-swap guards it on every store, a request inside holds
+    no connection, and a request that lost the lock cannot save.
     """
 
     def __init__(self, state: SessionState) -> None:
@@ -76,7 +76,7 @@ class Lock:
         self._restore()
         if state.document.lock and state.phase is not GONE:
             state.document.lock = 0
-            # What ended the block is the error to be seen; a lock that stays runs out.
+            # The application must see the error that ended the block; a lock that stays ends with HOLD_SECONDS.
             with suppress(StoreError):
                 save(state)
         state.lock_as(0)
@@ -127,9 +127,9 @@ class Lock:
         return True
 
     def _is_abandoned(self, number: int) -> bool:
-        """Tell whether another's lock has been seen for so long that its holder must be dead.
+        """Tell whether another request has held the lock for longer than HOLD_SECONDS.
 
-        That is measured here, while waiting: servers' clocks may differ.
+        The waiting request measures that time itself, because servers' clocks may differ.
         """
         if number != self._seen:
             self._seen, self._since = number, time.monotonic()
@@ -140,4 +140,4 @@ class Lock:
         if state.lock == self._number:
             state.restore(self._snapshot)
         else:
-            state.empty()  # the session was ended inside; what came after is dropped
+            state.empty()  # the block ended the session; later changes are dropped

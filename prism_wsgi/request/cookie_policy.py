@@ -1,4 +1,4 @@
-"""CookiePolicy: which cookie is believed, which is sent, and when one is merely offered."""
+"""The cookie policy: which cookie is trusted, which is sent, and when a new visitor is offered one."""
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -27,10 +27,10 @@ class Fallback:
 
 
 class CookiePolicy:
-    """Reads the token of a session from a request, and writes it into a response; asks no store.
+    """The rules by which a token is read from a request and written into a response, without a store call.
 
-    `fallbacks` are earlier forms of the cookie, which are read where no valid present one came, and `peers` the
-    cookies of other packages, which are read where neither did.
+    `fallbacks` are earlier forms of the cookie, read if the request has no valid present one. `peers` are the cookies
+    of other packages, read if it has neither.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class CookiePolicy:
         self._peers = tuple(peers)
         names = [cookie.name, *(one.name for one in fallbacks), *(one.name for one in peers)]
         self._names = tuple(dict.fromkeys(names))
-        self._stays_at_home = cookie.samesite is not SameSite.NONE
+        self._is_kept_from_other_sites = cookie.samesite is not SameSite.NONE
         self.deletion = cookie.deletion().header_value
-        # Ours takes the place of a peer's cookie of the same name, domain and path.
+        # Our cookie replaces a peer's cookie of the same name, domain and path, which needs no deletion.
         replaced = (cookie.name, cookie.domain, cookie.path)
         earlier_forms: list[Fallback | PeerFallback] = [*fallbacks, *(one for one in peers if one.place != replaced)]
         self._deletions = [one.deletion for one in earlier_forms]
@@ -83,9 +83,9 @@ class CookiePolicy:
         return found
 
     def earlier(self, environ: WSGIEnvironment, token: Token | Reason | None) -> Earlier | None:
-        """Return what another package's cookie leads to; None where a session of ours came as `token`.
+        """Return the session that another package's cookie leads to, None if `token` already names a session.
 
-        A cookie of ours that was merely offered, and under which nothing is stored, is no session yet.
+        A token that was only offered, and under which nothing is stored, names no session yet.
         """
         if not self._peers or (isinstance(token, Token) and token.refreshed):
             return None
@@ -94,8 +94,8 @@ class CookiePolicy:
     def may_offer(self, environ: WSGIEnvironment) -> bool:
         """Tell whether a cookie may be offered to a visitor who has written nothing.
 
-        Not where that could replace a good cookie which the browser has and did not send, or which another
-        application on this host has set: any other website could then log the visitor out with one form.
+        No cookie may be offered if it could replace a good one that the browser did not send, or that another
+        application on this host has set. Otherwise any website could log the visitor out with one form.
         """
         return (
             environ.get("REQUEST_METHOD") in _SAFE_METHODS
@@ -106,10 +106,10 @@ class CookiePolicy:
         )
 
     def withholds(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether SameSite kept our cookie at home, so that a new session would take the place of that one."""
+        """Tell whether SameSite kept our cookie out of the request, so that a new one would replace it."""
         return (
             environ.get("REQUEST_METHOD") not in _SAFE_METHODS
-            and self._stays_at_home
+            and self._is_kept_from_other_sites
             and _is_cross_site(environ)
             and not any(f"{name}=" in environ.get("HTTP_COOKIE", "") for name in self._names)
         )
@@ -130,10 +130,10 @@ class CookiePolicy:
     def deletions(self, *, of_session: bool, replaces_all: bool) -> list[str]:
         """Return the `Set-Cookie` values that delete earlier forms, beside one that sets or deletes ours.
 
-        `of_session`: the session has ended. `replaces_all`: the browser sent cookies that contradict each other.
+        `of_session`: the session has ended. `replaces_all`: the request brought cookies that contradict each other.
         """
         if replaces_all and self.cookie.domain is not None:
-            # A cookie that this site set before it had a domain is another one to browsers, and just as good.
+            # Browsers treat a cookie that this site set before it had a domain as another one, and send both.
             return [*self._deletions, _host_only(self.cookie).deletion().header_value]
         return self._deletions if of_session or replaces_all else self._earlier_deletions
 
@@ -175,7 +175,7 @@ class CookiePolicy:
         return max(tokens, key=lambda token: token.refreshed)
 
     def _has_lapsed(self, token: Token) -> bool:
-        # To the second a refreshed cookie cannot tell; the stored expiry can.
+        # A renewed cookie holds whole seconds only; the stored expiry is exact.
         grace = 1000 if token.refreshed else 0
         return self.lapses_at(token) + grace <= self._now()
 
@@ -199,7 +199,7 @@ def _is_cross_site(environ: WSGIEnvironment) -> bool:
     if origin is None:
         return False
     try:
-        # A port makes no other site; "null", which a sandboxed page says, has no host and is another one.
+        # Another port is the same site. "null", which a sandboxed page sends, has no host and is another site.
         return urlsplit(origin).hostname != urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
     except ValueError:
         return True

@@ -1,4 +1,4 @@
-"""Exchange: one request's answer, held back until the session is saved (PEP 3333)."""
+"""The exchange of one request for its response, which is held back until the session is saved (PEP 3333)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,7 +23,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 
 class Exchange:
-    """Runs an application with `start_response` held back until its body, or the first part of it, is there.
+    """One call of an application, whose `start_response` is held back until its body, or its first part, is there.
 
     `is_contradicted`: the request brought cookies that contradict each other.
     """
@@ -65,13 +65,14 @@ class Exchange:
         try:
             body = app(self._environ, self._start_response)
             if self._status is None or not _runs_no_code(body, self._environ):
-                # The application has yet to run, or to run on: what it does up to its first item counts.
+                # The application still runs while the body is made; its changes up to the first item are saved in
+                # time.
                 return _Body(self, body)
             written = self.is_sent
             self.send()
         except BaseException as error:
             if body is not None:
-                with suppress(Exception):  # what came first is what the server is to hear of
+                with suppress(Exception):  # the server must see the first error
                     _close(body)
             return self.recover(error)
         if written:
@@ -90,13 +91,13 @@ class Exchange:
         self._state.send_headers()
 
     def recover(self, error: BaseException) -> Iterable[bytes]:
-        """Answer 503 for a store that failed in time for that; raise anything else on."""
+        """Answer 503 if the store failed before the headers were sent; raise any other error again."""
         if isinstance(error, StoreUnavailable) and self._site.answers_503 and not self.is_sent:
             self.is_sent = True
             self._end_session()
             return service_unavailable(self._environ, self._server_start_response)
         if self._site.save_on_error and not self._is_over:
-            with suppress(SerializationError, SessionTooLarge):  # the application's own error is to be seen
+            with suppress(SerializationError, SessionTooLarge):  # the server must see the application's error
                 self._save_late()
         self._end_session()
         raise error
@@ -115,7 +116,7 @@ class Exchange:
         state = self._state
         if state.accessed:
             self._save(status)
-            # Not before: a session that knew the environ it stands in would be garbage that takes a collection.
+            # Only here: a session that held its environ would be a reference cycle, which takes a garbage collection.
             self._environ[self._site.id_key] = state.identity.id
             headers = vary_on_cookie(headers)
         cookies = self._cookies_due()
@@ -123,7 +124,7 @@ class Exchange:
             return headers
         if is_public(headers):
             if not state.accessed:
-                return headers  # the same for everybody: a cookie would keep shared caches from it
+                return headers  # the same for everybody: a cookie would keep shared caches from storing it
             self._site.events.emit(Reason.PUBLIC_CACHE_OVERRIDDEN, state.identity.id)
         if state.outcome is not Outcome.DESTROYED:
             state.note_cookie()
@@ -169,16 +170,16 @@ class Exchange:
     def _save(self, status: str) -> None:
         state = self._state
         is_error = status >= "5"
-        self._is_over = True  # unless the session can be saved
+        self._is_over = True  # until the session is saved
         has_failed = state.outcome is LOAD_FAILED
         if state.outcome is Outcome.DESTROY_FAILED or (has_failed and is_error):
-            # A framework may have made its own error page of our exception, or a logout look like a success.
+            # A framework may have made an error page of our exception, or a success of a failed logout.
             raise StoreUnavailable("The session store failed during the request")
         if is_error and not self._site.save_on_error:
             state.roll_back()
         if not has_failed:
             if self._site.record_client:
-                note_client(self._site, state, self._environ)  # what a middleware further in has found out counts
+                note_client(self._site, state, self._environ)  # again: an inner middleware may have set REMOTE_ADDR
             commit(state)
             self._is_over = False
 
@@ -187,12 +188,12 @@ class Exchange:
         self._end_session()
         state = self._state
         if not state.identity.is_sent or state.identity.moved_from is not None:
-            state.roll_back()  # its new id would open for nobody
+            state.roll_back()  # no browser will get the cookie of the new id
         try:
             commit(state)
         except StoreUnavailable:
             if not self._site.answers_503:
-                raise  # otherwise it is in the log, and the response is out
+                raise  # with "503", the error is only logged, because the response has been sent
 
     def _end_session(self) -> None:
         self._is_over = True
@@ -217,18 +218,18 @@ class Exchange:
         self._server_write(data)
 
 
-# Where the session cannot be told, or its changes are not kept, the browser's cookies stay as they are.
+# If the session is unknown, or its changes are not kept, the browser's cookies stay as they are.
 _WITHOUT_COOKIE = (LOAD_FAILED, Outcome.DESTROY_FAILED, Outcome.WITHHELD)
 
 
 def note_client(site: Site, state: SessionState, environ: WSGIEnvironment) -> None:
-    """Note which device makes the request, where that is to be recorded."""
+    """Note the address and the user agent that make the request."""
     address = environ.get("REMOTE_ADDR", "") if site.client_address is None else site.client_address(environ)
     state.note_device(clean_address(address or ""), clean_user_agent(environ.get("HTTP_USER_AGENT", "")))
 
 
 class _Body:
-    """The application's body, one item for one item: nothing is pulled ahead, joined or kept."""
+    """The application's body, item by item: nothing is read ahead, joined or kept."""
 
     __slots__ = ("_body", "_exchange", "_is_closed", "_iterator", "_substitute")
 

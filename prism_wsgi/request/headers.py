@@ -1,7 +1,7 @@
-"""The response's headers where a session is used: pure functions over lists of WSGI header pairs.
+"""The headers of a response that used a session: pure functions over lists of WSGI header pairs.
 
-Each returns a new list: an application may hand the same list to every request, and a middleware that changes
-it sends one visitor's cookie to the next.
+Each returns a new list. An application may pass the same list for every request, and a middleware that changed it
+would send one visitor's cookie to the next.
 """
 
 import re
@@ -16,7 +16,7 @@ Headers = list[tuple[str, str]]
 _NGINX = "x-accel-expires"
 _FOR_SHARED_CACHES = frozenset({"surrogate-control", "edge-control", _NGINX})
 
-# What stands between commas, but for those inside a quoted string: no-cache="Set-Cookie, ETag"
+# The text between commas, except commas inside a quoted string: no-cache="Set-Cookie, ETag"
 _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 
 
@@ -54,7 +54,7 @@ def _is_public(directives: list[str]) -> bool:
 
 def make_private(headers: Headers) -> Headers:
     """Keep shared caches from storing the response (RFC 9111 7.3), unless it says so already."""
-    # Without such a header, a shared cache goes by Cache-Control.
+    # Without such a header, a shared cache obeys Cache-Control.
     headers = [pair for pair in headers if not (_is_for_shared_caches(pair[0]) and _lets_them_store(*pair))]
     directives = _cache_directives(headers)
     if not directives:
@@ -77,9 +77,9 @@ def set_cookies(headers: Headers, name: str, header_values: list[str]) -> Header
 
 
 def is_https_outside(environ: WSGIEnvironment) -> bool:
-    """Tell whether a request over plain HTTP may have come over HTTPS to a proxy, or from this very machine.
+    """Tell whether a request over plain HTTP may have come over HTTPS to a proxy, or from this machine.
 
-    Nothing but a warning may go by this: anybody can send these headers.
+    Use it for a warning only, because anybody can send these headers.
     """
     forwarded = f"{environ.get('HTTP_X_FORWARDED_PROTO', '')} {environ.get('HTTP_FORWARDED', '')}"
     if "https" in forwarded.lower():
@@ -89,7 +89,7 @@ def is_https_outside(environ: WSGIEnvironment) -> bool:
 
 
 def _is_for_shared_caches(name: str) -> bool:
-    """Tell whether a header speaks to shared caches alone, which heed it more than Cache-Control."""
+    """Tell whether a header is for shared caches only, which prefer it to Cache-Control."""
     name = name.lower()
     return name.endswith("cdn-cache-control") or name in _FOR_SHARED_CACHES
 

@@ -1,4 +1,4 @@
-"""What observers are told of a request: what a save, a logout or a revocation means for sessions and logins."""
+"""The events of a request: what a save, a logout or a revocation means for sessions and logins."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def tell_saved(
     is_confirmation: bool,
     origin: Origin,
 ) -> None:
-    """Tell what has changed from `before`, what was stored, to `saved`, which took its place.
+    """Tell the observers what changed from `before`, the session that was stored, to `saved`.
 
     `is_login` and `is_confirmation` say whether the user has proved who they are by a login or by a confirmation.
     """
@@ -25,8 +25,8 @@ def tell_saved(
         events.tell(Kind.STARTED, session_id=saved.id, user=_owner(login_of(saved)), origin=origin)
         old, moved_from = NOBODY, None
     elif before.id == saved.id:
-        # Who is logged in changes together with the id, but for a user whom a login library had named before there
-        # was a `user_id_key`: that is no login.
+        # A login changes the id. The user changes without it only where a login library had named them before
+        # `user_id_key` was set, and that is no login.
         return
     else:
         old, moved_from = login_of(before), before.id
@@ -50,7 +50,7 @@ def tell_saved(
 def _steps(
     old: Login, new: Login, *, is_login: bool, is_confirmation: bool
 ) -> Iterator[tuple[Kind, str | None, str | None]]:
-    """Yield what has happened to the login, in its order: the kind, the user and the actor of each event."""
+    """Yield the events of a login in order: the kind, the user and the actor of each."""
     stopped = old.actor is not None and (old.user, old.actor) != (new.user, new.actor)
     if stopped:
         yield Kind.LOGGED_OUT, old.user, old.actor
@@ -101,7 +101,7 @@ def revoke(site: Site, session_id: str, user: str, origin: Origin) -> bool:
 def end_others(site: Site, user: str, except_id: str, origin: Origin) -> int:
     """End every session of the user but one; return how many.
 
-    Observers are told of those that were alive just before: what has expired by itself is no event.
+    Observers are told of those that were alive just before, because expiry is no event.
     """
     found = site.adapter.sessions_of(user) if site.events.observers else []
     ended = site.adapter.destroy_all(user, except_id)
@@ -112,5 +112,5 @@ def end_others(site: Site, user: str, except_id: str, origin: Origin) -> int:
 
 
 def _owner(login: Login) -> str | None:
-    """Return who sits in front of the browser."""
+    """Return the person who uses the browser: the actor during impersonation, otherwise the user."""
     return login.user if login.actor is None else login.actor

@@ -1,4 +1,4 @@
-"""Other packages' cookies among `cookie_fallbacks`: what a request's cookie leads to."""
+"""Other packages' cookies among `cookie_fallbacks`, and the sessions that they lead to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, read_cookie
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What a genuine cookie of another package has led to: a key of an imported session, or the session's values."""
+    """The session that another package's cookie leads to: the key of an imported session, or the session's values."""
 
     origin: str = ""
     key: str = field(default="", repr=False)
@@ -25,15 +25,15 @@ class PeerFallback:
     def __init__(self, cookie: AnyCookie) -> None:
         self._cookie = cookie
         self.name = cookie.name
-        # A cookie whose name has a prefix can be deleted by a Secure one only.
+        # Browsers let only a Secure cookie delete one whose name has a prefix.
         old = Cookie(cookie.name, "", path=cookie.path, domain=cookie.domain, secure=cookie.name.startswith("__"))
         self.place = (old.name, old.domain, old.path)
         self.deletion = old.deletion().header_value
 
     def read(self, header: str, now: int) -> Earlier | None:
-        """Return what a request's cookie leads to at `now` (Unix ms); None where there is none, or there are several.
+        """Return the session that a request's cookie leads to at `now` (Unix ms), None if there are none or several.
 
-        Another site under the same domain may have planted one of its own.
+        Of several, another site under the same domain may have planted one.
         """
         values = read_cookie(header, self.name)
         if len(values) > MAX_CANDIDATES:
@@ -50,5 +50,5 @@ class PeerFallback:
 
 
 def earlier_session(peers: Sequence[PeerFallback], header: str, now: int) -> Earlier | None:
-    """Return what the first of the other packages' cookies leads to that came with a request."""
+    """Return the first session that one of the other packages' cookies in a request leads to."""
     return next((found for one in peers if (found := one.read(header, now))), None)

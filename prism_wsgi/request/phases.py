@@ -1,4 +1,4 @@
-"""The values that a session's state is made of: its phase, the response's stage, what has come of it."""
+"""The values of a session's state: its phase, the response's stage, and the outcome."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -8,13 +8,13 @@ class Phase(Enum):
     """The part of the session's life that the request has seen."""
 
     UNREAD = auto()
-    """The cookie names it; the store has not been asked."""
+    """The cookie names the session; the store has not been asked."""
     NEW = auto()
     """Nothing is stored under the id."""
     STORED = auto()
     """Loaded or saved: `identity.stored` is what the store holds, as far as this request knows."""
     GONE = auto()
-    """Ended by another request while this one was under way: reads empty, writes go nowhere, no cookie."""
+    """Another request has ended the session meanwhile: it reads as empty, writes are dropped, no cookie is sent."""
 
 
 class Stage(Enum):
@@ -25,34 +25,34 @@ class Stage(Enum):
     STREAMING = auto()
     """The headers are out: changes are saved when the server closes the response."""
     DETACHED = auto()
-    """Over, or handed to the server as it is, so that nothing will close it: changes are saved at once."""
+    """Over, or passed to the server unwrapped, so that no `close()` will be seen: changes are saved at once."""
 
 
 class Outcome(Enum):
-    """The result of the request's last dealings with the store."""
+    """The result of the request's last store call for its session."""
 
     NOTHING = auto()
-    """It has read the session at most."""
+    """The request has at most read the session."""
     LOAD_FAILED = auto()
     """The store failed at the last attempt to load."""
     TOUCHED = auto()
     """The use of the session was recorded."""
     UNRECORDED = auto()
-    """The use of the session could not be recorded: the store failed, or holds another version by now."""
+    """The use of the session could not be recorded: the store failed, or holds another version."""
     SAVED = auto()
     """The session was written."""
     DROPPED = auto()
-    """Changes went nowhere, because the session has ended elsewhere; the log says so."""
+    """Changes were dropped, because another request ended the session; the log says so."""
     WITHHELD = auto()
     """Changes were not kept, because they came with a form of another site; the log says so."""
     DESTROYED = auto()
-    """The application ended the session, and nothing was saved since."""
+    """The application ended the session, and has saved nothing since."""
     DESTROY_FAILED = auto()
-    """The application ended the session, which may still be there."""
+    """The application tried to end the session, which may still be stored."""
 
 
 class Choice(Enum):
-    """A decision that a request can take beside assigning keys."""
+    """A decision that a request can take, besides assigning keys."""
 
     TTL = auto()
     PERSISTENT = auto()
@@ -62,7 +62,7 @@ class Choice(Enum):
     PROOF = auto()
     """A user has just proved who they are."""
     TOLD = auto()
-    """The observers know of that proof already."""
+    """The observers have been told of that proof."""
 
 
 # Each request asks many times, and on Python 3.11 a member read from its Enum costs 60 ns.

@@ -1,4 +1,4 @@
-"""Saving: compare-and-swap, and the three-way merge with what other requests saved first."""
+"""Saving: compare-and-swap, and the three-way merge with the changes that other requests saved first."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +15,7 @@ MAX_ATTEMPTS = 40
 
 
 def commit(state: SessionState) -> None:
-    """Save what changed, or record the use of the session when that is due; raises as `save` does."""
+    """Save the changes, or record the use of the session when that is due. Raises the errors of `save`."""
     if state.phase is not UNREAD:
         if state.written or state.holds_mutable:
             save_changes(state)
@@ -25,7 +25,7 @@ def commit(state: SessionState) -> None:
 
 
 def save_changes(state: SessionState) -> None:
-    """Save the session if it is not what is stored; raises as `save` does."""
+    """Save the session if it differs from what is stored. Raises the errors of `save`."""
     state.follow_user_key()
     if state.phase is GONE:
         if state.written:
@@ -44,8 +44,8 @@ def save_changes(state: SessionState) -> None:
 def save(state: SessionState, data: bytes | None = None) -> None:
     """Write the session, merging what other requests saved; drop the changes when it has ended meanwhile.
 
-    `data`: the session's data as bytes, where that is known. Raises SerializationError, SessionTooLarge, and
-    StoreUnavailable when the store fails or rivals never cease; nothing is saved then.
+    `data`: the session's encoded data, if the caller has it. Raises SerializationError, SessionTooLarge, and
+    StoreUnavailable when the store fails or other requests win every attempt; nothing is saved then.
     """
     if state.visit.is_withheld and not state.identity.is_shared and not state.is_login:
         state.withhold()
@@ -56,11 +56,11 @@ def save(state: SessionState, data: bytes | None = None) -> None:
         except SessionGone:
             state.lose_race(None)
         except SessionConflict as conflict:
-            pause(attempt)  # before looking again: what has been read goes stale while we sleep
+            pause(attempt)  # before loading again: loaded data grows stale during a pause
             try:
                 _reconcile(state, conflict)
             except SerializationError as error:
-                # Saved by a version of the application that writes what this one cannot read.
+                # Another version of the application has saved data that this one cannot read.
                 state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error), origin=state)
                 state.drop()
         else:
@@ -79,7 +79,7 @@ def write(state: SessionState, data: bytes | None = None) -> None:
     site, identity, document = state.site, state.identity, state.document
     if data is None:
         if state.identity.moved_from is not None:
-            document.lock = 0  # whoever is inside atomic() under the old id will find it gone
+            document.lock = 0  # a request inside atomic() under the old id will find the session gone
         data = site.codec.encode(document, checked=not state.holds_mutable)
     row = _row(state, data)
     if state.identity.moved_from is not None:
@@ -130,7 +130,8 @@ def _record_use(state: SessionState) -> None:
         return
     expires_at = site.lifetimes.touched(stored.expires_at, state.next_expiry(), state.ttl)
     if expires_at is None:
-        state.hold_touched(stored)  # another request has recorded it, and this browser's cookie is to be renewed
+        # Another request has recorded the use; this browser's cookie is renewed all the same.
+        state.hold_touched(stored)
         return
     row = replace(
         stored,
@@ -146,8 +147,8 @@ def _record_use(state: SessionState) -> None:
             state.miss_touch()
     except StoreError as error:
         state.miss_touch()
-        # The failure is in the log, and a page that only reads does not suffer for bookkeeping. A store whose `touch`
-        # takes other arguments is a mistake in the program.
+        # The failure is logged, and the page is answered all the same, because this is only bookkeeping. A `touch`
+        # that takes other arguments is a mistake in the program.
         if isinstance(error.__cause__, TypeError):
             raise
 
@@ -156,7 +157,7 @@ def _reconcile(state: SessionState, conflict: SessionConflict) -> None:
     """Make the next attempt possible: merge with what is stored now, or draw another id."""
     contested = state.contested
     if not contested.is_shared:
-        state.draw_another_id()  # an id drawn in this request is taken: by chance, or not ours to have
+        state.draw_another_id()  # the store holds something under the id that this request drew
         return
     theirs = state.site.adapter.load(contested)
     if theirs is None and contested.stored is not None:
@@ -173,11 +174,11 @@ def _reconcile(state: SessionState, conflict: SessionConflict) -> None:
 
 
 def _keep_to_limit(state: SessionState) -> None:
-    """End the oldest logins of a user who has just logged in once too often."""
+    """End the user's oldest logins beyond `max_sessions_per_user`, after a login."""
     limit, login = state.site.max_sessions_per_user, state.document.login
     if limit is None or login.user is None or not state.is_login:
         return
-    # The login is stored already. A failure is in the log, and the next login keeps the limit.
+    # The login is stored already. A failure is logged, and the next login enforces the limit.
     with suppress(StoreError):
         sessions = [one for one in state.site.adapter.sessions_of(login.user) if one.actor is None]
         sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))

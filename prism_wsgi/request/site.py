@@ -1,4 +1,4 @@
-"""Site: what is configured once, and shared by all requests to an application."""
+"""The site: the configuration that all requests to an application share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.cookie_policy import CookiePolicy
 
 CSRF_KEY = "_csrft_"
-"""Where a session keeps its CSRF token; Pyramid's name."""
+"""The key of a session's CSRF token; Pyramid's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The settings of one SessionMiddleware, validated and ready for use; see there for what each means.
+    """The settings of one SessionMiddleware, validated and ready for use; SessionMiddleware explains them.
 
-    `csrf_keys` are the keys under which a session keeps CSRF tokens, which a login drops.
+    `csrf_keys` are the keys of the CSRF tokens in a session, which a login drops.
     """
 
     cookies: CookiePolicy

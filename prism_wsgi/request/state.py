@@ -1,4 +1,4 @@
-"""SessionState: one session during one request, and every way in which it changes."""
+"""The state of one session during one request, and every transition of it."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -35,13 +35,13 @@ from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import Token, issued_at
 
 MAX_SUCCESSORS = 8
-"""The most markers that are followed from one id to the next, in search of the session that took its place."""
+"""The largest number of markers that are followed, from id to id, to the session that took one's place."""
 
 _NOTHING_DECIDED: frozenset[str | Choice] = frozenset()
 
 
 class Snapshot(NamedTuple):
-    """Which session this was, and what was in it."""
+    """The identity and the content of a session at one moment."""
 
     phase: Phase
     identity: Identity
@@ -54,7 +54,7 @@ class Snapshot(NamedTuple):
 class SessionState:
     """One request's view of its session, kept in step with the store.
 
-    Only the methods here change it; the session's values aside, which an application may hold.
+    Only its methods change it, except for the session's values, which an application may hold.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class SessionState:
         self.site = site
         self.visit = visit
         self.earlier = earlier
-        """What another package's cookie has led to, until the session is read."""
+        """The session that another package's cookie leads to, until it is read."""
         self.requested: tuple[str, str] | None = None
         self.stage = OPEN
         self.outcome = NOTHING
@@ -98,7 +98,7 @@ class SessionState:
         self.decided: frozenset[str | Choice] = _NOTHING_DECIDED
         """The keys and choices that this request has assigned, as opposed to what was loaded."""
         self.lock = 0
-        """The number under which this request is inside `atomic()`, 0 outside."""
+        """The number of the lock that this request holds inside `atomic()`, 0 outside."""
         self.endings = 0
         """How often this request has ended its session."""
         self.is_new = False
@@ -113,7 +113,7 @@ class SessionState:
     def __repr__(self) -> str:
         return f"<SessionState {self.identity.id} {self.phase.name} {self.outcome.name}>"
 
-    # What it says
+    # Questions
 
     @property
     def ttl(self) -> int:
@@ -128,7 +128,7 @@ class SessionState:
 
     @property
     def expires_at(self) -> int:
-        """When the session ends without more use, in Unix ms."""
+        """When the session ends unless it is used again, in Unix ms."""
         stored = self.identity.stored
         return self.next_expiry() if stored is None else stored.expires_at
 
@@ -144,7 +144,7 @@ class SessionState:
 
     @property
     def is_login(self) -> bool:
-        """Whether somebody has logged in by this request."""
+        """Whether this request has logged somebody in."""
         return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
 
     @property
@@ -193,7 +193,7 @@ class SessionState:
         return token is not None and self.site.lifetimes.is_touch_due(self.site.now(), token.refreshed, self.ttl)
 
     def token_due(self) -> Token | None:
-        """Return what has to be told to a browser whose session was saved or touched; None: it knows."""
+        """Return the token that the browser needs after a save or a touch, None if it has that token already."""
         if self.outcome is not SAVED and self.outcome is not TOUCHED:
             return None
         token, document = self.identity.token, self.document
@@ -208,7 +208,7 @@ class SessionState:
             return self._fresh_token()
         return None
 
-    # What the application does
+    # Changes by the application
 
     def note_write(self, name: str | Choice | None = None) -> None:
         """Note that the application has changed something: the value of a key, or a choice."""
@@ -217,7 +217,7 @@ class SessionState:
             self.decided |= {name}
 
     def decide_login(self) -> None:
-        """Note that the application has decided who is logged in, whatever stands under `user_id_key`."""
+        """Note that the application has decided who is logged in, so that `user_id_key` is not looked at."""
         self.decided |= {Choice.LOGIN}
 
     def be_passive(self, is_passive: bool) -> None:
@@ -233,7 +233,7 @@ class SessionState:
         self.requested = (script_name, path_info)
 
     def load(self) -> None:
-        """Ask the store, once, what the cookie's session holds."""
+        """Load the session that the cookie names."""
         if self.earlier is not None:
             self._take_over()
             if self.phase is not UNREAD:
@@ -255,7 +255,7 @@ class SessionState:
         if stored is not None and self._is_over(stored, document):
             stored = None
         if stored is None and identity.token.refreshed == 0:
-            # Issued by us and never stored: the one id that may be written under without being held.
+            # We issued this id and have stored nothing under it, so this request may.
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
@@ -276,9 +276,9 @@ class SessionState:
         self.written = True
 
     def log_in(self, login: Login) -> None:
-        """Move to a new id on which somebody is logged in.
+        """Move to a new id, with somebody logged in.
 
-        What another user had stays behind; see `Session.login`.
+        Another user's data stays behind; see `Session.login`.
         """
         self.decided = (self.decided | {Choice.LOGIN, Choice.PROOF}) - {Choice.TOLD}
         if self.phase is GONE:
@@ -292,7 +292,7 @@ class SessionState:
         self.written = True
 
     def log_in_empty(self, login: Login) -> None:
-        """Move to a new id on which somebody else is logged in, with nothing but the absolute lifetime."""
+        """Move to a new id, with somebody else logged in and nothing kept but the absolute lifetime."""
         self.decided |= {Choice.LOGIN}
         self.document = Document(
             max_lifetime=self.document.max_lifetime, created_at=self.document.created_at, login=login
@@ -301,21 +301,21 @@ class SessionState:
         self.written, self.holds_mutable = True, False
 
     def confirm_login(self, login: Login) -> None:
-        """Move to a new id on which the same user has proved anew who they are."""
+        """Move to a new id, because the user has proved anew who they are."""
         self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login
         self.written = True
 
     def forget_user(self) -> None:
-        """Move to a new id on which nobody is logged in; the other data stays."""
+        """Move to a new id, with nobody logged in; the other data stays."""
         self._move()
         self._drop_csrf_tokens()
         self.document.login = NOBODY
         self.written = True
 
     def follow_user_key(self) -> None:
-        """Log in or out as a login library has written it under `user_id_key`, if it has."""
+        """Log the user in or out if a login library has written so under `user_id_key`."""
         key = self.site.user_id_key
         if key is None or Choice.LOGIN in self.decided or self.phase is UNREAD:
             return
@@ -323,7 +323,7 @@ class SessionState:
         login = self.document.login
         if key not in self.decided:
             if user is not None and login.user is None and self.phase is STORED:
-                self.document.login = Login(user)  # from before there was a user_id_key
+                self.document.login = Login(user)  # logged in before user_id_key was set
             return
         base = self.contested.stored
         before = None
@@ -350,7 +350,7 @@ class SessionState:
             self.outcome = Outcome.DESTROY_FAILED
             raise
         if self.phase is GONE:
-            # The browser holds, or is about to get, a newer cookie: this answer must not delete it.
+            # The browser has, or is about to get, a newer cookie, which this response must not delete.
             self.outcome = NOTHING
             self.document = Document(created_at=self.document.created_at)
         else:
@@ -385,14 +385,14 @@ class SessionState:
         self.written = self.holds_mutable = False
 
     def ignore(self) -> None:
-        """Save nothing of this request, and send no cookie; what has been ended stays so."""
+        """Save nothing of this request, and send no cookie; a session that has been ended stays ended."""
         self.forget_changes()
         self.be_passive(True)
         if self.outcome is Outcome.NOTHING:
             self.outcome = Outcome.WITHHELD
 
     def look_again(self) -> None:
-        """Read the session afresh at the next access; for what opens it after its response is over."""
+        """Read the session afresh at the next access, because its response is over."""
         identity = self.identity
         if self.phase is not STORED or not identity.is_sent or identity.moved_from is not None:
             return
@@ -404,21 +404,21 @@ class SessionState:
         self.phase, self.outcome = UNREAD, NOTHING
         self.written = self.holds_mutable = False
 
-    # What becomes of the response
+    # The response
 
     def send_headers(self) -> None:
         """Note that the response's headers are out."""
         self.stage = STREAMING
 
     def detach(self) -> None:
-        """Note that nothing will tell when the response is over, or that it is."""
+        """Note that the response is over, or that its end will not be seen."""
         self.stage = DETACHED
 
     def note_cookie(self) -> None:
         """Note that the response carries the cookie of this id."""
         self.identity.is_sent = True
 
-    # What saving finds out
+    # Results of saving
 
     def hold_saved(self, row: StoredSession) -> None:
         """Learn that the store has taken the session, as `row`."""
@@ -434,11 +434,11 @@ class SessionState:
         self.identity.stored, self.outcome = row, TOUCHED
 
     def miss_touch(self) -> None:
-        """Learn that the use of the session could not be recorded, and leave it at that."""
+        """Learn that the use of the session could not be recorded, and do not try again."""
         self.outcome = Outcome.UNRECORDED
 
     def drop(self) -> None:
-        """Learn that the session has ended elsewhere: changes go nowhere."""
+        """Learn that another request has ended the session, and drop the changes."""
         if self.outcome is not Outcome.DROPPED:
             self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self)
             self.outcome = Outcome.DROPPED
@@ -453,7 +453,7 @@ class SessionState:
     def lose_race(self, found: StoredSession | None) -> None:
         """Learn at a save that the session was moved (`found` is the marker) or ended by another request.
 
-        A login goes on all the same, in a new session; other changes are dropped.
+        A login continues in a new session; other changes are dropped.
         """
         login = self.document.login
         if not self.is_login:
@@ -464,12 +464,14 @@ class SessionState:
         self.document.login = login
 
     def join(self, theirs: StoredSession) -> None:
-        """Carry this request's changes over to what is stored now. Raises SerializationError for unreadable data, and
-        SessionConflict when another request has taken the lock inside `atomic()`.
+        """Merge this request's changes with what is stored now.
+
+        Raises SerializationError for unreadable data, and SessionConflict when another request has taken the lock of
+        `atomic()`.
         """
         codec, contested = self.site.codec, self.contested
         base = contested.stored
-        # Nothing was loaded when the first write of two raced: both started from nothing.
+        # Two requests may race for the session's first write; neither has loaded anything then.
         before = codec.decode(base) if base is not None else Document()
         after = codec.decode(theirs)
         if self.lock and before.lock == self.lock != after.lock:
@@ -486,7 +488,7 @@ class SessionState:
         self.identity = drawn_identity(self.site.now(), self.identity.instead_of, self.identity.moved_from)
 
     def leave_blocked_id(self) -> None:
-        """Take a new id where an expired marker blocks the one of the cookie: nothing will be stored there."""
+        """Take a new id, because an expired marker blocks the cookie's id."""
         self.identity.moved_from = None
         self.draw_another_id()
 
@@ -505,7 +507,7 @@ class SessionState:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Be the session again that it was."""
+        """Return to a snapshot."""
         self.identity = snapshot.identity
         if self.phase is not GONE:
             self.phase = snapshot.phase
@@ -514,21 +516,21 @@ class SessionState:
         self.decided = snapshot.decided
 
     def lock_as(self, number: int) -> None:
-        """Note that this request is inside `atomic()` under a number; 0: outside."""
+        """Note the number of the lock that this request holds inside `atomic()`; 0 means outside."""
         self.lock = number
 
     def empty(self) -> None:
-        """Hold nothing: what the block inside `atomic()` worked on has ended."""
+        """Empty the session, because the one that the block of `atomic()` worked on has ended."""
         self.document = Document(created_at=self.document.created_at)
 
-    # How it does so
+    # Helpers
 
     def _fresh_token(self) -> Token:
         now = self.site.now() // 1000
         return Token(self.identity.secret, now, self.document.ttl, self.document.persistent)
 
     def _take_over(self) -> None:
-        """Become the session that another package's cookie has led to, or a new one."""
+        """Become the session that another package's cookie leads to, or a new one."""
         earlier = self.earlier
         assert earlier is not None
         try:
@@ -563,7 +565,7 @@ class SessionState:
         self.identity.instead_of = unreadable
 
     def _move(self) -> None:
-        """Take a new id; a save leaves a marker where the session, or its cookie, was before."""
+        """Take a new id; the next save leaves a marker under the old one."""
         old = self.identity
         if old.moved_from is None and old.is_shared and self.phase is not GONE:
             self.identity = drawn_identity(self.site.now(), old.instead_of, moved_from=old)
@@ -593,8 +595,8 @@ class SessionState:
     def _begin_again(self, login: Login) -> None:
         """Begin a session for a login whose session another request has moved or ended.
 
-        Where the same user is logged in to the session that took its place (a double click, a retry), with a copy of
-        that one's data, which stays: whichever answer the browser keeps is logged in.
+        After a double click or a retry, the same user is logged in to the session that took its place. Then the new
+        session copies that one's data, and both stay, so that the browser is logged in whichever response it keeps.
         """
         marker, mine = self.contested.stored, self.document
         self._keep_only_what_was_assigned()
@@ -610,14 +612,14 @@ class SessionState:
             try:
                 following = self.site.adapter.peek(marker.moved_to)
             except SerializationError:
-                return {}  # it takes that session's own cookie to read it
+                return {}  # only a request with that session's cookie can read it
             if following is not None and not following.superseded:
                 return self.site.codec.decode(following).values if following.user == login.user else {}
             marker = following
         return {}
 
     def _observed_endings(self) -> list[StoredSession]:
-        """Return the stored sessions that `destroy` is about to end, where somebody observes."""
+        """Return the stored sessions that `destroy` is about to end, if there are observers."""
         if not self.site.events.observers:
             return []
         if self.phase is GONE:

@@ -1,1 +1,1 @@
-"""Session stores: the protocol, and the ones that come with prism_wsgi."""
+"""Session stores: the protocol, and the stores that come with prism_wsgi."""

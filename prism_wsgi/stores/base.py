@@ -1,4 +1,4 @@
-"""Session stores: three verbs over StoredSession, and the optional verbs, which are used where a store has them."""
+"""The contract of a session store: three verbs over StoredSession, and optional verbs, used if a store has them."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -15,14 +15,14 @@ class StoredSession:
     `data` is opaque to the store (serialised, perhaps encrypted).
     `version` is 0 for a session that was never saved, otherwise the version that was loaded.
     `created_at` and `expires_at` are Unix milliseconds, UTC.
-    `user` is who is logged in, if anybody. `superseded` marks an id that the session has left: the data of such a
-    marker is the 32 bytes of the id that took its place, and its `user` is who was logged in before the move.
-    `last_seen_at` (Unix ms) is when the session was last used, as exactly as `touch_interval` records it.
+    `user` is the user who is logged in, if any. `superseded` marks an id that the session has left. The data of such
+    a marker is the 32 bytes of the id that took its place, and its `user` is the user who was logged in before the
+    move. `last_seen_at` (Unix ms) is when the session was last used, as exactly as `touch_interval` records it.
     `authenticated_at` (Unix ms) is when the user last proved who they are, `auth_method` how (RFC 8176 values,
-    separated by spaces), `actor` the administrator who impersonates the user.
-    `client_address` and `user_agent` name the device that last used the session, where `record_client` is set.
-    `device_key` is 8 bytes of Unix ms and 64 bytes of a public key, where the browser has bound the session to one.
-    Each of these is None where it is not known.
+    separated by spaces), `actor` the administrator who impersonates the user. `client_address` and `user_agent` name
+    the device that last used the session, if `record_client` is set. `device_key` is 8 bytes of Unix ms and 64 bytes
+    of a public key, if the browser has bound the session to a key. Each field that may be None is None if it is
+    unknown.
     """
 
     id: str
@@ -46,7 +46,7 @@ class StoredSession:
 
     @property
     def moved_to(self) -> str | None:
-        """The id that took this one's place, where a marker says so."""
+        """The id that took this one's place, if this is a marker that names it."""
         return self.data.hex() if self.superseded and self.data else None
 
     def concerns(self, user: str) -> bool:
@@ -57,17 +57,18 @@ class StoredSession:
 KEPT_EXPIRED_MS = 600_000
 """How long an expired session stays stored (ms), for a request that loaded it while it was alive.
 
-A store that forgets by itself keeps it for as long, and a sweep spares it. It does not wait for a sweep yet.
+A store that deletes expired sessions by itself keeps them that long, and a sweep spares them. Until then they do not
+count as waiting for a sweep.
 """
 
 
 def was_saved(session: StoredSession, stored: StoredSession | None) -> bool:
-    """Tell from what is `stored` whether a save of the session took effect whose answer was lost."""
+    """Tell whether a save whose answer was lost took effect, by what is `stored` now."""
     return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
 
 
 def checked_user(user: str) -> str:
-    """Return the user. Raises TypeError for None, which would mean everybody who is not logged in."""
+    """Return the user. Raises TypeError for None, which would mean all visitors who are not logged in."""
     if not isinstance(user, str):
         raise TypeError(f"user must be text, as given to login(), not {type(user).__name__}")
     return user
@@ -75,7 +76,7 @@ def checked_user(user: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """What a listing shows of a session: everything but its data, of which it has the size in bytes."""
+    """A session in a listing: everything but its data, and the data's size in bytes."""
 
     id: str
     user: str | None
@@ -92,22 +93,22 @@ class SessionSummary:
 
 
 class SessionStore(Protocol):
-    """A place where sessions are kept. These three verbs are enough; other protocols say what can be added.
+    """A place where sessions are kept. These three verbs are enough; the other protocols add optional ones.
 
-    A store keeps every field of StoredSession. An error of the store itself (unreachable, full, read-only) is raised
-    as `StoreUnavailable`.
+    A store keeps every field of StoredSession. It raises its own failures (unreachable, full, read-only) as
+    `StoreUnavailable`.
     """
 
     def load(self, session_id: str) -> StoredSession | None:
-        """Return the session. Unknown and expired are not errors: they are None."""
+        """Return the session. None if it is unknown or expired; neither is an error."""
         ...
 
     def save(self, session: StoredSession) -> None:
-        """Write the session by compare-and-swap; what is stored afterwards has `version + 1`.
+        """Write the session by compare-and-swap, and store it with `version + 1`.
 
-        Version 0 inserts, and raises `SessionExists` when the id is taken, expired or not.
-        Any other version replaces the stored session of that id and version, also one that has expired since it was
-        loaded: `SessionConflict` when another version is stored, `SessionGone` when none is.
+        Version 0 inserts, and raises `SessionExists` when the id is taken, expired or not. Any other version replaces
+        the stored session of that id and version, also one that has expired since it was loaded. Raises
+        `SessionConflict` when another version is stored, and `SessionGone` when none is.
         """
         ...
 
@@ -123,37 +124,37 @@ class TouchingStore(Protocol):
     def touch(self, session: StoredSession) -> bool:
         """Record the use of a session that was loaded: its expiry, `last_seen_at`, `client_address`, `user_agent`.
 
-        The expiry moves to `session.expires_at`, never back; the other three become what `session` says. Data and
-        version stay as they are, so a touch never conflicts with a save. Like a save, a touch counts for a session
-        that has expired since it was loaded. False, and nothing changes, when none or another version is stored (a
-        reader must not bring back a lifetime that another request has shortened), or a marker.
+        The expiry moves to `session.expires_at`, never back; the other three are taken from `session`. Data and
+        version stay as they are, so a touch never conflicts with a save. Like a save, a touch works on a session that
+        has expired since it was loaded. Returns False, and changes nothing, when no session, a marker or another
+        version is stored: a reader must not bring back a lifetime that another request has shortened.
         """
         ...
 
 
 @runtime_checkable
 class ReplacingStore(Protocol):
-    """A store that can save two sessions as one.
+    """A store that can save two sessions together.
 
-    Its `destroy` follows a marker: what is stored at `StoredSession.moved_to` ends too, if it has the marker's
-    `user`. A logout that comes while the session moves would otherwise delete the marker and nothing else. If another
-    marker stands there, it is followed in the same way; markers that name each other end the walk.
+    Its `destroy` follows a marker: it also deletes the session at `StoredSession.moved_to`, if that has the marker's
+    `user`. Otherwise a logout that comes while the session moves would delete only the marker. If another marker is
+    stored there, it is followed in the same way; markers that name each other end the walk.
     """
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
         """Save `old` and `new`, or neither; each under the rules of `save`.
 
         A store without transactions saves `new` first and `old` second, and deletes `new` again when that fails. If
-        it dies in between, the session still opens under its old id, and no cookie names the new one.
+        the process dies in between, the session still opens under its old id, and no cookie names the new one.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SweepPace:
-    """How a sweep that is told nothing else goes about a store.
+    """The pace of sweeps that suits a store, unless a sweeper is given another.
 
-    A batch should take `target_ms` milliseconds; after it the sweep rests for `rest` times as long as it took.
+    A batch should take `target_ms` milliseconds; after it the sweep rests for `rest` times as long as the batch took.
     """
 
     target_ms: float = 10.0
@@ -162,9 +163,9 @@ class SweepPace:
 
 @runtime_checkable
 class SweepingStore(Protocol):
-    """A store whose expired sessions stay until somebody deletes them.
+    """A store whose expired sessions stay until a sweep deletes them.
 
-    It may name a `sweep_pace: SweepPace` that suits it.
+    It may have a `sweep_pace: SweepPace`.
     """
 
     def sweep(self, before: int, limit: int) -> int:
@@ -174,16 +175,16 @@ class SweepingStore(Protocol):
 
 @runtime_checkable
 class ClockedStore(Protocol):
-    """A store whose server has a clock of its own."""
+    """A store whose server may have another clock than this host."""
 
     def server_time(self) -> float | None:
-        """Return what the server's clock says now, in Unix seconds; None where that is this host's."""
+        """Return the server's time in Unix seconds, None if it uses this host's clock."""
         ...
 
 
 @runtime_checkable
 class BacklogStore(Protocol):
-    """A store that can say what waits for a sweep, without reading everything."""
+    """A store that can tell which sessions wait for a sweep, without reading them all."""
 
     def oldest_expired(self, before: int) -> int | None:
         """Return the earliest expiry (Unix ms) at or before `before`, None when there is none; cheap."""
@@ -201,8 +202,8 @@ class IndexedStore(Protocol):
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> Iterable[StoredSession]:
         """Return the live sessions of a user in the order of their ids, oldest id first.
 
-        Those in which the user is the `actor` are among them. `after` continues behind the last id of the page
-        before. Raises TypeError for a `user` of None.
+        Sessions in which the user is the `actor` are among them. `after`, the last id of one page, continues with the
+        next page. Raises TypeError for a `user` of None.
         """
         ...
 
@@ -211,10 +212,10 @@ class IndexedStore(Protocol):
         ...
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
-        """Delete every session of the user, or in which the user is the `actor`, expired or not, but for `except_id`.
+        """Delete every session of the user, or in which the user is the `actor`, expired or not, but `except_id`.
 
-        A marker of the user is followed, as by `destroy`, but never to `except_id`; it is itself left to expire.
-        Returns how many sessions were deleted. Raises TypeError for a `user` of None.
+        It follows a marker of the user, as `destroy` does, but never to `except_id`; the marker stays until it
+        expires. Returns how many sessions were deleted. Raises TypeError for a `user` of None.
         """
         ...
 
@@ -224,9 +225,9 @@ class RevokingStore(Protocol):
     """A store that can end one session on behalf of a user, and only if it is that user's."""
 
     def revoke(self, session_id: str, *, user: str) -> bool:
-        """Delete the session if the user is its `user` or its `actor`; tell whether that was so.
+        """Delete the session if the user is its `user` or its `actor`; tell whether it was deleted.
 
-        A marker of the same user is followed, as by `destroy`. Raises TypeError for a `user` of None.
+        It follows a marker of the same user, as `destroy` does. Raises TypeError for a `user` of None.
         """
         ...
 
@@ -237,12 +238,12 @@ AGE_LIMITS = (3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. `expired` is how many expired sessions are stored still. `oldest_expired` is the earliest
-    expiry (Unix ms) among those that expired more than KEPT_EXPIRED_MS ago: how far the sweeper lags behind.
+    """The numbers of a store's sessions.
 
-    Of the live sessions, `saved_once` were never saved again after their first save, `largest` is the size of the
-    largest in bytes, and `ages` counts them by the time since they began: one number for each of AGE_LIMITS, those
-    younger than it and not than the one before, and one for the older ones.
+    `expired` counts expired sessions that are still stored. `oldest_expired` is the earliest expiry (Unix ms) among
+    those that expired more than KEPT_EXPIRED_MS ago, and shows how far the sweeper lags behind. Of the live sessions,
+    `saved_once` were saved only once, and `largest` is the size of the largest in bytes. `ages` is a histogram of the
+    live sessions' ages, divided at AGE_LIMITS.
     """
 
     live: int
@@ -257,7 +258,7 @@ class StoreStats:
 
 
 def measured(sized: Iterable[tuple[int, StoredSession]], now: int) -> StoreStats:
-    """Return what these sessions are at `now` (Unix ms), each with the size of its data in bytes."""
+    """Return the numbers of these sessions at `now` (Unix ms); each comes with the size of its data in bytes."""
     everything = list(sized)
     unexpired = [(size, one) for size, one in everything if not one.is_expired(now)]
     expired = [one.expires_at for _, one in everything if one.is_expired(now)]
@@ -278,10 +279,10 @@ def measured(sized: Iterable[tuple[int, StoredSession]], now: int) -> StoreStats
 
 @runtime_checkable
 class MeasuringStore(Protocol):
-    """A store that can say what it holds."""
+    """A store that can measure its sessions."""
 
     def stats(self) -> StoreStats:
-        """Measure what is stored now; may read everything."""
+        """Measure the sessions that are stored now; this may read all of them."""
         ...
 
 
@@ -290,22 +291,22 @@ class CountingStore(Protocol):
     """A store that can count its sessions."""
 
     def count(self, *, user: str | None = None) -> int:
-        """Return how many live sessions there are: in all, or as many as `find` lists of this user."""
+        """Return how many live sessions there are, in all or of one user, as `find` lists them."""
         ...
 
     def estimate(self) -> int | None:
-        """Return about how many sessions are stored, at the same cost however many there are.
+        """Return about how many sessions are stored, at a cost that does not grow with them.
 
-        Expired sessions and markers may be counted. None where no such figure is to be had.
+        Expired sessions and markers may be counted. None if the store has no estimate.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One thing that happened to a session or a login, as a trail keeps it; see `SessionEvent` for what each means.
+    """One event of a session or a login, as a trail keeps it; `SessionEvent` explains the fields.
 
-    `timestamp` is in Unix ms. `number` is what the store counts its events by, 0 for one that is not stored yet.
+    `timestamp` is in Unix ms. `number` is the event's number in the store, 0 for one that is not stored yet.
     """
 
     timestamp: int
@@ -332,7 +333,7 @@ class TrailStore(Protocol):
     def find_events(self, *, user: str, limit: int = 100, before: int | None = None) -> Iterable[StoredEvent]:
         """Return the events of a user, or in which the user is the actor, the newest first.
 
-        `before` continues behind the event of that number, the last of the page before. Raises TypeError for a
+        `before`, the number of the last event of one page, continues with the next page. Raises TypeError for a
         `user` of None.
         """
         ...
@@ -342,10 +343,10 @@ class TrailStore(Protocol):
         ...
 
     def erase_events(self, user: str, alias: str | None = None) -> int:
-        """Erase a user from the trail; return from how many events.
+        """Erase a user from the trail; return the number of events changed or deleted.
 
-        With an `alias` that name takes the user's place, and what is known of the client goes. Without one the
-        user's events are deleted; where the user is the actor in another user's event, only their name goes.
+        With an `alias`, that name replaces the user's, and the client is removed. Without one, the user's events are
+        deleted; if the user is the actor in another user's event, only their name and the client are removed.
         """
         ...
 
@@ -388,8 +389,8 @@ class SweepRecordingStore(Protocol):
 
 @runtime_checkable
 class CheckableStore(Protocol):
-    """A store that can say whether it works."""
+    """A store that can check whether it works."""
 
     def ping(self) -> None:
-        """Prove that sessions can be read and that the server takes writes; raises StoreUnavailable otherwise."""
+        """Prove that sessions can be read and that the server takes writes. Raises StoreUnavailable otherwise."""
         ...

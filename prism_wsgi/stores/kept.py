@@ -1,8 +1,8 @@
-"""Kept connections: a bounded number of them, each used by one thread at a time, for any store with a server.
+"""Kept connections: a bounded number, each used by one thread at a time, for any store with a server.
 
-An exception may come from outside between any two instructions: from a signal handler, a timeout library, a greenlet.
-Therefore a permit is an object, the lease. Wherever it gets lost, its weak reference tells, and another takes its
-place; the connection that it had is closed, because nobody knows in what state it is.
+A signal handler, a timeout library or a greenlet may raise an exception between any two instructions. Therefore a
+permit is an object, the lease. If a lease gets lost, its weak reference tells so, and a new lease replaces it. The
+lost lease's connection is closed, because its state is unknown.
 """
 
 import math
@@ -17,21 +17,30 @@ from traceback import clear_frames
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-from prism_wsgi.errors import StoreError
+from prism_wsgi.errors import ConfigError, StoreError
 
 ConnectionT = TypeVar("ConnectionT")
 
 REFUSED_SECONDS = 1.0
-"""How long a store whose server refused a connection goes without asking for one more."""
+"""How long a store does not ask for a further connection after its server refused one."""
 
 _LOOK_SECONDS = 0.1
 
-# Connections inherited across a fork. Collecting one would close, in the child, what the parent still uses.
+# Connections inherited across a fork. If the child collected one, that would close a connection of the parent.
 _abandoned: list[object] = []
 
 
+def check_limits(*, timeout: float, max_idle: float, max_connections: int) -> None:
+    """Check the settings that every store with kept connections has. Raises ConfigError."""
+    for name, seconds in (("timeout", timeout), ("max_idle", max_idle)):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    if type(max_connections) is not int or max_connections < 1:
+        raise ConfigError(f"max_connections must be a positive whole number, not {max_connections!r}")
+
+
 class ConnectionLease(Protocol[ConnectionT]):
-    """The permission to use a connection until the end of a `with` block; `Lease` is the one of kept connections."""
+    """The permission to use a connection until the end of a `with` block."""
 
     connection: ConnectionT
     is_broken: bool
@@ -44,14 +53,14 @@ class ConnectionLease(Protocol[ConnectionT]):
 
 
 class Connections(Protocol[ConnectionT]):
-    """Where a store's connections come from, kept or pooled. Each is used by one thread at a time."""
+    """The source of a store's connections, kept or pooled. Each is used by one thread at a time."""
 
     def acquire(self) -> ConnectionLease[ConnectionT]:
-        """Return a lease. Raises TimeoutError when no connection comes free, and what the driver raises."""
+        """Return a lease. Raises TimeoutError when no connection becomes free, and the errors of the driver."""
         ...
 
     def drop_idle(self) -> None:
-        """Part with the connections that idle: they lead to a server that is gone."""
+        """Close the idle connections, because they lead to a server that is gone."""
         ...
 
     def abandon(self) -> None:
@@ -59,15 +68,15 @@ class Connections(Protocol[ConnectionT]):
         ...
 
     def close(self) -> None:
-        """Close the connections that idle."""
+        """Close the idle connections."""
         ...
 
 
 class Lease(Generic[ConnectionT]):
-    """The permission to use one connection, and the connection; a context manager.
+    """The permission to use one kept connection, and the connection; a context manager.
 
-    At the end of the block the connection goes back to the others, or is closed: if `is_broken` was set, or if an
-    exception left the block that is no StoreError, since it may have come in the middle of an answer.
+    At the end of the block the connection goes back to the others. It is closed instead if `is_broken` was set, or if
+    an exception that is no StoreError left the block, since it may have come in the middle of an answer.
     """
 
     is_broken = False
@@ -88,21 +97,21 @@ class Lease(Generic[ConnectionT]):
             pool.take_back(self, self.is_broken or not (kind is None or issubclass(kind, StoreError)))
 
     def __del__(self) -> None:
-        pool = self._pool() if vars(self) else None  # it may be lost before it is made
+        pool = self._pool() if vars(self) else None  # empty if the lease is lost before __init__ ends
         if pool is not None:
-            pool.part_with(self.connection)
+            pool.discard(self.connection)
 
 
 class _Pool(Generic[ConnectionT]):
-    """The connections of one process. It has no lock, since each step is one operation that cannot be divided."""
+    """The connections of one process. It has no lock, since each step is one atomic operation."""
 
     def __init__(self, terminate: Callable[[ConnectionT], object], size: int, max_idle: float) -> None:
         self.process = os.getpid()
         self.open: weakref.WeakSet[ConnectionT] = weakref.WeakSet()
         self.idle: deque[tuple[ConnectionT, float]] = deque()
         self.refused: deque[tuple[Lease[ConnectionT], float]] = deque()
-        # Through the module, so that it is gevent's queue after a monkey patch. A reference in it is that to a lost
-        # lease, whose place another has to take.
+        # Through the module, so that it is gevent's queue after a monkey patch. A weak reference in it belonged to a
+        # lost lease, which a new one has to replace.
         self.free: queue.SimpleQueue[Lease[ConnectionT] | weakref.ref[Lease[ConnectionT]]] = queue.SimpleQueue()
         self._leases: dict[int, weakref.ref[Lease[ConnectionT]]] = {}
         self._terminate = terminate
@@ -128,7 +137,7 @@ class _Pool(Generic[ConnectionT]):
             self._replace_lost()
 
     def _replace_lost(self) -> None:
-        """Make a lease in the place of each that is lost, one only however many threads see it."""
+        """Make one new lease for each lost one, also if several threads see the loss."""
         for number, lease in list(self._leases.items()):
             if lease() is None:
                 self._make_lease(number + self._size)
@@ -144,40 +153,40 @@ class _Pool(Generic[ConnectionT]):
             self.free.put(lease)
 
     def give_idle(self, lease: Lease[ConnectionT]) -> bool:
-        """Give the lease the connection that has idled shortest; False if there is none that can be trusted."""
+        """Give the lease the connection that was used last; return False if none can be trusted."""
         lease.since = time.monotonic()
         try:
-            # Last in, first out: what a burst of requests opened is not kept busy for no reason.
+            # Last in, first out, so that connections opened by a burst of requests become idle and are closed.
             connection, since = self.idle.pop()
         except IndexError:
             return False
         if lease.since - since > self._max_idle:
-            self.part_with(connection)
+            self.discard(connection)
             self.drop_idle()  # the others have idled for longer
             return False
         lease.connection = connection
         return True
 
     def take_back(self, lease: Lease[ConnectionT], is_broken: bool) -> None:
-        # In this order a connection is never in two places: a lease that is lost closes what it still has.
+        # In this order a connection is never in two places: a lost lease closes the connection that it still has.
         connection, since = lease.connection, lease.since
         lease.connection = cast(Any, None)
         if is_broken:
             lease.is_broken = False
-            self.part_with(connection)
+            self.discard(connection)
         else:
             self.idle.append((connection, since))
         self.free.put(lease)
         try:
             if since - self.idle[0][1] > self._max_idle:
-                self.part_with(self.idle.popleft()[0])
+                self.discard(self.idle.popleft()[0])
         except IndexError:
             pass
         if self.refused:
             self.ask_again(refused_before=since - REFUSED_SECONDS)
 
     def ask_again(self, refused_before: float) -> None:
-        """Let the server be asked again for connections that it refused before that moment."""
+        """Allow the store to ask again for connections that the server refused before that moment."""
         with suppress(IndexError):
             while self.refused[0][1] < refused_before:
                 self.free.put(self.refused.popleft()[0])
@@ -185,34 +194,34 @@ class _Pool(Generic[ConnectionT]):
     def drop_idle(self) -> None:
         with suppress(IndexError):
             while True:
-                self.part_with(self.idle.pop()[0])
+                self.discard(self.idle.pop()[0])
 
-    def part_with(self, connection: ConnectionT | None) -> None:
+    def discard(self, connection: ConnectionT | None) -> None:
         if connection is None:
             return
         self.open.discard(connection)
         if self.process != os.getpid():
             _abandoned.append(connection)
             return
-        with suppress(Exception):  # whatever is wrong with it, it is on its way out
+        with suppress(Exception):  # the connection may be broken in any way
             self._terminate(connection)
 
     def close(self) -> None:
-        self._max_idle = -1.0  # of the leases that come back later, nothing is kept
+        self._max_idle = -1.0  # so that connections which come back later are closed
         self.drop_idle()
 
 
 class KeptConnections(Generic[ConnectionT]):
-    """Keeps at most `max_connections` connections open between their uses.
+    """At most `max_connections` connections, which stay open between their uses.
 
     `connect` opens one, and `terminate` closes one without asking the server. A connection can be referred to weakly,
-    is hashable by its identity, and closes itself when nothing refers to it any more. `max_idle` (seconds): one that
-    has idled for longer is closed and not used, since a firewall may have forgotten it. `timeout` (seconds) bounds
-    the wait for one to come free. `is_refusal` tells whether an error of `connect` says that the server gives no more
-    connections: the caller then waits for one of these, if any is open.
+    is hashable by its identity, and closes itself when nothing refers to it any more. `max_idle` (seconds): a
+    connection that was idle for longer is closed and not used, since a firewall may have forgotten it. `timeout`
+    (seconds) limits the wait for a free connection. `is_refusal` tells whether an error of `connect` says that the
+    server gives no more connections; the caller then waits for one of these, if any is open.
 
-    Nothing is made before the first use, no queue either: gevent may patch late. In the child of a fork everything
-    begins anew, and the parent's connections are neither used nor closed.
+    Nothing is made before the first use, not even a queue, because gevent may patch late. A forked child begins with
+    no connections, and neither uses nor closes the parent's.
     """
 
     def __init__(
@@ -236,7 +245,7 @@ class KeptConnections(Generic[ConnectionT]):
     def acquire(self) -> Lease[ConnectionT]:
         """Return a lease with a connection, for a `with` statement.
 
-        Raises TimeoutError when none comes free, and what `connect` raises.
+        Raises TimeoutError when none becomes free, and the errors of `connect`.
         """
         pool = self._pools.get(os.getpid()) or self._begin()
         try:
@@ -250,17 +259,17 @@ class KeptConnections(Generic[ConnectionT]):
 
     @property
     def in_use(self) -> int:
-        """How many connections are in use."""
+        """The number of connections in use."""
         pool = self._pools.get(os.getpid())
         return 0 if pool is None else pool.in_use
 
     def drop_idle(self) -> None:
-        """Close the connections that idle: they lead to a server that is gone."""
+        """Close the idle connections, because they lead to a server that is gone."""
         if (pool := self._pools.get(os.getpid())) is not None:
             pool.drop_idle()
 
     def close(self) -> None:
-        """Close the connections that idle, and those in use as they come back. A later use opens others."""
+        """Close the idle connections, and those in use when they come back. A later use opens new ones."""
         if (pool := self._pools.pop(os.getpid(), None)) is not None:
             pool.close()
 
@@ -284,7 +293,7 @@ class KeptConnections(Generic[ConnectionT]):
                 return lease
             except BaseException as error:
                 if not isinstance(error, Exception) or not self._is_refusal(error):
-                    clear_frames(error.__traceback__)  # SQLAlchemy's make a cycle, which would hold the lease
+                    clear_frames(error.__traceback__)  # SQLAlchemy's frames are a cycle that would hold the lease
                     pool.take_back(lease, True)
                     raise
                 pool.refused.append((lease, time.monotonic()))
@@ -297,7 +306,7 @@ class KeptConnections(Generic[ConnectionT]):
                 return lease
 
     def _wait_for_another(self, pool: _Pool[ConnectionT], deadline: float) -> Lease[ConnectionT] | None:
-        """Return the next lease that comes free; None where no connection is open or being opened, or too late."""
+        """Return the next free lease, None at the deadline or if no connection is open or being opened."""
         while (pool.open or pool.in_use) and time.monotonic() < deadline:
             with suppress(queue.Empty):
                 return pool.take(_LOOK_SECONDS)

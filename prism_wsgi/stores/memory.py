@@ -1,4 +1,4 @@
-"""MemoryStore: sessions in this process's memory, the least recently used going first."""
+"""A store in this process's memory, which drops the least recently used sessions when it is full."""
 
 import heapq
 import logging
@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import timedelta
 
-from prism_wsgi.clock import Clock, system_clock
+from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
 from prism_wsgi.stores.base import StoredSession, StoreStats, checked_user, measured
@@ -19,10 +19,10 @@ logger = logging.getLogger("prism_wsgi")
 class MemoryStore:
     """A store of up to `max_sessions` sessions in this process, for tests, demos and single-process servers.
 
-    Each process has its own sessions: with several workers, use a store they share. When it is full, expired
-    sessions go first, then the least recently used of visitors who are not logged in, then the least recently used of
-    users: a flood of visitors logs nobody out. `ttl` (seconds or timedelta) caps how long a session is kept after it
-    was last saved or touched, whatever its own expiry says. Safe to use from many threads; what goes in and out are
+    Each process has its own sessions: with several workers, use a store that they share. A full store drops expired
+    sessions first, then the least recently used of visitors who are not logged in, then the least recently used of
+    users. So a flood of visitors logs nobody out. `ttl` (seconds or timedelta) limits how long a session is kept
+    after it was last saved or touched, even if it expires later. Many threads may use a store; it takes and returns
     copies, so requests never share state.
 
     Raises ConfigError when a limit is not positive.
@@ -44,8 +44,8 @@ class MemoryStore:
         self._ttl_ms = int(seconds * 1000)
         self._clock = clock
         self._lock = threading.Lock()
-        # An exception may be raised from outside between any two lines (a worker's timeout). So a session is known to
-        # these before it is stored and until it is gone, and what they say is compared with what is stored.
+        # A worker's timeout may raise an exception between any two lines. So these indexes know a session before it
+        # is stored and until it is deleted, and every reader compares them with what is stored.
         self._order: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
         """Ids by whether somebody is logged in, the least recently used first."""
         self._by_user: dict[str, set[str]] = {}
@@ -87,7 +87,7 @@ class MemoryStore:
             self._put(session, now)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session if it is there, or where it has moved."""
+        """Delete the session, also if it has moved."""
         with self._lock:
             session = self._sessions.get(session_id)
             while session is not None:
@@ -96,7 +96,7 @@ class MemoryStore:
                 session = successor if successor is not None and successor.user == session.user else None
 
     def touch(self, session: StoredSession) -> bool:
-        """Record activity, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        """Record the use of the session if the loaded version is stored; see `TouchingStore.touch`."""
         now = self._now()
         with self._lock:
             stored = self._sessions.get(session.id)
@@ -148,7 +148,7 @@ class MemoryStore:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
         checked_user(user)
         with self._lock:
-            # A marker's successor that is the same user's is among them.
+            # A session that a marker of this user leads to is among them.
             ending = [one for one in self._concerning(user) if one.id != except_id and not one.superseded]
             for session in ending:
                 self._drop(session)
@@ -181,7 +181,7 @@ class MemoryStore:
         return len(self)
 
     def ping(self) -> None:
-        """Return: what is in this process can be read and written."""
+        """Return at once, since memory can always be read and written."""
 
     def stats(self) -> StoreStats:
         """Count what is stored now."""
@@ -191,7 +191,7 @@ class MemoryStore:
         return measured(((len(one.data), one) for one in sessions), now)
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        return milliseconds(self._clock)
 
     def _check_version(self, session: StoredSession) -> None:
         stored = self._sessions.get(session.id)
@@ -203,7 +203,7 @@ class MemoryStore:
         elif stored.version != session.version:
             raise SessionConflict(f"Session {session.id} has been saved by another request")
 
-    # What is stored, and what is known of it besides
+    # The sessions and their indexes
 
     def _put(self, session: StoredSession, now: int) -> None:
         stored = self._sessions.get(session.id)
@@ -224,7 +224,7 @@ class MemoryStore:
         self._forget(session)
 
     def _forget(self, session: StoredSession, present: Iterable[str] = ()) -> None:
-        """Take a session that is gone, or has other users now, out of the order and the index."""
+        """Remove a session that is deleted, or has other users now, from the order and the index."""
         for user in _users(session):
             ids = self._by_user.get(user)
             if ids is not None and user not in present:
@@ -269,7 +269,7 @@ class MemoryStore:
                 return True
         return False
 
-    # Looking for some of them
+    # Searches
 
     def _expired(self, before: int) -> list[int]:
         with self._lock:
@@ -292,12 +292,12 @@ class MemoryStore:
 
 
 def _users(session: StoredSession) -> set[str]:
-    """Return under whose names a session is listed."""
+    """Return the users under whose names a session is listed."""
     return {user for user in (session.user, session.actor) if user is not None}
 
 
 def _copy(session: StoredSession) -> StoredSession:
-    # dataclasses.replace() does the same at four times the cost
+    # dataclasses.replace() takes four times as long for the same
     return StoredSession(
         session.id,
         session.data,

@@ -1,6 +1,6 @@
-"""Values written as text, as in an ini file or in a URL's query, and how they are read.
+"""Readers of values that are written as text, in an ini file or in a URL's query, say.
 
-Each function takes the setting's name, for the message, and the text, and raises ConfigError for a text that it
+Each function takes the setting's name, for the error message, and the text. It raises ConfigError for a text that it
 cannot read.
 """
 
@@ -21,8 +21,8 @@ def text(name: str, value: str) -> str:  # noqa: ARG001 - called as the other re
 
 
 def flag(name: str, value: str) -> bool:
-    """Return what `true`, `yes`, `on`, `1` and their opposites say, in upper or lower case."""
-    # Frameworks read any unknown word as false, which turns `secure = ture` off.
+    """Return True for `true`, `yes`, `on` and `1`, False for their opposites, in upper or lower case."""
+    # Any other word is an error: frameworks read it as false, so that `secure = ture` turns Secure off.
     if value.lower() not in _FLAGS:
         raise ConfigError(f"{name} must be true or false, not {value!r}")
     return _FLAGS[value.lower()]
@@ -37,7 +37,7 @@ def number(name: str, value: str) -> float:
 
 
 def lines(name: str, value: str) -> list[str]:
-    """Return the lines, at least one, without those that are empty."""
+    """Return the lines that are not empty, at least one."""
     found = [line.strip() for line in value.splitlines() if line.strip()]
     if not found:
         raise ConfigError(f"{name} must not be empty; write one or more, each on its own line")
@@ -45,7 +45,7 @@ def lines(name: str, value: str) -> list[str]:
 
 
 def named(name: str, value: str) -> object:
-    """Return the object that `package.module:name` names; of a class, an instance."""
+    """Return the object that `package.module:name` names, or an instance if it is a class."""
     module, _, attributes = value.partition(":")
     try:
         found: Any = import_module(module)

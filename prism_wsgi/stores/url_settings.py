@@ -1,4 +1,4 @@
-"""Settings of a store that stand in the query of its URL."""
+"""Settings of a store in the query of its URL."""
 
 import inspect
 from collections.abc import Callable
@@ -16,9 +16,9 @@ _InitT = TypeVar("_InitT", bound=Callable[..., None])
 
 
 def takes_settings_in_url(initialize: _InitT) -> _InitT:
-    """Let each setting of a store stand in the query of the URL, which is the first argument of its `__init__`.
+    """Read the settings of a store from the query of its URL, the first argument of its `__init__`.
 
-    A keyword counts more than the URL.
+    A keyword argument overrides the URL.
     """
     signature = inspect.signature(initialize)
     address = list(signature.parameters)[1]
@@ -35,12 +35,12 @@ def takes_settings_in_url(initialize: _InitT) -> _InitT:
 
 
 def split_settings(url: str, initialize: Callable[..., None]) -> tuple[str, dict[str, Any]]:
-    """Return the URL without the settings that stand in its query, and these settings as keyword arguments.
+    """Return the URL without the settings in its query, and these settings as keyword arguments.
 
-    Settings are the parameters of `initialize` that have a default. The rest of the query is the driver's and stays
-    as it is. Raises ConfigError for a text that cannot be read.
+    Settings are the parameters of `initialize` that have a default. The rest of the query belongs to the driver and
+    stays as it is. Raises ConfigError for a text that cannot be read.
     """
-    # The last "?": one that stands unencoded in a password comes before.
+    # The last "?", since a password may hold another one.
     place, separator, query = url.rpartition("?")
     if not separator:
         return url, {}

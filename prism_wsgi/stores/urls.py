@@ -25,8 +25,8 @@ def open_store(
 ) -> "MemoryStore | SQLAlchemyStore | RedisStore":
     """Return the store that a URL names: `memory`, a Redis, or else a database; nothing is connected yet.
 
-    Each setting of the store may stand in the URL's query under its name: `?timeout=2&table_name=web`. What is given
-    here counts more, where the store has such a setting. Raises ConfigError for a URL or a setting that cannot work,
+    Each setting of the store may stand in the URL's query under its name: `?timeout=2&table_name=web`. An argument
+    overrides the URL, if the store has such a setting. Raises ConfigError for a URL or a setting that cannot work,
     and for a store whose package is not installed.
     """
     given = {"table_name": table_name, "timeout": timeout, "clock": clock}
@@ -34,7 +34,7 @@ def open_store(
         from prism_wsgi.stores.memory import MemoryStore
 
         _, own = split_settings(url, MemoryStore.__init__)
-        # It must not cut short the sessions that live longer than `ttl` by their own wish.
+        # A session may choose a longer ttl than the configured one.
         return MemoryStore(**{"ttl": MAX_AGE_LIMIT, **own, **_taken(given, MemoryStore)})
     if is_redis(url):
         try:
@@ -64,6 +64,6 @@ def is_redis(url: str) -> bool:
 
 
 def _taken(given: dict[str, Any], store: type) -> dict[str, Any]:
-    """Return those of the settings that are given and that a store has."""
+    """Return the given settings that a store has."""
     known = inspect.signature(store).parameters
     return {name: value for name, value in given.items() if value is not None and name in known}

@@ -147,6 +147,6 @@ def test_deploying_before_migrating_is_one_sentence_that_says_what_to_run(earlie
         "ping": store.ping,
         "destroy_all": lambda: store.destroy_all("ada"),
     }
-    with pytest.raises(SchemaMissing, match=r"is from before this version of prism_wsgi. Run `prism-wsgi db upgrade"):
+    with pytest.raises(SchemaMissing, match=r"is from an earlier version of prism_wsgi. Run `prism-wsgi db upgrade"):
         verbs[verb]()
     store.close()

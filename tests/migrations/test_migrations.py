@@ -153,7 +153,7 @@ def test_a_change_by_hand_is_found(migrated_url: str) -> None:
         connection.exec_driver_sql("ALTER TABLE prism_sessions ADD COLUMN note VARCHAR(9)")
     found = migrate.check(migrated_url)
     assert not found.ok
-    assert set(found.differences) == {"index ix_by_hand is not ours", "column note is not ours"}
+    assert set(found.differences) == {"index ix_by_hand is not expected", "column note is not expected"}
 
 
 def test_a_changed_type_is_found(mariadb_url: str) -> None:
@@ -505,7 +505,7 @@ def test_a_database_that_stays_locked_is_reported(mariadb_url: str, monkeypatch:
     with (
         engine_for(mariadb_url).connect() as connection,
         migration_lock.one_at_a_time(connection, "prism_alembic_version"),
-        pytest.raises(StoreUnavailable, match="held its lock"),
+        pytest.raises(StoreUnavailable, match="has held the lock"),
     ):
         migrate.upgrade(mariadb_url)
 

@@ -115,7 +115,7 @@ def test_what_cannot_be_written_is_counted_and_logged_and_the_request_goes_on(
     assert browser.visit(login).status == 200
     assert browser.visit(lambda session: session.user).result == "ann"
     assert trail.lost == 2
-    assert "AuditTrail, told of `logged_in`, lost it (2 lost so far): the disk is full" in caplog.text
+    assert "AuditTrail, told of `logged_in`, lost the event (2 lost so far): the disk is full" in caplog.text
 
 
 def test_pages_of_events_follow_each_other(store: SQLAlchemyStore) -> None:

@@ -339,8 +339,8 @@ def test_unencrypted_sessions_are_encrypted_when_they_are_next_written(
         ({"encryption_key": "a" * 32}, "encryption_key repeats fewer than 8 different characters"),
         ({"encryption_key": KEY, "encryption": "both"}, 'encryption must be "server" or "cookie", not \'both\''),
         ({"encryption_key": KEY, "read_unencrypted": 1}, "read_unencrypted must be True or False, not 1"),
-        ({"encryption": "cookie"}, "encryption_key must be set for sessions to be encrypted"),
-        ({"read_unencrypted": True}, "encryption_key must be set for sessions to be encrypted"),
+        ({"encryption": "cookie"}, 'encryption_key must be set for encryption="cookie" and read_unencrypted=True'),
+        ({"read_unencrypted": True}, 'encryption_key must be set for encryption="cookie" and read_unencrypted=True'),
     ],
 )
 def test_settings_that_would_not_protect_are_refused(settings: dict[str, Any], sentence: str) -> None:

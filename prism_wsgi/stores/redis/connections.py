@@ -1,4 +1,4 @@
-"""How RedisStore comes by a connection of redis-py for the moment it needs one."""
+"""The connections of RedisStore: kept ones, or those of an application's client."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,12 +28,12 @@ def keep_connections(
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether the server says that it has as many clients as it may have."""
+    """Tell whether the server refuses a connection because it has its maximum of clients."""
     return isinstance(error, redis.RedisError) and _CLIENT_LIMIT in str(error)
 
 
 class PooledConnections:
-    """Takes connections from the pool of a client that belongs to the application, and returns each at once."""
+    """The connections of a client that belongs to the application; each goes back to its pool after use."""
 
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
@@ -45,24 +45,24 @@ class PooledConnections:
         self._pool.disconnect(inuse_connections=False)
 
     def abandon(self) -> None:
-        """Leave it to redis-py, whose pools look for forks themselves."""
+        """Do nothing, since redis-py's pools detect forks themselves."""
 
     def close(self) -> None:
-        """Leave the client to the application."""
+        """Do nothing, since the client belongs to the application."""
 
 
 class _PooledLease:
-    """A connection of the application's pool. One that is lost in the middle of an answer is disconnected first."""
+    """A connection of the application's pool. If it is lost in the middle of an answer, it is disconnected first."""
 
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
-        self.is_broken = True  # until an exchange is over, or where it is interrupted
+        self.is_broken = True  # until the `with` block begins
         try:
             self.connection: Any = pool.get_connection()
         except Exception:
             raise
         except BaseException:
-            # redis-py takes back what was interrupted before it had logged in or chosen its database.
+            # redis-py takes back a connection that was interrupted before it had logged in or chosen its database.
             pool.disconnect(inuse_connections=False)
             raise
 
@@ -82,7 +82,7 @@ class _PooledLease:
         if "connection" not in vars(self):
             return
         if is_broken:
-            with suppress(Exception):  # whatever is wrong with it, it is on its way out
+            with suppress(Exception):  # the connection may be broken in any way
                 self.connection.disconnect()
-        # At once, since what is interrupted in between is lost to the pool.
+        # In one line: an interrupt between two would lose the connection to the pool.
         self._pool.release(vars(self).pop("connection"))

@@ -1,4 +1,4 @@
-"""A StoredSession as the fields of a hash. What is None has no field."""
+"""The fields of a Redis hash that hold a StoredSession. A value of None has no field."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,18 +11,18 @@ _ID = re.compile(rb"[0-9a-f]{%d}" % ID_LENGTH)
 Value = str | bytes | int
 
 USE = ("last_seen_at", "client_address", "user_agent")
-"""What a touch records beside the expiry."""
+"""The fields that a touch records besides the expiry."""
 
 _MAY_BE_NONE = (*USE, "authenticated_at", "auth_method", "actor", "device_key")
 
 
 def named(user: str | None) -> bytes:
-    """Return a user as the field `user` has them: behind a "=", and empty for nobody."""
+    """Return a user as the field `user` holds them: "=" and the name, empty if nobody is logged in."""
     return b"" if user is None else b"=" + user.encode()
 
 
 def fields_of(session: StoredSession) -> list[Value]:
-    """Return the names and values in turn that a save of the session stores."""
+    """Return the fields that a save of the session stores, names and values in turn."""
     fields, _ = present_and_absent(session, _MAY_BE_NONE)
     if session.superseded:
         fields += ("superseded", 1)
@@ -31,14 +31,14 @@ def fields_of(session: StoredSession) -> list[Value]:
         *("data", session.data),
         *("created_at", session.created_at),
         *("expires_at", session.expires_at),
-        # For nobody too, because workers of earlier releases concatenate it.
+        # Without a user too, because workers of earlier releases read the field always.
         *("user", named(session.user)),
         *fields,
     ]
 
 
 def present_and_absent(session: StoredSession, names: Iterable[str]) -> tuple[list[Value], list[str]]:
-    """Return names and values in turn of those fields that the session has, and the names of those that are None."""
+    """Return the session's fields, names and values in turn, and the names of those that are None."""
     present: list[Value] = []
     absent = []
     for name in names:
@@ -51,7 +51,7 @@ def present_and_absent(session: StoredSession, names: Iterable[str]) -> tuple[li
 
 
 def session_of(session_id: str, fields: Mapping[bytes, bytes]) -> StoredSession | None:
-    """Return the session that these fields are, or None where they are none or cannot be read."""
+    """Return the session in these fields, or None if they are missing or cannot be read."""
     find = fields.get
     try:
         user, actor, method = find(b"user"), find(b"actor"), find(b"auth_method")
@@ -77,5 +77,5 @@ def session_of(session_id: str, fields: Mapping[bytes, bytes]) -> StoredSession 
 
 
 def ids_in(names: Iterable[bytes]) -> list[str]:
-    """Return those names that are ids of sessions: anything may stand in a server that others use as well."""
+    """Return the names that are session ids; a shared server may hold any other name."""
     return [name.decode() for name in names if _ID.fullmatch(name)]

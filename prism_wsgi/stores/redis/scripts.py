@@ -1,13 +1,13 @@
-"""The Lua scripts of RedisStore: each is one atomic step on one key, the one that stands in KEYS.
+"""The Lua scripts of RedisStore: each is one atomic step on one key, KEYS[1].
 
-A session is a hash under `<prefix>session:<id>`. The sessions of a user are listed in a sorted set under
-`<prefix>user=<user>`, each id with the moment until which its hash may be there.
+A session is a hash under `<prefix>session:<id>`. A sorted set under `<prefix>user=<user>` lists the sessions of a
+user; each id has as its score the moment until which its hash may exist.
 """
 
 from prism_wsgi.stores.redis.server import Script
 
 SAVE = Script("""
--- version that must be stored, PEXPIREAT, whether to return what stood here, packed; the fields with their values
+-- the version that must be stored, PEXPIREAT, whether to return the hash before, packed; the fields with their values
 local version = redis.call('HGET', KEYS[1], 'version')
 if ARGV[1] == '0' then
   if version then return 'exists' end
@@ -20,7 +20,7 @@ local before = {}
 if version and ARGV[3] == '1' then
   before[1] = cmsgpack.pack(redis.call('HGETALL', KEYS[1]))
 end
--- First of all: a server that is full refuses it, but not once the script has written.
+-- HSET first: a full server refuses the first write of a script, but no later one.
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 if redis.call('HLEN', KEYS[1]) > (#ARGV - 3) / 2 then
   local given = {}
@@ -38,7 +38,7 @@ return before
 """)
 
 UNDO = Script("""
--- version that the save has stored, how long Redis keeps what expired (ms), what the save has returned
+-- the version that the save stored, how long Redis keeps an expired session (ms), the hash before, if any
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return
 end
@@ -51,7 +51,7 @@ end
 """)
 
 TOUCH = Script("""
--- version that must be stored, expiry, PEXPIREAT, how many fields to set, these with their values, those absent
+-- the version that must be stored, expiry, PEXPIREAT, how many fields to set, these with values, those to delete
 local stored = redis.call('HMGET', KEYS[1], 'version', 'superseded', 'expires_at')
 if stored[1] ~= ARGV[1] or stored[2] == '1' then
   return 0
@@ -72,7 +72,7 @@ return 1
 
 END = Script("""
 -- whose: 'anybody', 'user' (it must be their session), 'concerned' (they may be its actor); the user, as stored
--- 1 where a session has been deleted; of a marker, which stays, its user and where it leads; otherwise nothing
+-- Returns 1 if it deleted a session. A marker stays: returns its user and the id that it names. Otherwise nothing.
 local user, actor, superseded, data = unpack(redis.call('HMGET', KEYS[1], 'user', 'actor', 'superseded', 'data'))
 if not data then
   return false

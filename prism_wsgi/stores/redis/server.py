@@ -24,7 +24,7 @@ _FoundT = TypeVar("_FoundT")
 
 
 class Script:
-    """A Lua script. As the first word of a command it stands before the one key that it is about."""
+    """A Lua script, the first word of a command; the second is the one key that it works on."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -90,7 +90,7 @@ class Server:
         self._is_policy_known = False
 
     def ask(self, commands: Sequence[Command]) -> list[Answer]:
-        """Return the answer to each command. Raises StoreUnavailable where one of them is an error."""
+        """Return the answer to each command. Raises StoreUnavailable if one of them is an error."""
         return self.checked(self.try_to_ask(commands)) if commands else []
 
     def try_to_ask(self, commands: Sequence[Command | Once]) -> list[Answer]:
@@ -159,15 +159,15 @@ class Server:
         raise self.unavailable(failure) from failure
 
     def checked(self, answers: list[Answer]) -> list[Answer]:
-        """Return the answers. Raises StoreUnavailable where one of them is an error."""
+        """Return the answers. Raises StoreUnavailable if one of them is an error."""
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 raise self.unavailable(answer) from answer
         return answers
 
     def unavailable(self, error: BaseException) -> StoreUnavailable:
-        """Return the error that says what went wrong."""
-        # A server that does not know a command repeats its arguments, which may be a session's data.
+        """Return the error to raise, with the server's place and message."""
+        # A server that does not know a command quotes its arguments, which may be a session's data.
         message = str(error).partition(", with args beginning with")[0]
         if isinstance(error, redis.exceptions.AskError) and self.nodes.is_one:
             message += "; it belongs to a cluster, so begin the URL with redis+cluster://"
@@ -301,14 +301,14 @@ class Server:
         return [answers[place] for place in places]
 
     def _talk(self, connection: Any, commands: list[Command]) -> list[Answer]:
-        # The last answer proves that all of them are for these questions and nobody else's.
+        # The last answer proves that all answers belong to these commands.
         proof = b"%d" % next(self._numbers)
         connection.send_packed_command(connection.pack_commands([*commands, ("ECHO", proof)]))
         *answers, proven = [_next_answer(connection) for _ in range(len(commands) + 1)]
         if isinstance(proven, redis.ResponseError):
             raise proven
         if proven != proof:
-            raise redis.ConnectionError("the answers on this connection were for other questions")
+            raise redis.ConnectionError("the answers on this connection belong to other commands")
         return answers
 
     def _scan_all(self, match: str) -> Generator[list[bytes], None, Exception | None]:
@@ -327,7 +327,7 @@ class Server:
         return None
 
     def _read_policy(self) -> None:
-        self._is_policy_known = True  # whatever comes of it: it is read once, and by one thread
+        self._is_policy_known = True  # first, so that one thread reads it once
         try:
             answers = self.ask_each("INFO", "memory")
         except BaseException:
@@ -339,7 +339,7 @@ class Server:
             _logger.warning(
                 "Redis at %s evicts any key when it is full (maxmemory-policy %s): sessions may end early, and "
                 "destroy_all() is refused, since the list of a user's sessions may be gone. Set maxmemory-policy to "
-                "noeviction or to a volatile one, or accept it with RedisStore(..., allow_eviction=True)",
+                "noeviction or to a volatile policy, or accept this one with RedisStore(..., allow_eviction=True)",
                 self.place,
                 self._policy,
             )
@@ -366,7 +366,7 @@ def _key_of(command: Command) -> str | bytes:
 
 
 def _spelled(command: Command, *, in_full: bool = False) -> Command:
-    """Return the command as the server takes it; `in_full` where it does not know the script yet."""
+    """Return the command for the server; `in_full` sends a script that the server does not know yet."""
     script, *rest = command
     if not isinstance(script, Script):
         return command

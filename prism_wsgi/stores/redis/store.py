@@ -1,7 +1,6 @@
-"""RedisStore: sessions in Redis or Valkey, which forget expired ones by themselves."""
+"""The store in Redis or Valkey, which delete expired sessions by themselves."""
 
 import itertools
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
-from prism_wsgi.stores.kept import KeptConnections
+from prism_wsgi.stores.kept import KeptConnections, check_limits
 from prism_wsgi.stores.redis.addresses import Kind, place_of, target_of
 from prism_wsgi.stores.redis.cluster import Cluster
 from prism_wsgi.stores.redis.connections import PooledConnections, keep_connections
@@ -34,7 +33,7 @@ MAX_CONNECTIONS = 15
 MAX_IDLE = 60.0
 
 MARGIN_MS = 60_000
-"""How much longer than its session an entry of an index stays: servers' clocks differ. A marker stays as long."""
+"""The time in ms for which an index entry outlives its session, since servers' clocks differ. A marker's time too."""
 
 _BATCH = 200
 _SCANNED = 1000
@@ -74,11 +73,7 @@ class RedisStore:
         allow_eviction: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        for name, seconds in (("timeout", timeout), ("max_idle", max_idle)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
-        if type(max_connections) is not int or max_connections < 1:
-            raise ConfigError(f"max_connections must be a positive whole number, not {max_connections!r}")
+        check_limits(timeout=timeout, max_idle=max_idle, max_connections=max_connections)
         if not isinstance(prefix, str) or not prefix or not prefix.isprintable():
             raise ConfigError(f'prefix must be printable text such as "prism:", not {prefix!r}')
         if not isinstance(allow_eviction, bool):
@@ -105,7 +100,7 @@ class RedisStore:
         return f"<RedisStore {self._server.place}>"
 
     def close(self) -> None:
-        """Close the connections of the store; your own client stays as it is."""
+        """Close the connections of the store; a client of the application stays as it is."""
         self._server.nodes.close()
 
     def after_fork(self) -> None:
@@ -114,7 +109,7 @@ class RedisStore:
 
     @property
     def eviction_policy(self) -> str | None:
-        """The server's `maxmemory-policy`, read once; None where the server does not say."""
+        """The server's `maxmemory-policy`, read once; None if the server does not tell it."""
         return self._server.eviction_policy
 
     def load(self, session_id: str) -> StoredSession | None:
@@ -124,20 +119,21 @@ class RedisStore:
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        # A server that has lost its scripts saves no session without its entry in the index: that is no script.
+        # The index entry is no script, so that a server which has lost its scripts lists the session first all the
+        # same.
         answers = self._server.ask_in_order(self._listing(session), [self._saving(session)])
         *_, outcome = self._server.checked(answers)
         _check(session, outcome)
         self._keep_up(session)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session if it is there, or where it has moved."""
+        """Delete the session, also if it has moved."""
         _, markers = self._end(session_id, "anybody")
-        # The markers last: as long as they stand, a failure can be made good.
+        # The markers last: as long as they are stored, a failed call can be repeated.
         self._delete(markers)
 
     def touch(self, session: StoredSession) -> bool:
-        """Record activity, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        """Record the use of the session if the loaded version is stored; see `TouchingStore.touch`."""
         present, absent = present_and_absent(session, USE)
         limits = (session.version, session.expires_at, _forgotten_at(session))
         touching = (TOUCH, self._session_key(session.id), *limits, len(present) // 2, *present, *absent)
@@ -178,13 +174,13 @@ class RedisStore:
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many.
 
-        Raises ConfigError where the server may have evicted the list of these sessions; see `allow_eviction`.
+        Raises ConfigError if the server may have evicted the list of these sessions; see `allow_eviction`.
         """
         owner, key = named(checked_user(user)), self._user_key(user)
         if self._server.is_evicting_any_key and not self._allow_eviction:
             raise ConfigError(
                 f"destroy_all() may miss sessions where maxmemory-policy is {self.eviction_policy}: set it to "
-                "noeviction or to a volatile one, or accept that with RedisStore(..., allow_eviction=True)"
+                "noeviction or to a volatile policy, or accept this one with RedisStore(..., allow_eviction=True)"
             )
         destroyed = 0
         for some in self._listed(user):
@@ -196,7 +192,7 @@ class RedisStore:
                 was_there, _ = self._end(marker, "concerned", owner, spare=except_id)
                 destroyed += was_there
             if over:
-                # They are over for good, so no save can be under way that has listed them anew.
+                # These ids are deleted for good, so no save under way can have listed them again.
                 self._server.ask([("ZREM", key, *over)])
         return destroyed
 
@@ -208,7 +204,7 @@ class RedisStore:
         return was_there
 
     def count(self, *, user: str | None = None) -> int:
-        """Return how many live sessions there are, in all or of one user; reads each of them but its data."""
+        """Return how many live sessions there are, in all or of one user; reads each session except its data."""
         ids = self._all_ids() if user is None else {one for some in self._listed(user) for one in some}
         now = self._now()
         return sum(
@@ -217,7 +213,7 @@ class RedisStore:
         )
 
     def estimate(self) -> int:
-        """Return how many keys the database holds: sessions, markers, indexes, and what others keep there."""
+        """Return how many keys the database holds: sessions, markers, indexes, and other programs' keys."""
         return sum(self._server.checked(self._server.ask_each("DBSIZE")))
 
     def ping(self) -> None:
@@ -226,7 +222,7 @@ class RedisStore:
             self._server.ask([("SET", key, "", "PX", 10_000), ("GET", key), ("DEL", key)])
 
     def stats(self) -> StoreStats:
-        """Count what is stored now; reads every session but its data."""
+        """Measure the sessions that are stored now; reads every session except its data."""
         return measured(self._measured(self._all_ids()), self._now())
 
     # Saving
@@ -255,7 +251,8 @@ class RedisStore:
     ) -> tuple[bool, list[str]]:
         """Delete a session, or the one to which markers lead; return whether there was one, and these markers.
 
-        `whose` and `owner` say whose it must be; see the script. Of a marker only the same user's are followed.
+        `whose` and `owner` say whose session it must be; see the script. Markers are followed within one user's
+        sessions.
         """
         markers: list[str] = []
         while session_id is not None and session_id != spare and session_id not in markers:
@@ -275,10 +272,10 @@ class RedisStore:
         if markers:
             self._server.ask([("DEL", self._session_key(one)) for one in markers])
 
-    # The indexes: a superset of the truth
+    # The indexes, which may list more than is stored
 
     def _listing(self, *sessions: StoredSession) -> list[Command]:
-        """Return what lists the sessions under their users, to be done before they are saved."""
+        """Return the commands that list the sessions under their users; they run before the save."""
         entries: dict[str, list[Value]] = {}
         for session in sessions:
             for user in {session.user, session.actor} - {None}:
@@ -286,7 +283,7 @@ class RedisStore:
         commands: list[Command] = []
         for user, scored in entries.items():
             key = self._user_key(user)
-            # An entry's moment never moves back. Older releases gave indexes a TTL.
+            # An entry's moment never moves back. PERSIST, since older releases gave indexes a TTL.
             commands += [("ZADD", key, "GT", *scored), ("PERSIST", key)]
         return commands
 
@@ -316,7 +313,7 @@ class RedisStore:
             limit = 2 * limit if latest == since else _SCANNED
             since = latest
 
-    # Going through sessions
+    # Searches
 
     def _live(self, ids: Iterable[str], after: str | None) -> Iterator[StoredSession]:
         now = self._now()
@@ -332,7 +329,7 @@ class RedisStore:
         return list(itertools.islice(sessions, limit))
 
     def _measured(self, ids: Iterable[str]) -> Iterator[tuple[int, StoredSession]]:
-        """Yield each session without its data, and how many bytes that has."""
+        """Yield the size of each session's data in bytes, and the session without it."""
         for some in _batches(list(ids)):
             keys = [self._session_key(one) for one in some]
             sizes = self._server.try_to_ask([("HSTRLEN", key, "data") for key in keys])
@@ -351,7 +348,7 @@ class RedisStore:
         return set(ids_in(name[len(start) :] for name in names))
 
     def _stored(self, session_id: str) -> StoredSession | None:
-        """Return what is stored under the id, expired or not; None where that is nothing, or cannot be read."""
+        """Return what is stored under the id, expired or not; None if there is nothing, or nothing readable."""
         return _as_session(session_id, self._server.ask([("HGETALL", self._session_key(session_id))])[0])
 
     def _session_key(self, session_id: str) -> str:
@@ -365,7 +362,7 @@ class RedisStore:
 
 
 def _forgotten_at(session: StoredSession) -> int:
-    """Return when Redis may forget the session (Unix ms): a request that loaded it in time may still save it."""
+    """Return when Redis may delete the session (Unix ms): after its expiry, so that a slow request can save it."""
     return session.expires_at + (MARGIN_MS if session.superseded else KEPT_EXPIRED_MS)
 
 
@@ -379,10 +376,10 @@ def _check(session: StoredSession, outcome: Answer) -> None:
 
 
 def _as_session(session_id: str, answer: Answer) -> StoredSession | None:
-    """Return the session that a hash is; None for a key of another kind, which somebody else has put there."""
+    """Return the session in a hash, None for a key of another kind, which another program has stored."""
     if isinstance(answer, list):
         answer = dict(zip(answer[::2], answer[1::2], strict=True))
-    # RESP3, which an application's client may speak, has maps.
+    # An application's client may speak RESP3, which has maps.
     return session_of(session_id, answer) if isinstance(answer, dict) else None
 
 
@@ -421,7 +418,7 @@ def _pool_of_client(client: object) -> "redis.ConnectionPool":
         raise ConfigError(f"url_or_client must be a URL or a redis.Redis, not {type(client).__name__}")
     if client.connection_pool.connection_kwargs.get("decode_responses"):
         raise ConfigError(
-            "url_or_client must not decode responses, since sessions are bytes; give the store a client of its own "
+            "url_or_client must not decode responses, since sessions are bytes; give the store another client, "
             "without decode_responses=True"
         )
     return client.connection_pool

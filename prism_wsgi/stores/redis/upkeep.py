@@ -1,7 +1,7 @@
-"""What keeps the indexes of RedisStore small: each login removes old entries, its user's and a few others'.
+"""The upkeep of RedisStore's indexes: each login removes old entries, its user's and a few other users'.
 
-Indexes have no TTL, so that no `volatile-*` policy evicts them. Those of users who never come back would stay for
-ever if nobody looked for them.
+Indexes have no TTL, so that no `volatile-*` policy evicts them. Without upkeep, the indexes of users who never come
+back would stay for ever.
 """
 
 import re
@@ -12,7 +12,7 @@ from prism_wsgi.stores.redis.nodes import Node
 from prism_wsgi.stores.redis.server import Command
 
 _LOOKED_AT = 5
-"""How many keys a login looks at. It makes one index at most, so no more than a fifth of all keys are waiting."""
+"""How many keys a login looks at. A login makes at most one index, so at most a fifth of all keys are old indexes."""
 
 
 @dataclass(slots=True)
@@ -27,8 +27,8 @@ class _Place:
 class Upkeep:
     """Remembers how far the look for indexes has come on each server, whose names begin with `start`.
 
-    Entries are old by the clock of the server, which is the one by which it forgets the sessions themselves. What it
-    said at the last login is on the safe side. `margin` (ms) is how much longer an entry is kept.
+    The server's clock decides which entries are old, since the same clock deletes the sessions. Its time at the last
+    login is on the safe side. An entry is kept for `margin` ms longer.
     """
 
     def __init__(self, start: str, margin: int) -> None:
@@ -54,5 +54,5 @@ class Upkeep:
 
 
 def glob(start: str) -> str:
-    """Return the pattern that matches what begins so."""
+    """Return the pattern that matches every name with this beginning."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"

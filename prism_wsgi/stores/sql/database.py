@@ -1,4 +1,4 @@
-"""Database URLs and engines, with a clear sentence for each way in which one cannot be used."""
+"""Database URLs and engines, with a clear error message for each wrong one."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,26 +11,26 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from prism_wsgi.errors import ConfigError, StoreUnavailable
 
 CredentialProvider = Callable[[], tuple[str, str]]
-"""Returns the user and the password that the next connection is made with."""
+"""A function that returns the user and the password for the next connection."""
 
 _DRIVER_EXTRAS = {"psycopg": "postgresql", "pymysql": "mariadb", "MySQLdb": "mysqlclient"}
 
 
 def parse_url(given: str | URL) -> URL:
-    """Return a database URL parsed. Raises ConfigError, never showing what may be a password."""
+    """Return a parsed database URL. Raises ConfigError, whose message never shows a password."""
     try:
         url = make_url(given)
         if "@" in (url.host or ""):
-            raise ValueError  # the end of a password: SQLAlchemy lets it begin the host
+            raise ValueError  # SQLAlchemy takes the end of an unencoded password for the host
     except (ArgumentError, ValueError, AttributeError):
-        # Not chained, since what cannot be parsed may have its password in any part.
+        # Not chained: a URL that cannot be parsed may have its password in any part.
         raise ConfigError(
             "The database URL cannot be read; write it like postgresql://user:password@host/database or "
             "sqlite:////path/to/sessions.db, with %40 for an @ in the password"
         ) from None
     try:
         if url.drivername == "postgresql" and url.get_dialect().driver != "psycopg":
-            url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 takes it for psycopg2
+            url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 would use psycopg2
         url.get_dialect()
     except NoSuchModuleError as error:
         hint = "write postgresql://" if url.drivername == "postgres" else "check the part before ://"
@@ -44,11 +44,10 @@ def make_engine(
     connect_args: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> Engine:
-    """Return an engine that keeps parameters out of its errors; nothing is connected yet.
+    """Return an engine, not connected yet, whose errors show no parameters.
 
-    `connect_args` are the driver's; where it is psycopg, nothing is prepared on the server unless the URL or they
-    say so, and texts are in UTF-8. `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a
-    missing driver.
+    `connect_args` are the driver's; psycopg uses UTF-8, and prepares nothing on the server unless the URL or these
+    say so. `options` are those of `sqlalchemy.create_engine`. Raises ConfigError for a missing driver.
     """
     arguments = dict(connect_args)
     if url.get_dialect().driver == "psycopg":
@@ -76,7 +75,7 @@ def _threshold(value: object) -> int | None:
 
 
 def ask_for_credentials(engine: Engine, provider: CredentialProvider | None) -> None:
-    """Have `provider` asked before each connection, after the listeners of SQLAlchemy's `do_connect`."""
+    """Make the engine ask `provider` before each connection, after the listeners of SQLAlchemy's `do_connect`."""
     if provider is None:
         return
 
@@ -91,15 +90,15 @@ def ask_for_credentials(engine: Engine, provider: CredentialProvider | None) -> 
 
 
 def connect_by(engine: Engine, connect: Callable[..., Any]) -> None:
-    """Have an engine of ours connect by `connect`, whose first argument is what it connected by before.
+    """Make an engine connect by `connect`, whose first argument is the function that it used before.
 
-    Not by a listener to SQLAlchemy's `do_connect`: once one has returned a connection, no other is called.
+    A listener to SQLAlchemy's `do_connect` would not do: once one has returned a connection, no other is called.
     """
     engine.dialect.connect = partial(connect, engine.dialect.connect)  # type: ignore[method-assign]
 
 
 def place(url: URL) -> str:
-    """Return a URL as it may be shown: without password, and without options."""
+    """Return a URL to show: without the password and the options."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 

@@ -1,4 +1,4 @@
-"""The database engine of the SQL store: made for short statements, with every wait bounded."""
+"""The database engine of the SQL store, which is tuned for short statements and limits every wait."""
 
 import math
 from contextlib import suppress
@@ -15,7 +15,7 @@ from prism_wsgi.stores.sql.database import (
 )
 from prism_wsgi.stores.sql.pooling import Pooling, refuses_parameters
 
-# How often psycopg runs a statement before it prepares it on the server; its own default too.
+# How often psycopg runs a statement before it prepares it on the server; psycopg's default too.
 _PREPARE_THRESHOLD = 5
 _MOST_KEEPALIVES = 127  # Linux refuses more, and with it the connection
 
@@ -30,13 +30,13 @@ def create_store_engine(
 ) -> Engine:
     """Return an engine for the database at `url`; nothing is connected yet.
 
-    `timeout` (seconds) bounds each of connecting, waiting for a lock, and for an answer. `credential_provider` is
-    asked for each connection. Raises ConfigError when the URL cannot be read or its driver is not installed.
+    `timeout` (seconds) limits connecting, waiting for a lock, and waiting for an answer. `credential_provider` is
+    called for each connection. Raises ConfigError when the URL cannot be read or its driver is not installed.
     """
     parsed = parse_url(url)
     engine = make_engine(
         parsed,
-        # A load is then one message instead of three; a transaction is begun where one is needed.
+        # A load is then one message instead of three; the store begins a transaction only if it needs one.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         pool_reset_on_return=None,
@@ -54,7 +54,7 @@ def create_store_engine(
 
 
 def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
-    """Return what bounds the driver's waits; what the URL itself sets stands."""
+    """Return the driver's arguments that limit its waits, except those that the URL sets."""
     seconds = max(1, math.ceil(timeout))
     driver = url.get_dialect().driver
     arguments: dict[str, Any] = {}
@@ -62,8 +62,8 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
         arguments = {"timeout": timeout}
     elif driver == "psycopg":
         arguments = {
-            "connect_timeout": max(2, seconds),  # libpq takes 1 for 2
-            # A server that vanished acknowledges nothing; see also BoundedConnection.
+            "connect_timeout": max(2, seconds),  # libpq uses 2 for 1
+            # A server that has vanished acknowledges nothing; see also BoundedConnection.
             "tcp_user_timeout": math.ceil(timeout * 1000),
             "keepalives_idle": seconds,
             "keepalives_interval": 1,
@@ -87,12 +87,11 @@ def _connect_arguments(url: URL, timeout: float) -> dict[str, Any]:
 def _postgresql_options(url: URL, timeout: float) -> str:
     milliseconds = math.ceil(timeout * 1000)
     bounds = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-    return f"{bounds} {url.query.get('options', '')}".strip()  # later ones win
+    return f"{bounds} {url.query.get('options', '')}".strip()  # the URL's come last, and win
 
 
 def _mysql_variables(url: URL, timeout: float) -> str:
-    # The driver's flag may say that the server commits by itself where it does not. The lock wait that the URL sets
-    # stands.
+    # The driver's flag may say that the server commits by itself even if it does not. The URL's lock wait is kept.
     statement = "SET SESSION autocommit=1"
     if "innodb_lock_wait_timeout" in str(url.query.get("init_command", "")):
         return statement
@@ -113,7 +112,7 @@ def _connect_with_bounds(engine: Engine, timeout: float, pooling: Pooling) -> No
         if options:
             named["options"] = options
         connection = BoundedConnection.connect(*arguments, **named)
-        # Let the server's own statement_timeout and lock_timeout come first: they leave the connection intact.
+        # Later than the server's statement_timeout and lock_timeout, which leave the connection intact.
         connection.answer_seconds = timeout + 0.5
         return connection
 
@@ -142,8 +141,9 @@ def _set_pragmas_on_connect(engine: Engine, synchronous: str) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA synchronous={synchronous}")
         if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            # Readers and the writer then do not wait for each other. The mode stays with the file. Somebody
-            # using the file at this moment keeps it from changing, and SQLite does not wait for them.
+            # With WAL, readers and the writer do not wait for each other. SQLite keeps the mode in the file. If
+            # another connection uses the file at this moment, SQLite does not wait for it, and the mode stays as it
+            # is.
             with suppress(engine.dialect.loaded_dbapi.OperationalError):
                 cursor.execute("PRAGMA journal_mode=WAL")
         cursor.close()

@@ -1,4 +1,4 @@
-"""What the errors of each database's drivers mean for the statement, and for the connection."""
+"""The failures of databases: what a driver's error means for the statement and for the connection."""
 
 import re
 from enum import Enum, auto
@@ -9,22 +9,22 @@ from sqlalchemy.exc import DBAPIError
 
 
 class WrongAnswerError(Exception):
-    """The answer on a connection was that to another question."""
+    """The answer on a connection belongs to another statement."""
 
 
 class Failure(Enum):
-    """What a driver's error means for the statement, and for the connection."""
+    """The meaning of a driver's error for the statement and for the connection."""
 
     DUPLICATE = auto()
     """The primary key is taken."""
     BUSY = auto()
-    """A deadlock, a serialisation failure or a lock held too long: rolled back, worth another attempt."""
+    """A deadlock, a serialisation failure or a long lock; the statement was rolled back and can be tried again."""
     LOST = auto()
     """The connection broke; whether the statement took effect is unknown."""
     STALE = auto()
-    """What the server has prepared fits the table no more, so that it did nothing; a new connection has no such."""
+    """A prepared statement does not fit the table any more, and did nothing; a new connection has none."""
     UNPREPARED = auto()
-    """The server does not know what this client has prepared, or knows something else by that name."""
+    """The server does not know a statement that this client has prepared, or knows another one by that name."""
     READ_ONLY = auto()
     """The server was demoted or lost its quorum; a new connection may reach its successor."""
     NO_TABLE = auto()
@@ -35,10 +35,10 @@ class Failure(Enum):
 
 
 BREAKING = frozenset({Failure.LOST, Failure.STALE, Failure.UNPREPARED, Failure.READ_ONLY, Failure.OTHER})
-"""After these a connection is not used again: it is gone, leads to the wrong server, or is in no known state."""
+"""Failures after which a connection is not used again: it is gone, or on the wrong server, or in an unknown state."""
 
 BREAKING_ALL = frozenset({Failure.LOST, Failure.STALE, Failure.UNPREPARED, Failure.READ_ONLY})
-"""After these the connections that idle are no better."""
+"""Failures after which idle connections are not used again either."""
 
 # SQLSTATEs of PostgreSQL, appendix A of its manual
 _SQLSTATES = {
@@ -56,7 +56,7 @@ _SQLSTATES = {
     "42703": Failure.NO_COLUMN,
 }
 # Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
-# refuses what is new with 1047, and answers 1180 to a commit of which it cannot know whether the others have it.
+# refuses new statements with 1047. It answers a commit with 1180 if it cannot know whether the others have it.
 _MYSQL_NUMBERS = {
     1062: Failure.DUPLICATE,
     1213: Failure.BUSY,
@@ -69,15 +69,15 @@ _MYSQL_NUMBERS = {
     1146: Failure.NO_TABLE,
     1054: Failure.NO_COLUMN,
 }
-# 0A000 says that something is not supported; of statements that work, only this is said.
+# 0A000 is "not supported"; of statements that work otherwise, PostgreSQL says only this.
 _CACHED_PLAN = "cached plan must not change result type"
-# The server, or this user of it, has as many connections as may be. PostgreSQL sends 53300 with it, but psycopg does
-# not pass on the code of an error at connecting.
+# The server, or its user, has the maximum of connections. PostgreSQL sends 53300 too, but psycopg does not pass on
+# the code of an error at connecting.
 _MYSQL_REFUSALS = (1040, 1203, 1226)
 _REFUSED = re.compile(
     r"too many connections|too many clients|connection slots are reserved|no more connections", re.I
 )
-# What an error says, and what helps
+# Words of an error, and what to do about it
 _ADVICE = (
     (
         "unable to open database file",
@@ -103,7 +103,7 @@ _SQLITE_BUSY = (5, 6)
 
 
 def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
-    """Say what a driver's error means; `error` may be one of SQLAlchemy's that has the driver's in it."""
+    """Return the meaning of a driver's error; `error` may be the SQLAlchemy error around it."""
     if isinstance(error, WrongAnswerError):
         return Failure.LOST
     if isinstance(error, DBAPIError):
@@ -126,13 +126,13 @@ def classify(dialect: Dialect, error: Exception, connection: Any) -> Failure:
 
 
 def advice(error: BaseException) -> str:
-    """Return what helps against an error, empty where its own words have to do."""
+    """Return what to do about an error, behind a semicolon; empty if that is unknown."""
     said = str(error)
     return next((f"; {helps}" for words, helps in _ADVICE if words in said), "")
 
 
 def is_refusal(dialect: Dialect, error: Exception) -> bool:
-    """Tell whether an error at connecting says that the server gives no more connections."""
+    """Tell whether the server refuses a connection because it has its maximum of connections."""
     found = error.orig if isinstance(error, DBAPIError) else error
     if dialect.name in ("mysql", "mariadb"):
         return found is not None and found.args[:1] != () and found.args[0] in _MYSQL_REFUSALS

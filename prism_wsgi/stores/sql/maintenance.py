@@ -1,4 +1,4 @@
-"""The SQL store's maintenance: what sweeps, lists, counts and ends sessions, away from the path of a request."""
+"""The SQL store's maintenance: sweeping, listing, counting and ending sessions, apart from the hot verbs."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,14 +13,13 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    or_,
     select,
     text,
 )
 from sqlalchemy.exc import OperationalError
 
 from prism_wsgi.stores.base import AGE_LIMITS, KEPT_EXPIRED_MS, SessionSummary, StoredSession, StoreStats
-from prism_wsgi.stores.sql.rows import loaded_columns, required_key, stored_session
+from prism_wsgi.stores.sql.rows import concerns, loaded_columns, required_key, stored_session
 from prism_wsgi.stores.sql.schema import BUCKET_SLACK
 from prism_wsgi.stores.sql.sweeping import BatchDeletion
 
@@ -34,7 +33,7 @@ _ESTIMATES = {
 }
 
 
-# In Unix seconds. SQLite has no clock but this host's.
+# In Unix seconds. SQLite uses this host's clock.
 _CLOCKS = {
     "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
     "mysql": "SELECT unix_timestamp(sysdate(6))",
@@ -43,7 +42,7 @@ _CLOCKS = {
 
 
 class Maintenance:
-    """The statements of maintenance on one table, each run on a connection that is given.
+    """The statements of maintenance on one table, each run on the connection that it is given.
 
     `now` and `before` are Unix ms.
     """
@@ -59,14 +58,15 @@ class Maintenance:
         return self._sweeping.delete_batch(connection, before, limit)
 
     def server_time(self, connection: Connection) -> float | None:
-        """Return what the server's clock says, in Unix seconds; None where there is no query for it."""
+        """Return the server's time in Unix seconds, None for a database without a query for it."""
         statement = _CLOCKS.get(self._dialect)
         return None if statement is None else float(connection.exec_driver_sql(statement).scalar_one())
 
     def oldest_expired(self, connection: Connection, before: int) -> int | None:
         """Return the earliest expiry at or before `before`; reads the lowest buckets only."""
         columns = self._table.c
-        # A row's bucket may lie some hours beyond its expiry, so that the next buckets may hold an earlier one.
+        # A row's bucket may lie up to BUCKET_SLACK hours behind its expiry, so a later bucket may hold an earlier
+        # one.
         last = select(func.min(columns.sweep_bucket) + BUCKET_SLACK).scalar_subquery()
         statement = select(func.min(columns.expires_at)).where(columns.sweep_bucket <= last)
         oldest: int | None = connection.execute(statement).scalar_one()
@@ -80,27 +80,27 @@ class Maintenance:
     def find(
         self, connection: Connection, now: int, user: str | None, limit: int, after: str | None
     ) -> list[StoredSession]:
-        """Return the sessions that live at `now`, of one user or of everybody; see `IndexedStore.find`."""
+        """Return the sessions that are live at `now`, of one user or of everybody; see `IndexedStore.find`."""
         statement = select(self._table.c.id, *loaded_columns(self._table)).where(*self._is_live(now))
         statement = self._page(statement, user, limit, after)
         return [stored_session(bytes(row[0]).hex(), row[1:]) for row in connection.execute(statement)]
 
     def count(self, connection: Connection, now: int, user: str | None) -> int:
-        """Count the sessions that live at `now`, of one user or of everybody."""
+        """Count the sessions that are live at `now`, of one user or of everybody."""
         statement = select(func.count()).select_from(self._table).where(*self._is_live(now))
         if user is not None:
             statement = statement.where(self._concerns(user))
         return int(connection.execute(statement).scalar_one())
 
     def estimate(self, connection: Connection) -> int | None:
-        """Return how many rows the planner believes in, None where it has no statistics of the table."""
+        """Return the planner's number of rows, None if it has no statistics of the table."""
         statement = _ESTIMATES.get(connection.dialect.name)
         if statement is None:
             return None
         try:
             found = connection.execute(text(statement), {"table": self._table.fullname}).scalar()
         except OperationalError:
-            return None  # SQLite has the table of statistics once it has any
+            return None  # SQLite makes its table of statistics with the first ANALYZE
         return None if found is None or int(found) < 0 else int(found)
 
     def summaries(
@@ -113,7 +113,7 @@ class Maintenance:
         limit: int,
         after: str | None,
     ) -> list[SessionSummary]:
-        """Return what `find` does, without the data; `created_before` leaves out younger sessions."""
+        """Return the sessions of `find` without their data; `created_before` leaves out younger ones."""
         columns = self._table.c
         statement = select(
             columns.id,
@@ -135,7 +135,7 @@ class Maintenance:
         return [SessionSummary(bytes(row[0]).hex(), *row[1:]) for row in connection.execute(statement)]
 
     def destroy_many(self, connection: Connection, ids: Sequence[str]) -> int:
-        """Delete the sessions of these ids, or where they have moved under the same user; return how many."""
+        """Delete the sessions of these ids, also if they have moved under the same user; return how many."""
         columns = self._table.c
         destroyed, ending = 0, set(map(bytes.fromhex, ids))
         markers: set[bytes] = set()
@@ -145,7 +145,7 @@ class Maintenance:
             moved = select(columns.id, columns.data, columns.user_id).where(
                 columns.id.in_(ending), columns.superseded.is_(True)
             )
-            # FOR UPDATE reads what is there now, where the transaction's snapshot may be older.
+            # FOR UPDATE reads the present rows; the transaction's snapshot may be older.
             rows = connection.execute(moved.with_for_update()).all()
             markers |= {bytes(row.id) for row in rows}
             moves = {(bytes(row.data), row.user_id) for row in rows if row.data}
@@ -163,13 +163,13 @@ class Maintenance:
         if except_id is not None:
             condition = and_(condition, columns.id != required_key("except_id", except_id))
         destroyed = int(connection.execute(delete(self._table).where(condition)).rowcount)
-        # Once more: a session that was moving, and for which MariaDB waited, stands under its new id by now.
+        # Once more: MariaDB waits for a session that is moving, which is then stored under its new id.
         while more := int(connection.execute(delete(self._table).where(condition)).rowcount):
             destroyed += more
         return destroyed
 
     def stats(self, connection: Connection, now: int) -> StoreStats:
-        """Count what is stored at `now`; reads the whole table."""
+        """Measure the sessions that are stored at `now`; reads the whole table."""
         columns = self._table.c
         is_unexpired, is_marker = columns.expires_at > now, columns.superseded.is_(True)
         is_live = and_(is_unexpired, ~is_marker)
@@ -207,10 +207,4 @@ class Maintenance:
         return columns.expires_at > now, columns.superseded.is_(False)
 
     def _concerns(self, user: str) -> ColumnElement[bool]:
-        """Return the condition that a user is logged in, or acts as the one who is."""
-
-        def is_user(column: ColumnElement[str]) -> ColumnElement[bool]:
-            # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
-            return and_(column == user, column + "." == user + ".")
-
-        return or_(is_user(self._table.c.user_id), is_user(self._table.c.actor_id))
+        return concerns(self._table, user)

@@ -1,4 +1,4 @@
-"""One run at the schema at a time: the lock that the migrations hold, on each database."""
+"""The lock of the migrations, on each database: one run changes the schema at a time."""
 
 import hashlib
 import time
@@ -16,9 +16,9 @@ LOCK_SECONDS = 60
 
 @contextmanager
 def one_at_a_time(connection: Connection, name: str) -> Iterator[None]:
-    """Let one run at the schema and have the others wait; without it 5 of 8 upgrades at once failed.
+    """Let one run change the schema while the others wait; without the lock, 5 of 8 upgrades at once failed.
 
-    Alembic leaves a transaction alone that it finds open: on SQLite and PostgreSQL a run is all or nothing.
+    Alembic keeps to a transaction that is open already: on SQLite and PostgreSQL a run is all or nothing.
     """
     locks = {
         "sqlite": _sqlite_lock,
@@ -35,7 +35,7 @@ def one_at_a_time(connection: Connection, name: str) -> Iterator[None]:
 @contextmanager
 def _sqlite_lock(connection: Connection, _: str) -> Iterator[None]:
     driver: Any = connection.connection.driver_connection
-    if driver.in_transaction:  # the caller's own
+    if driver.in_transaction:  # the caller's transaction
         yield
         return
     _use_wal(connection)
@@ -50,13 +50,13 @@ def _sqlite_lock(connection: Connection, _: str) -> Iterator[None]:
 
 
 def _use_wal(connection: Connection) -> None:
-    """Let readers and the writer work side by side; SQLite keeps this in the file."""
+    """Switch to WAL, so that readers and the writer do not wait for each other; SQLite keeps this in the file."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         except OperationalError:
-            # Going from a read lock to the exclusive one, SQLite does not wait for its busy timeout.
+            # SQLite ignores its busy timeout when it goes from a read lock to the exclusive one.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -66,7 +66,7 @@ def _use_wal(connection: Connection) -> None:
 
 @contextmanager
 def _postgresql_lock(connection: Connection, name: str) -> Iterator[None]:
-    # Held by the transaction, not by the session: behind a pooler such as PgBouncer, sessions are shared.
+    # The transaction holds the lock, since a pooler such as PgBouncer shares database sessions.
     connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": f"{LOCK_SECONDS}s"})
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     yield
@@ -74,17 +74,17 @@ def _postgresql_lock(connection: Connection, name: str) -> Iterator[None]:
 
 @contextmanager
 def _mysql_lock(connection: Connection, name: str) -> Iterator[None]:
-    # The server has these locks in common between its databases, and their names end at 64 characters.
-    # In a Galera cluster each node has its own: upgrade through one node only.
+    # All databases of a server share these locks, whose names have at most 64 characters. In a Galera cluster each
+    # node has its locks: upgrade through one node only.
     database = connection.scalar(text("SELECT DATABASE()"))
     digest = hashlib.sha256(f"{database}.{name}".encode()).hexdigest()[:32]
     lock = {"name": f"prism_wsgi.{digest}", "wait": LOCK_SECONDS}
     if connection.scalar(text("SELECT GET_LOCK(:name, :wait)"), lock) != 1:
-        raise StoreUnavailable(f"another run at {name} has held its lock for {LOCK_SECONDS} s; try again")
+        raise StoreUnavailable(f"another migration has held the lock {name} for {LOCK_SECONDS} s; try again")
     try:
         yield
-        # No more than each DDL statement does: who has the lock next must see the version.
+        # Each DDL statement commits too. This one is for the next run, which must see the version.
         connection.exec_driver_sql("COMMIT")
     finally:
-        with suppress(DBAPIError):  # a lost connection has let go of it
+        with suppress(DBAPIError):  # a lost connection holds no lock
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)

@@ -1,19 +1,19 @@
-"""How a session is a row: its key, and the columns it is read from."""
+"""The row of a session: its key, the columns that it is read from, and the condition that finds a user's rows."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import ColumnElement, Table, and_, or_
 
 from prism_wsgi.stores.base import StoredSession
 from prism_wsgi.tokens import ID_LENGTH
 
 FACTS = ("last_seen_at", "authenticated_at", "auth_method", "actor_id", "client_address", "user_agent", "device_key")
-"""The columns that are empty where nothing is known, in the order of StoredSession's fields."""
+"""The columns that are NULL if unknown, in the order of StoredSession's fields."""
 
 
 def key_of(session_id: str) -> bytes | None:
-    """Return an id as it is stored, None for what cannot be one."""
+    """Return an id as it is stored, None for a text that is no id."""
     try:
         key = bytes.fromhex(session_id)
     except (TypeError, ValueError):
@@ -22,15 +22,26 @@ def key_of(session_id: str) -> bytes | None:
 
 
 def required_key(argument: str, session_id: str) -> bytes:
-    """Return an id as it is stored. Raises ValueError, naming the argument, for what cannot be one."""
+    """Return an id as it is stored. Raises ValueError, which names the argument, for a text that is no id."""
     key = key_of(session_id)
     if key is None:
         raise ValueError(f"{argument} must be the id of a session: {ID_LENGTH} lower-case hex digits")
     return key
 
 
+def concerns(table: Table, user: str) -> ColumnElement[bool]:
+    """Return the condition that a row of sessions or events has the user as its user or its actor."""
+    return or_(is_user(table.c.user_id, user), is_user(table.c.actor_id, user))
+
+
+def is_user(column: ColumnElement[Any], user: str) -> ColumnElement[bool]:
+    """Return the condition that a column holds exactly this user."""
+    # MariaDB ignores trailing spaces in comparisons, so append a character; the first comparison uses the index.
+    return and_(column == user, column + "." == user + ".")
+
+
 def loaded_columns(table: Table) -> list[ColumnElement[Any]]:
-    """Return what `stored_session` takes, in its order."""
+    """Return the columns that `stored_session` takes, in its order."""
     return [
         table.c[name] for name in ("data", "version", "created_at", "expires_at", "user_id", "superseded", *FACTS)
     ]

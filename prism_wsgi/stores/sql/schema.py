@@ -1,4 +1,4 @@
-"""The tables, shared by the SQL store and the migrations: sessions, runs of sweeps, events."""
+"""The tables of sessions, sweeps and events, shared by the SQL store and the migrations."""
 
 import re
 from typing import Any
@@ -28,13 +28,13 @@ from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME as DEFAULT_TABLE_N
 
 HOUR_MS = 3_600_000
 BUCKET_SLACK = 2
-"""By how many hours a row's bucket may lie beyond the hour in which it expires."""
+"""The number of hours by which a row's bucket may lie behind the hour in which the row expires."""
 
 _LAST_HOUR = 2**31 - 3  # the column is an Integer
 _ID = LargeBinary(32).with_variant(
     BINARY(32), "mysql", "mariadb"
 )  # a LargeBinary is BLOB there, which cannot be a key
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in an INTEGER only
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite generates values for an INTEGER key only
 _OPTIONS: dict[str, Any] = {
     # User ids that differ in case or accent are different users: compare bytes.
     "mysql_engine": "InnoDB",
@@ -45,18 +45,18 @@ _OPTIONS: dict[str, Any] = {
     "mariadb_collate": "utf8mb4_bin",
 }
 
-# The key of the table's version table is prism_alembic_version_<name>_pkc, and PostgreSQL's names end at 63
-# bytes. Lower case only: MySQL folds names on some systems.
+# The key of the version table is prism_alembic_version_<name>_pkc, and names in PostgreSQL have at most 63 bytes.
+# Lower case only, since MySQL ignores the case of names on some systems.
 _PLAIN_NAME = re.compile(r"(?!prism_alembic_version)[a-z_][a-z0-9_]{0,36}")
 
 
 def buckets(expires_at: int) -> tuple[int, int]:
-    """Return the first and the last bucket that a row may be in which expires then (Unix ms).
+    """Return the first and the last bucket in which a row may be that expires at `expires_at` (Unix ms).
 
-    A bucket is a number of hours since 1970. A row is given the last one, and keeps it until its expiry has moved out
-    of reach: for three hours, where it is used all the time. Indexing this instead of the exact expiry leaves the
-    index alone at most touches: PostgreSQL then updates the row in place (HOT), where an indexed `expires_at` made
-    none of the updates HOT, and a bucket that is always the hour of the expiry 83 % of them.
+    A bucket is a number of hours since 1970. A row gets the last one, and keeps it until its expiry has moved past
+    it: for three hours, if the session is used all the time. The index is on the bucket, not on the exact expiry, so
+    most touches leave it alone and PostgreSQL updates the row in place (HOT). With an index on `expires_at`, none of
+    the updates was HOT; with a bucket that is always the hour of the expiry, 83 % were.
     """
     hour = -(-expires_at // HOUR_MS)
     if hour > _LAST_HOUR:
@@ -65,17 +65,17 @@ def buckets(expires_at: int) -> tuple[int, int]:
 
 
 def sweep_bucket(expires_at: int) -> int:
-    """Return the bucket that a row is given which expires then (Unix ms): the last that a sweep has to look at."""
+    """Return the bucket of a new row that expires at `expires_at` (Unix ms), the last that a sweep has to read."""
     return buckets(expires_at)[1]
 
 
 def table_names(name: str) -> tuple[str, str, str]:
-    """Return the names of the tables that belong to the sessions table `name`, its own first."""
+    """Return the names of the sessions table `name` and of the tables of sweeps and events that belong to it."""
     return name, f"{name}_sweeps", f"{name}_events"
 
 
 def checked_schema(name: str | None) -> str | None:
-    """Return the name of a schema. Raises ConfigError for one that would have to be quoted."""
+    """Return the name of a schema. Raises ConfigError for a name that needs quotes."""
     if name is None:
         return None
     if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) or name in RESERVED_WORDS:
@@ -84,7 +84,7 @@ def checked_schema(name: str | None) -> str | None:
 
 
 def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = None) -> Table:
-    """Return the sessions table under `name`; with it, its tables of sweeps and events are put into `metadata`."""
+    """Return the sessions table under `name`, and put it into `metadata` with its tables of sweeps and events."""
     if not _PLAIN_NAME.fullmatch(name):
         raise ConfigError(
             f"table_name {name!r}: use 1 to 37 lower-case letters, digits and underscores, not a digit first "
@@ -97,7 +97,7 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
         name,
         metadata,
         Column("id", _ID, primary_key=True),
-        # BLOB on MySQL ends at 64 KiB, and without strict mode it cuts what is longer.
+        # A BLOB of MySQL holds 64 KiB, and cuts longer data without strict mode.
         Column("data", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
         Column("version", Integer, nullable=False),
         Column("user_id", String(255)),
@@ -106,20 +106,20 @@ def sessions_table(name: str = DEFAULT_TABLE_NAME, metadata: MetaData | None = N
         Column("sweep_bucket", Integer, nullable=False),
         Column("superseded", Boolean, nullable=False),
         *added_columns(),
-        # Most sessions may be those of visitors nobody knows: without them, an insert is a fifth faster on SQLite.
+        # Rows without a user are not indexed: SQLite then inserts them in four fifths of the time.
         _index_where_known(name, "user_id"),
         _index_where_known(name, "actor_id"),
         Index(f"ix_{name}_sweep_bucket", "sweep_bucket"),
         **_OPTIONS,
     )
-    # Room on each page for the new version of a touched row. SQLAlchemy 2.0 has no option of a table for this.
+    # Room on each page for the new version of a touched row. SQLAlchemy 2.0 has no table option for this.
     room: Any = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 85)")  # type: ignore[no-untyped-call]
     event.listen(table, "after_create", room.execute_if(dialect="postgresql"))
     return table
 
 
 def added_columns() -> list[Column[Any]]:
-    """Return the columns that revision 0004 adds, in their order. What a touch writes has no index (HOT)."""
+    """Return the columns that revision 0004 adds, in their order. Those that a touch writes have no index (HOT)."""
     return [
         Column("last_seen_at", BigInteger),
         Column("authenticated_at", BigInteger),
@@ -132,7 +132,7 @@ def added_columns() -> list[Column[Any]]:
 
 
 def sweeps_table(name: str, metadata: MetaData) -> Table:
-    """Return the table of the runs of sweeps that belongs to the sessions table `name`. Times are Unix ms."""
+    """Return the table of sweeps that belongs to the sessions table `name`. Times are Unix ms."""
     return Table(
         table_names(name)[1],
         metadata,

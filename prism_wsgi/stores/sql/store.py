@@ -1,7 +1,7 @@
-"""SQLAlchemyStore: sessions in SQLite, PostgreSQL, MariaDB or MySQL.
+"""The store in SQLite, PostgreSQL, MariaDB or MySQL.
 
-The five hot verbs are single statements, compiled once and run on a driver's cursor that is kept open: about
-the cost of the raw driver, where SQLAlchemy Core's own execute costs 2.2 (PostgreSQL) to 5 (SQLite) times that.
+The five hot verbs are single statements, compiled once and run on a driver's cursor that is kept open. They take
+about as long as with the raw driver; SQLAlchemy Core's execute takes 2.2 (PostgreSQL) to 5 (SQLite) times as long.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +34,7 @@ from prism_wsgi.stores.base import (
     checked_user,
     was_saved,
 )
-from prism_wsgi.stores.kept import ConnectionLease, Connections
+from prism_wsgi.stores.kept import ConnectionLease, Connections, check_limits
 from prism_wsgi.stores.sql.connections import Connection, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
@@ -52,30 +52,29 @@ MAX_ATTEMPTS = 10
 MAX_CONNECTIONS = 15
 MAX_IDLE = 60.0
 SWEEPS_KEPT_MS = 90 * 24 * 3_600_000
-"""How long the record of a sweep is kept, in ms."""
+"""The time in ms for which the record of a sweep is kept."""
 
 _Lease = ConnectionLease[Connection]
 _ResultT = TypeVar("_ResultT")
 
 
 class SQLAlchemyStore:
-    """Keeps sessions in a table of a SQL database, made by `alembic upgrade head` or `prism-wsgi db upgrade`.
+    """A store in a table of a SQL database, made by `alembic upgrade head` or `prism-wsgi db upgrade`.
 
-    `url_or_engine` is a database URL, or your own Engine. With a URL the store makes an engine that is tuned for one
+    `url_or_engine` is a database URL, or your Engine. With a URL the store makes an engine that is tuned for one
     short statement at a time, and closes its connections in `close()`. Either way the store works in short
-    transactions that are never those of the application.
+    transactions of its own, never in those of the application.
 
-    `timeout` (seconds) bounds connecting (two seconds at least to PostgreSQL), waiting for a connection or a lock,
-    and waiting for an answer; a call meets each of them at most twice. `max_connections` is how many connections a
-    process opens at most; where the server gives fewer, requests wait for one of these. `max_idle` (seconds): a
-    connection that has idled for longer is closed and not used again. Your own engine keeps its own bounds.
-    `schema` is where in a PostgreSQL database the table is, if the search path does not lead there.
-    `credential_provider` is called for each connection and returns (user, password); a listener to SQLAlchemy's event
-    `do_connect` of `engine` may do the same. `transaction_pooling=True` is for a pooler that gives each transaction
-    another connection of the server (PgBouncer, PgCat, RDS Proxy): no start-up options, nothing prepared on the
-    server, every wait bounded by the client.
-    `sqlite_synchronous` is "NORMAL", which survives a killed process and may lose the last moments in a power
-    cut, or "FULL", which does not and makes each write wait for the disk.
+    `timeout` (seconds) limits connecting (to at least two seconds for PostgreSQL), waiting for a connection or a
+    lock, and waiting for an answer; a call can wait for each of them twice. A process opens at most `max_connections`
+    connections; if the server allows fewer, requests wait for one of these. A connection that was idle for more than
+    `max_idle` seconds is closed and not used again. Your engine keeps its limits. `schema` is the table's schema in a
+    PostgreSQL database, if the search path does not lead there. `credential_provider` is called for each connection
+    and returns (user, password); a listener to SQLAlchemy's event `do_connect` of `engine` may do the same.
+    `transaction_pooling=True` is for a pooler that gives each transaction another connection of the server
+    (PgBouncer, PgCat, RDS Proxy): the store then uses no start-up options and prepares no statements, and the client
+    limits every wait. `sqlite_synchronous` is "NORMAL", which survives a killed process but may lose the last writes
+    in a power cut, or "FULL", which loses nothing but makes each write wait for the disk.
 
     Nothing is connected before the first use. Raises ConfigError for a URL, driver or setting that cannot work.
     """
@@ -95,11 +94,7 @@ class SQLAlchemyStore:
         sqlite_synchronous: str = "NORMAL",
         clock: Clock = system_clock,
     ) -> None:
-        for name, seconds in (("timeout", timeout), ("max_idle", max_idle)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
-        if type(max_connections) is not int or max_connections < 1:
-            raise ConfigError(f"max_connections must be a positive whole number, not {max_connections!r}")
+        check_limits(timeout=timeout, max_idle=max_idle, max_connections=max_connections)
         if sqlite_synchronous not in ("NORMAL", "FULL"):
             raise ConfigError(f'sqlite_synchronous must be "NORMAL" or "FULL", not {sqlite_synchronous!r}')
         if not isinstance(table_name, str) or not table_name.isidentifier():
@@ -159,7 +154,7 @@ class SQLAlchemyStore:
         return f"<SQLAlchemyStore {self._url}>"
 
     def close(self) -> None:
-        """Close the connections of the store; your own engine stays as it is."""
+        """Close the connections of the store; an engine of the application stays as it is."""
         self._connections.close()
 
     def after_fork(self) -> None:
@@ -179,7 +174,7 @@ class SQLAlchemyStore:
         self._run(self._on_cursor, self._save, _checked(session), is_done=self._is_saved)
 
     def destroy(self, session_id: str) -> None:
-        """Delete the session, or where it has moved as long as the same user is logged in there."""
+        """Delete the session, also if it has moved, as long as the same user is logged in there."""
         markers: dict[str, StoredSession] = {}
         left = self._end(session_id)
         while left is not None and left.id not in markers:
@@ -191,7 +186,7 @@ class SQLAlchemyStore:
         self._delete(markers)
 
     def revoke(self, session_id: str, *, user: str) -> bool:
-        """Delete the session if this is its user or its actor; see `RevokingStore.revoke`."""
+        """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
         checked_user(user)
         markers: dict[str, StoredSession] = {}
         stored = self._stored(session_id)
@@ -204,11 +199,11 @@ class SQLAlchemyStore:
             return False
         left = self._end(stored.id)
         self._delete(markers)
-        # Where it has moved in this very moment, it is to be found behind the marker that was left.
+        # If it has moved at this very moment, the marker that is stored now leads to it.
         return left is None or self.revoke(left.id, user=user)
 
     def touch(self, session: StoredSession) -> bool:
-        """Record a use of the session, if the version is stored that was loaded; see `TouchingStore.touch`."""
+        """Record the use of the session if the loaded version is stored; see `TouchingStore.touch`."""
         key = key_of(session.id)
         return key is not None and bool(self._run(self._on_cursor, self._touch, session, key))
 
@@ -221,7 +216,7 @@ class SQLAlchemyStore:
         return self._execute(lambda connection: self._maintenance.sweep(connection, before, limit))
 
     def server_time(self) -> float | None:
-        """Return what the database server's clock says, in Unix seconds; None for SQLite, which has none."""
+        """Return the database server's time in Unix seconds, None for SQLite, which uses this host's clock."""
         return self._execute(self._maintenance.server_time)
 
     def oldest_expired(self, before: int) -> int | None:
@@ -250,7 +245,7 @@ class SQLAlchemyStore:
         return self._execute(lambda connection: self._maintenance.count(connection, milliseconds(self._clock), user))
 
     def estimate(self) -> int | None:
-        """Return about how many sessions are stored, by the statistics of the database's planner."""
+        """Return about how many sessions are stored, from the statistics of the database's planner."""
         return self._execute(self._maintenance.estimate)
 
     def ping(self) -> None:
@@ -281,7 +276,7 @@ class SQLAlchemyStore:
         )
 
     def destroy_many(self, ids: Sequence[str]) -> int:
-        """Delete the sessions of these ids, or where they have moved; return how many there were."""
+        """Delete the sessions of these ids, also if they have moved; return how many there were."""
         return self._execute(lambda connection: self._maintenance.destroy_many(connection, ids))
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
@@ -293,7 +288,7 @@ class SQLAlchemyStore:
         return cast(int, ended)
 
     def stats(self) -> StoreStats:
-        """Count what is stored now; reads the whole table."""
+        """Measure the sessions that are stored now; reads the whole table."""
         return self._execute(lambda connection: self._maintenance.stats(connection, milliseconds(self._clock)))
 
     # The trail of events, and the record of sweeps
@@ -316,7 +311,7 @@ class SQLAlchemyStore:
         return self._execute(lambda connection: self._trail.sweep(connection, before, limit))
 
     def erase_events(self, user: str, alias: str | None = None) -> int:
-        """Erase a user from the trail, in batches; return from how many events. See `TrailStore.erase_events`."""
+        """Erase a user from the trail in batches; see `TrailStore.erase_events`."""
         checked_user(user)
         erased = 0
         while batch := self._execute(lambda connection: self._trail.erase(connection, user, alias)):
@@ -336,7 +331,7 @@ class SQLAlchemyStore:
 
     def _select(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
         self._statements.select.run(cursor, {"p_id": key})
-        rows = cursor.fetchall()  # to the end: SQLite keeps its snapshot open until then
+        rows = cursor.fetchall()  # to the end, because SQLite keeps its snapshot open until then
         if not rows:
             return None
         found, *columns = rows[0]
@@ -379,7 +374,7 @@ class SQLAlchemyStore:
         self._save(cursor, new)
 
     def _are_saved(self, _: StoredSession, new: StoredSession) -> bool:
-        return self._is_saved(new)  # or neither
+        return self._is_saved(new)  # both are saved or neither is
 
     def _is_saved(self, session: StoredSession) -> bool:
         return was_saved(session, self._stored(session.id))
@@ -390,33 +385,33 @@ class SQLAlchemyStore:
         return None if key is None else self._run(self._on_cursor, self._select, session_id, key)
 
     def _end(self, session_id: str) -> StoredSession | None:
-        """Delete the session unless a marker stands in its place; return what is left."""
+        """Delete the session; return the marker if one is stored instead, else None."""
         key = key_of(session_id)
         return None if key is None else self._run(self._on_cursor, self._end_session, session_id, key)
 
     def _end_session(self, cursor: DBAPICursor, session_id: str, key: bytes) -> StoredSession | None:
-        # Where a DELETE of whatever stands there has met a marker, nobody knows any more where the session went.
+        # Not a DELETE of any row: if it deleted a marker, nobody would know where the session went.
         if self._statements.end.run(cursor, {"p_id": key}) == 1:
             return None
         return self._select(cursor, session_id, key)
 
     def _delete(self, markers: Iterable[str]) -> None:
-        # The first one last: as long as it stands, a failure at the others can be made good.
+        # The first one last: as long as it is stored, a failed call can be repeated.
         for marker in reversed(list(markers)):
             self._run(self._on_cursor, self._statements.delete.run, {"p_id": bytes.fromhex(marker)})
 
     def _ping(self, cursor: DBAPICursor) -> None:
         self._statements.ping.run(cursor, {"p_id": bytes(32)})
 
-    # Running them
+    # Running the statements
 
     def _run(
         self, use: Callable[..., _ResultT], work: Any, *arguments: Any, is_done: Callable[..., bool] | None = None
     ) -> _ResultT | None:
-        """Do `work` with these arguments by `use` of a connection, again after failures that allow it.
+        """Do `work` with these arguments by `use` of a connection, and repeat it after failures that allow it.
 
-        `is_done` tells, after the connection broke, whether the work took effect all the same; without it the
-        work can be repeated without harm. Where it did, the result is None.
+        After a broken connection, `is_done` tells whether the work took effect; the result is then None. Without
+        `is_done`, repeating the work must be harmless.
         """
         last_error: Exception = TimeoutError()
         for _ in attempts(MAX_ATTEMPTS, seconds=self._timeout):
@@ -425,7 +420,7 @@ class SQLAlchemyStore:
             except PrismError:
                 raise
             except Exception as error:
-                # Whatever it is: PyMySQL raises a RuntimeError, and a provider of credentials what it likes.
+                # PyMySQL can raise a RuntimeError, and a credential provider any exception.
                 raise self._unavailable(getattr(error, "orig", None) or error) from error
             with lease:
                 try:
@@ -435,7 +430,7 @@ class SQLAlchemyStore:
                     lease.is_broken = failure in BREAKING
                     last_error = getattr(error, "orig", None) or error
             if failure is Failure.UNPREPARED:
-                self._pooling.find_out("What this process prepared on the server was not there")
+                self._pooling.find_out("The server does not know a statement that this process prepared")
             if failure in BREAKING_ALL:
                 self._connections.drop_idle()
             elif failure is not Failure.BUSY:
@@ -445,8 +440,8 @@ class SQLAlchemyStore:
         raise self._unavailable(last_error) from last_error
 
     def _execute(self, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
-        """Do work that is not on the path of a request, and may be repeated, through SQLAlchemy Core."""
-        return cast(_ResultT, self._run(self._in_core, work))  # without `is_done` there is a result
+        """Do maintenance work, which may be repeated, through SQLAlchemy Core."""
+        return cast(_ResultT, self._run(self._in_core, work))  # without `is_done` there is always a result
 
     def _on_cursor(self, lease: _Lease, work: Callable[..., _ResultT], *arguments: Any) -> _ResultT:
         connection = lease.connection
@@ -470,19 +465,19 @@ class SQLAlchemyStore:
         return result
 
     def _in_core(self, lease: _Lease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
-        # Not closed: the connection goes back to where it came from with the lease.
+        # Not closed: the connection goes back with the lease.
         connection = SQLAlchemyConnection(self.engine, connection=lease.connection.pooled)
         with connection.begin():
             return work(connection)
 
     def _in_snapshot(self, lease: _Lease, work: Callable[[SQLAlchemyConnection], _ResultT]) -> _ResultT:
-        """Do `work` so that it fails, to be repeated, where rows change that it wants to delete."""
+        """Do `work` so that it fails, and is repeated, if the rows that it deletes change meanwhile."""
         if self.engine.dialect.name != "postgresql":
             return self._in_core(lease, work)
 
         def delete(cursor: DBAPICursor) -> _ResultT:
-            # A DELETE that waits for a session which is moving finds it retired, and does not see where it has gone.
-            # From a snapshot it fails instead (40001), and the next attempt finds it.
+            # A DELETE that waits for a moving session finds its marker, and does not see the session's new row. From
+            # a snapshot it fails instead (40001), and the next attempt finds the session.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return self._in_core(lease, work)
 
@@ -498,13 +493,13 @@ class SQLAlchemyStore:
             ) from error
         if failure is Failure.NO_COLUMN:
             raise SchemaMissing(
-                f"The table {self.table.name} in {self._url} is from before this version of prism_wsgi. Run "
+                f"The table {self.table.name} in {self._url} is from an earlier version of prism_wsgi. Run "
                 f"`prism-wsgi db upgrade --url {self._url}`, or `alembic upgrade head`; sessions stay"
             ) from error
         raise self._unavailable(error) from error
 
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
-        # The first line only: what follows in a driver's message may show the row (DETAIL).
+        # The first line only: further lines of a driver's message may show the row (DETAIL).
         message = str(error).partition("\n")[0]
         return StoreUnavailable(f"{self._url} failed: {type(error).__name__}: {message}{advice(error)}")
 

@@ -1,6 +1,6 @@
-"""How each engine deletes what has expired, a batch at a time.
+"""The deletion of expired sessions on each engine, a batch at a time.
 
-Every DELETE repeats the condition on expires_at: one that relies on what a SELECT saw deletes sessions that were
+Every DELETE repeats the condition on expires_at. If it relied on a SELECT, it would delete sessions that were
 extended in between.
 """
 
@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from prism_wsgi.stores.base import SweepPace
 from prism_wsgi.stores.sql.schema import sweep_bucket
 
-# By the rows' places: a place whose row has moved or gone fails the condition and is left alone. With
-# synchronous_commit off it is a tenth faster, but then whoever saves next has to see the batch to the disk.
+# By ctid, the row's place: if the row has moved or gone, the condition fails and nothing is deleted. Without
+# synchronous_commit it is a tenth faster, but the next save of a request then waits until the batch is on the disk.
 _POSTGRESQL = """DELETE FROM {table} WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM {table} WHERE sweep_bucket BETWEEN :first_bucket AND :last_bucket AND expires_at <= :before
     ORDER BY sweep_bucket LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -27,29 +27,29 @@ _SQLITE = """DELETE FROM {table} WHERE rowid IN (
     SELECT rowid FROM {table} WHERE sweep_bucket <= :last_bucket AND expires_at <= :before
     ORDER BY sweep_bucket LIMIT :limit
 ) AND expires_at <= :before"""
-# IN (subquery) is seventy times slower here and blocks everybody. A total order, since LIMIT without is unsafe to
-# replicate.
+# IN (subquery) takes seventy times as long here and blocks every request. ORDER BY is total, since a LIMIT without
+# one is unsafe to replicate.
 _MYSQL = """DELETE FROM {table} WHERE sweep_bucket = :first_bucket AND expires_at <= :before
 ORDER BY sweep_bucket, id LIMIT :limit"""
 _MYSQL_UNLOCKED = """SELECT id FROM {table} WHERE sweep_bucket = :first_bucket AND expires_at <= :before
 ORDER BY sweep_bucket, id LIMIT :limit FOR UPDATE SKIP LOCKED"""
-# From a small table it would rather read every row, and wait for those that are locked.
+# FORCE INDEX: on a small table the planner would read every row, and wait for the locked ones.
 _MYSQL_BY_ID = """DELETE expired FROM {table} AS expired FORCE INDEX (PRIMARY)
 WHERE expired.id IN :ids AND expired.expires_at <= :before"""
 _LOCK_WAIT_TIMEOUT = 1205
-# Seconds. Sweeps that meet wait for each other, which is faster than to pass over each other's rows; who holds a lock
-# for longer is somebody else.
+# The lock wait is 1 second. Sweeps that meet wait for each other, which is faster than skipping each other's rows. A
+# transaction that holds a lock for longer is no sweep.
 _MARIADB_SOON = f"SET STATEMENT innodb_lock_wait_timeout=1 FOR {_MYSQL}"
 
 
-# A save that meets a batch waits until that is on the disk.
+# A save that meets a batch waits until the batch is on the disk.
 _PACES = {
-    # With 1, half of the time goes by in commits.
+    # With 1 ms, commits take half of the time.
     "postgresql": SweepPace(target_ms=2, rest=0),
-    # A writer polls while somebody else writes, and needs some time to find the database free.
+    # A waiting writer polls, and needs some time to find the database free.
     "sqlite": SweepPace(target_ms=12, rest=0.2),
-    # Still ten times as fast as the usual loop. Without rests it is ten times faster yet, and what goes on beside it
-    # takes three times as long.
+    # Ten times as fast as the usual loop of DELETE ... IN (SELECT ... LIMIT 1000). Without rests a sweep is ten times
+    # faster still, but requests take three times as long.
     "mysql": SweepPace(target_ms=1, rest=5),
     "mariadb": SweepPace(target_ms=1, rest=5),
 }
@@ -58,15 +58,16 @@ _BATCHES_UNASKED = 8
 
 
 class BatchDeletion:
-    """Deletes expired rows of one table in the order of their buckets; `before` is Unix ms.
+    """The deletion of expired rows from one table, in the order of their buckets; `before` is Unix ms.
 
-    Each batch begins at the bucket where the ones before ended. PostgreSQL and MariaDB keep deleted entries in the
-    index until vacuum or purge, and that waits for the oldest transaction: from the lowest bucket, every batch would
-    pass over all that the ones before it deleted (PostgreSQL: 630 rows/s instead of 92,000 with a backup running).
+    Each batch begins at the bucket where the batch before ended. PostgreSQL and MariaDB keep deleted entries in the
+    index until vacuum or purge, which wait for the oldest transaction. If every batch began at the lowest bucket, it
+    would pass over all entries that were deleted before (PostgreSQL with a backup running: 630 rows/s instead of
+    92,000).
 
-    Rows that another transaction has locked are passed over. To look for locks takes MariaDB half as long again, so
-    that is done only after a batch that did not has failed; the store repeats it. To ask PostgreSQL where a batch
-    ended takes a sixth longer, and is done now and then.
+    Rows that another transaction has locked are skipped. On MariaDB that takes half as long again, so it is done only
+    after a batch without it has failed; the store repeats the batch. Asking PostgreSQL where a batch ended takes a
+    sixth longer, and is done for one batch in _BATCHES_UNASKED.
     """
 
     def __init__(self, table: Table, dialect: str) -> None:
@@ -89,7 +90,7 @@ class BatchDeletion:
         try:
             deleted = self._delete_batch(connection, before, limit)
             if not deleted and self._first_bucket:
-                # From the beginning: what another sweeper had in its hands may have come back.
+                # From the lowest bucket: another sweeper may have rolled back a batch.
                 self._first_bucket = 0
                 deleted = self._delete_batch(connection, before, limit)
         except DBAPIError:
@@ -126,7 +127,7 @@ class BatchDeletion:
                 deleted += self._in_bucket(connection, before, limit - deleted)
             except DBAPIError as error:
                 if deleted and error.orig is not None and error.orig.args[0] == _LOCK_WAIT_TIMEOUT:
-                    return deleted  # that statement alone was rolled back; the next batch meets the lock again
+                    return deleted  # only that statement was rolled back; the next batch meets the lock again
                 raise
             if deleted == limit:
                 return deleted
@@ -162,7 +163,7 @@ class BatchDeletion:
 
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
-    """Hold locks from one statement to the next, on a connection that commits each by itself."""
+    """Hold locks across statements, on a connection that otherwise commits each of them."""
     connection.execute(text("START TRANSACTION"))
     try:
         yield

@@ -1,26 +1,26 @@
-"""The statements on the tables of events and of sweeps that belong to a table of sessions."""
+"""The statements on the tables of events and sweeps that belong to a table of sessions."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Table, case, delete, func, insert, select, text, update
 
 from prism_wsgi.stores.base import StoredEvent, SweepRun
-from prism_wsgi.stores.sql.rows import key_of
-from prism_wsgi.stores.sql.schema import table_names
+from prism_wsgi.stores.sql.rows import concerns, is_user, key_of
+from prism_wsgi.stores.sql.schema import HOUR_MS, table_names
 
-HOUR_MS = 3_600_000
 ERASED_AT_ONCE = 1000
-"""How many events are deleted or renamed in one transaction."""
+"""The number of events that are deleted or renamed in one transaction."""
 
 _OLDEST = "DELETE FROM {} WHERE timestamp <= :before ORDER BY timestamp, id LIMIT :limit"
 
 
 class Trail:
-    """The statements on one trail of events and its record of sweeps, each run on a connection that is given."""
+    """The statements on one trail of events and its record of sweeps, each run on the connection that it is given."""
 
     def __init__(self, sessions: Table) -> None:
         _, sweeps, events = table_names(sessions.name)
-        tables = {table.name: table for table in sessions.metadata.tables.values()}  # its keys begin with a schema
+        # Not by the metadata's keys, which begin with the schema.
+        tables = {table.name: table for table in sessions.metadata.tables.values()}
         self._sweeps, self._events = tables[sweeps], tables[events]
 
     def add(self, connection: Connection, event: StoredEvent) -> None:
@@ -46,7 +46,7 @@ class Trail:
         names = ("id", "timestamp", "kind", "reason", "session_id", "previous_id", "user_id", "actor_id")
         statement = (
             select(*(columns[name] for name in (*names, "client_address", "user_agent", "author")))
-            .where(self._concerns(user))
+            .where(concerns(self._events, user))
             .order_by(columns.id.desc())
             .limit(limit)
         )
@@ -72,7 +72,7 @@ class Trail:
     def sweep(self, connection: Connection, before: int, limit: int) -> int:
         """Delete at most `limit` events of `before` (Unix ms) and earlier, the oldest first; return how many."""
         if connection.dialect.name in ("mysql", "mariadb"):
-            # They read, and lock, the whole table for a DELETE of what a subquery finds.
+            # For a DELETE with a subquery they would read, and lock, the whole table.
             values = {"before": before, "limit": limit}
             return int(connection.execute(text(_OLDEST.format(self._events.name)), values).rowcount)
         columns = self._events.c
@@ -81,22 +81,22 @@ class Trail:
         return int(connection.execute(statement).rowcount)
 
     def erase(self, connection: Connection, user: str, alias: str | None) -> int:
-        """Erase a user from some events; return from how many. See `TrailStore.erase_events`."""
+        """Erase a user from up to ERASED_AT_ONCE events; see `TrailStore.erase_events`."""
         columns = self._events.c
-        statement = select(columns.id, columns.user_id).where(self._concerns(user)).limit(ERASED_AT_ONCE)
+        statement = select(columns.id, columns.user_id).where(concerns(self._events, user)).limit(ERASED_AT_ONCE)
         found = connection.execute(statement).all()
         own = [row.id for row in found if row.user_id == user] if alias is None else []
         others = [row.id for row in found if row.id not in set(own)]
         if own:
             connection.execute(delete(self._events).where(columns.id.in_(own)))
         if others:
-            is_user, is_actor = self._is(columns.user_id, user), self._is(columns.actor_id, user)
+            has_user, has_actor = is_user(columns.user_id, user), is_user(columns.actor_id, user)
             connection.execute(
                 update(self._events)
                 .where(columns.id.in_(others))
                 .values(
-                    user_id=case((is_user, alias), else_=columns.user_id),
-                    actor_id=case((is_actor, alias), else_=columns.actor_id),
+                    user_id=case((has_user, alias), else_=columns.user_id),
+                    actor_id=case((has_actor, alias), else_=columns.actor_id),
                     client_address=None,
                     user_agent=None,
                 )
@@ -124,14 +124,6 @@ class Trail:
     def forget_sweeps(self, connection: Connection, before: int) -> None:
         """Delete the records of sweeps that began at `before` (Unix ms) and earlier."""
         connection.execute(delete(self._sweeps).where(self._sweeps.c.started_at <= before))
-
-    def _concerns(self, user: str) -> ColumnElement[bool]:
-        return or_(self._is(self._events.c.user_id, user), self._is(self._events.c.actor_id, user))
-
-    @staticmethod
-    def _is(column: ColumnElement[Any], user: str) -> ColumnElement[bool]:
-        # MariaDB ignores trailing spaces in comparisons, so put something behind; the first one uses the index.
-        return and_(column == user, column + "." == user + ".")
 
 
 def _key(session_id: str | None) -> bytes | None:
