@@ -1,6 +1,6 @@
-"""The command line: `prism-wsgi`, one module a group of commands.
+"""The command line, `prism-wsgi`, with one module for each group of commands.
 
-What is imported here is click and light; a command loads SQLAlchemy and Alembic when it runs.
+The imports here are light; a command loads SQLAlchemy and Alembic when it runs.
 """
 
 from typing import Any
@@ -35,10 +35,10 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="prism_wsgi", prog_name="prism-wsgi")
 def commands() -> None:
-    """Look after the sessions of prism_wsgi.
+    """Maintain the sessions of prism_wsgi.
 
     Each option can also be set by the environment variable shown in the help of its command. Commands exit
-    with 0 for success, 1 for a failure, told in one line, and 2 for wrong usage.
+    with 0 for success, 1 for a failure, with an error in one line, and 2 for wrong usage.
     """
 
 

@@ -1,4 +1,4 @@
-"""`python -m prism_wsgi.cli`, for where the script `prism-wsgi` is not on the path."""
+"""`python -m prism_wsgi.cli`, the command line where the script `prism-wsgi` is not on the path."""
 
 from prism_wsgi.cli import main
 

@@ -19,9 +19,9 @@ def db() -> None:
 @sql_option
 @click.argument("revision", default="head")
 def upgrade(url: str, table_name: str | None, sql: bool, revision: str) -> None:
-    """Bring the schema to REVISION, the newest unless given.
+    """Upgrade the schema to REVISION, the newest unless given.
 
-    Safe to run many at once: one works, the others wait.
+    Many may run at once: one works, the others wait.
     """
     from prism_wsgi import migrate
 
@@ -35,9 +35,9 @@ def upgrade(url: str, table_name: str | None, sql: bool, revision: str) -> None:
 @sql_option
 @click.argument("revision")
 def downgrade(url: str, table_name: str | None, sql: bool, revision: str) -> None:
-    """Take the schema back to REVISION.
+    """Downgrade the schema to REVISION.
 
-    "base" drops the table, and with it every session. With --sql, REVISION is a range: 0003:0001.
+    "base" drops the tables, and with them every session. With --sql, REVISION is a range: 0003:0001.
     """
     from prism_wsgi import migrate
 
@@ -49,7 +49,7 @@ def downgrade(url: str, table_name: str | None, sql: bool, revision: str) -> Non
 @db.command
 @database_options
 def current(url: str, table_name: str | None) -> None:
-    """Print the revision the database is at, or "none"."""
+    """Print the revision of the database, or "none"."""
     from prism_wsgi import migrate
 
     click.echo(migrate.current(url, table_name=table_name) or "none")
@@ -59,7 +59,7 @@ def current(url: str, table_name: str | None) -> None:
 @database_options
 @click.pass_context
 def check(context: click.Context, url: str, table_name: str | None) -> None:
-    """Compare the database with the schema this version expects.
+    """Compare the database with the schema that this version expects.
 
     Exits with 0 if they agree, with 1 if not.
     """
@@ -79,12 +79,11 @@ def check(context: click.Context, url: str, table_name: str | None) -> None:
 @db.command
 @database_options
 @option("--app", required=True, help="The role or user that the application connects as.")
-@option("--sweeper", help="The one that `prism-wsgi sweep` connects as; the application's unless given.")
+@option("--sweeper", help="The role or user of `prism-wsgi sweep`; the application's unless given.")
 def grants(url: str, table_name: str | None, app: str, sweeper: str | None) -> None:
-    """Print the SQL that gives the application and the sweeper what they need, and no more.
+    """Print the SQL that gives the application and the sweeper the rights that they need, and no more.
 
-    An owner of the tables runs it, once `prism-wsgi db upgrade` has made them. `prism-wsgi doctor` works with these
-    rights too.
+    The owner of the tables runs it, after `prism-wsgi db upgrade`. `prism-wsgi doctor` works with these rights too.
     """
     from prism_wsgi import migrate
 
@@ -103,7 +102,7 @@ def history() -> None:
 
 @db.command("config-path")
 def config_path() -> None:
-    """Print where the alembic.ini of this installation is.
+    """Print the path of this installation's alembic.ini.
 
     \b
     alembic -c "$(prism-wsgi db config-path)" upgrade head

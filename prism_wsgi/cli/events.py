@@ -1,4 +1,4 @@
-"""`prism-wsgi events`: what the audit trail knows of a user; and how the other commands report to it."""
+"""`prism-wsgi events`: a user's events in the audit trail; and the reports of other commands to it."""
 
 import getpass
 from collections.abc import Iterable
@@ -16,21 +16,21 @@ from prism_wsgi.events import Ending, Kind
 from prism_wsgi.stores.base import SessionSummary, StoredEvent, StoredSession, TrailStore
 
 PAGE = 1000
-"""How many events are asked for at once."""
+"""The number of events in one query."""
 
 
 @click.group
 def events() -> None:
-    """List what happened to a user's logins and sessions, where an AuditTrail has written it down."""
+    """List the events of a user's logins and sessions, if an AuditTrail records them."""
 
 
 @events.command("list")
 @database_options
-@option("--user", required=True, help="Whose events.")
+@option("--user", required=True, help="The user whose events are listed.")
 @option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
 @json_option
 def list_events(url: str, table_name: str | None, user: str, limit: int, json: bool) -> None:
-    """List the events of a user, or in which the user acted as another one, the newest first."""
+    """List the events of a user, and those in which the user impersonated another one, the newest first."""
     with open_database(url, table_name) as store:
         found = store.find_events(user=user, limit=limit)
     for event in found:
@@ -38,7 +38,7 @@ def list_events(url: str, table_name: str | None, user: str, limit: int, json: b
 
 
 def all_events(store: AnyStore, user: str) -> list[StoredEvent]:
-    """Return every event of a user, the newest first; none where the store keeps no trail."""
+    """Return every event of a user, the newest first; none if the store keeps no trail."""
     found: list[StoredEvent] = []
     if isinstance(store, TrailStore):
         while page := list(store.find_events(user=user, limit=PAGE, before=found[-1].number if found else None)):
@@ -47,7 +47,7 @@ def all_events(store: AnyStore, user: str) -> list[StoredEvent]:
 
 
 def report_ended(store: AnyStore, ended: Iterable[StoredSession | SessionSummary], reason: Ending) -> None:
-    """Write into the trail, where the store keeps one, that this command has ended sessions."""
+    """Write into the trail, if the store keeps one, that this command has ended sessions."""
     if not isinstance(store, TrailStore):
         return
     try:
@@ -64,13 +64,13 @@ def report_ended(store: AnyStore, ended: Iterable[StoredSession | SessionSummary
                 )
             )
     except SchemaMissing:
-        return  # a database from before there were events
+        return  # a database of an earlier release has no table of events
     except StoreError as error:
-        click.echo(f"The sessions have ended, but the events do not say so: {one_line(str(error))}", err=True)
+        click.echo(f"The sessions have ended, but the audit trail missed it: {one_line(str(error))}", err=True)
 
 
 def as_json(event: StoredEvent) -> dict[str, Any]:
-    """Return an event as JSON has it."""
+    """Return an event as an object for JSON."""
     return {
         "timestamp": instant(event.timestamp),
         "kind": event.kind,

@@ -1,4 +1,4 @@
-"""`prism-wsgi import`: sessions of other packages, into our store."""
+"""`prism-wsgi import`: the import of other packages' sessions into our store."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -22,21 +22,21 @@ _REASONS = {
     Skip.EXPIRED: "expired",
     Skip.ALREADY_IMPORTED: "imported before",
     Skip.EMPTY: "empty",
-    Skip.NO_SESSION: "no sessions, but cached values",
+    Skip.NO_SESSION: "cached values, not sessions",
     Skip.WEAK_KEY: "under a key that the package does not make; check --key-prefix",
     Skip.BAD_SIGNATURE: "not signed with the secret keys given",
     Skip.UNVERIFIED_LOGIN: "logged in, and not verified; give --user-table or --trust-logins",
     Skip.ENDED_LOGIN: "logged in until the password was changed or the user deleted",
     Skip.PICKLED: "pickled, and nothing is ever unpickled",
-    Skip.UNREADABLE: "in no format that is known, or encrypted",
+    Skip.UNREADABLE: "in an unknown format, or encrypted",
     Skip.UNSTORABLE: "with a value that cannot be stored",
     Skip.TOO_LARGE: "larger than --max-size",
-    Skip.BAD_USER: "with a user who is no text of up to 255 characters",
+    Skip.BAD_USER: "with a user that is no text of up to 255 characters",
 }
 
 
 class ImportExit(IntEnum):
-    """What the command exits with."""
+    """The command's exit codes."""
 
     COMPLETE = 0
     FAILED = 1
@@ -61,21 +61,21 @@ class ImportOptions(TypedDict):
 def imports() -> None:
     """Import the sessions that another package stored.
 
-    Visitors go on with them by the cookies that they hold, once `cookie_fallbacks` names them. What cannot be
-    read is counted, and nothing is ever unpickled. It can be repeated: what is there already stays as it
-    is. The other package's table is only read.
+    Visitors keep their sessions by their old cookies, once `cookie_fallbacks` names them. Sessions that cannot be
+    read are counted, and nothing is ever unpickled. You can repeat an import: sessions that are in the store stay as
+    they are. The other package's table is only read.
 
     \b
     Exit codes:
       0  each session that is still valid is in the store; with --dry-run: could be
-      1  a database failed; what was imported until then stays
+      1  a database failed; the sessions imported until then stay
       2  wrong usage
       3  some valid sessions could not be imported; the reasons are counted
     """
 
 
 def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _CommandT]:
-    """Add the options that each import has; the other package's table and user have names of their own."""
+    """Add the options that each import has, with the package's defaults for --table and --user-key."""
 
     def add(command: _CommandT) -> _CommandT:
         for one in reversed(
@@ -95,7 +95,7 @@ def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _C
                     "--user-key",
                     default=user_key,
                     show_default=user_key is not None,
-                    help="The key under which sessions have who is logged in, for `sessions list --user`.",
+                    help="The key of the user in the package's sessions, for `sessions list --user`.",
                 ),
                 option(
                     "--max-size",
@@ -104,13 +104,13 @@ def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _C
                     show_default=True,
                     help="The largest session to import, in bytes; the max_size of your SessionMiddleware.",
                 ),
-                option("--dry-run", is_flag=True, help="Say what would be imported; store nothing."),
+                option("--dry-run", is_flag=True, help="Count what would be imported; store nothing."),
                 json_option,
                 option(
                     "--progress/--no-progress",
                     "show_progress",
                     default=None,
-                    help="Say each second on standard error how far it is.  [default: if that is a terminal]",
+                    help="Show the progress on standard error each second.  [default: if that is a terminal]",
                 ),
             )
         ):
@@ -125,8 +125,8 @@ def import_options(table: str, user_key: str | None) -> Callable[[_CommandT], _C
 @option("--secret-key-fallback", multiple=True, help="One of SECRET_KEY_FALLBACKS; can be given again.")
 @option(
     "--user-table",
-    help="Django's table of users, auth_user unless you have your own, by which logins are verified: a change of the "
-    "password ends them.",
+    help="Django's table of users (auth_user, unless you have your own), to verify logins: Django ends them when the "
+    "password changes.",
 )
 @option("--trust-logins", is_flag=True, help="Import logins without verifying them.")
 @import_options("django_session", "_auth_user_id")
@@ -139,7 +139,7 @@ def django(
 ) -> None:
     """Import from Django's database-backed sessions, stored as JSON.
 
-    Sessions in which somebody is logged in are left behind, unless --user-table verifies them or you trust them all.
+    Sessions with a login are skipped, unless --user-table verifies them or you trust them all with --trust-logins.
     """
     if user_table is not None and trust_logins:
         raise click.UsageError("--user-table verifies logins, and --trust-logins does not; give one of them")
@@ -168,7 +168,7 @@ def flask_session(key_prefix: str, **common: Unpack[ImportOptions]) -> None:
 @option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    help="Beaker's session.timeout in seconds. Without one, sessions wait 30 days for their visitors.",
+    help="Beaker's session.timeout in seconds. Without it, imported sessions wait 30 days for their visitors.",
 )
 @import_options("beaker_cache", None)
 def beaker(timeout: float | None, **common: Unpack[ImportOptions]) -> None:

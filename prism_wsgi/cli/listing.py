@@ -1,4 +1,4 @@
-"""Sessions listed and ended by any store: by SQL where there is a table, else by what every IndexedStore has."""
+"""Listing and ending sessions in any store: by SQL in a database, otherwise by the methods of IndexedStore."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 AnyStore: TypeAlias = "SQLAlchemyStore | RedisStore"
 
 TRANSACTION = 100
-"""How many sessions are ended in one transaction."""
+"""The number of sessions that are ended in one transaction."""
 PAGE = 5000
-"""How many are asked for at once where each page costs a look at all keys."""
+"""The number of sessions in a page of a store that reads the names of all keys for each page."""
 
 
 def batch_size(store: AnyStore) -> int:
@@ -62,7 +62,7 @@ def destroy_many(store: AnyStore, ids: Sequence[str]) -> int:
 
 
 def summary_of(session: StoredSession) -> SessionSummary:
-    """Return what a listing shows of a session."""
+    """Return the summary of a session for a listing."""
     return SessionSummary(
         session.id,
         session.user,

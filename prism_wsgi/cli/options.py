@@ -1,4 +1,4 @@
-"""The options that several commands have, and the store they lead to."""
+"""The options that several commands share, and the store that they name."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prism_wsgi import RedisStore, SQLAlchemyStore
 
 STORE_TIMEOUT = 60.0
-"""Seconds. Commands read whole tables where requests read one row."""
+"""The timeout of commands in seconds: they read whole tables, while requests read one row."""
 
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
@@ -28,8 +28,8 @@ option = partial(click.option, show_envvar=True)
 def _checked_database(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if urls.is_redis(value):
         raise click.UsageError(
-            f"`{context.command_path}` is for databases. Redis has no table to migrate, and deletes expired sessions "
-            "by itself: there is nothing to do",
+            f"`{context.command_path}` is for databases. Redis needs no such command: it has no table to migrate, "
+            "and deletes expired sessions by itself",
             context,
         )
     return _checked_store(context, parameter, value)
@@ -37,7 +37,7 @@ def _checked_database(context: click.Context, parameter: click.Parameter, value:
 
 def _checked_store(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
     if urls.is_memory(value):
-        raise click.UsageError("The sessions of a MemoryStore are in the process that serves them, not here", context)
+        raise click.UsageError("A MemoryStore keeps its sessions in the process that serves them, not here", context)
     return value
 
 
@@ -60,19 +60,19 @@ json_option = option("--json", is_flag=True, help="Print JSON, one object a line
 
 
 def database_options(command: _CommandT) -> _CommandT:
-    """Add the options that say in which database the sessions are."""
+    """Add the options that name the database of the sessions."""
     return database_url_option(table_name_option(command))
 
 
 def store_options(command: _CommandT) -> _CommandT:
-    """Add the options that say in which database or Redis the sessions are."""
+    """Add the options that name the database or Redis of the sessions."""
     return store_url_option(table_name_option(command))
 
 
 def open_store(
     url: str, table_name: str | None, *, clock: Clock | None = None
 ) -> "closing[SQLAlchemyStore] | closing[RedisStore]":
-    """Return the store, to be closed at the end of a `with`. Ends the command when it cannot be one."""
+    """Return the store, for a `with` statement that closes it. Ends the command if the store cannot be opened."""
     store = urls.open_store(url, table_name=table_name, timeout=STORE_TIMEOUT, clock=clock)
     assert not isinstance(store, MemoryStore)  # _checked_store has refused it
     if urls.is_redis(url):
@@ -83,12 +83,12 @@ def open_store(
 
 
 def open_database(url: str, table_name: str | None, *, clock: Clock | None = None) -> "closing[SQLAlchemyStore]":
-    """Return the store of a database, to be closed at the end of a `with`. Ends the command when it cannot be one."""
+    """Return the store of a database; see `open_store`."""
     return cast("closing[SQLAlchemyStore]", open_store(url, table_name, clock=clock))
 
 
 def refuse_missing_file(url: "URL", parameter: str, otherwise: str) -> None:
-    """End the command where SQLite would create a file: after a slip of the pen that would hide what is wrong."""
+    """End the command if SQLite would create a file, which would hide a typing error."""
     name = url.database or ""
     is_file = url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:"))
     if is_file and name and not Path(name).exists():

@@ -1,4 +1,4 @@
-"""How far a command has come, in lines on standard error."""
+"""The progress of a command, in lines on standard error."""
 
 import sys
 import time
@@ -10,9 +10,9 @@ SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress:
-    """Writes a line at once, one a second at most from then on, and the last one.
+    """A writer of progress: the first line at once, then at most one a second, and the last line.
 
-    `wanted`: whether anything is to be written; None is for a terminal only.
+    `wanted`: whether to write anything; None writes to a terminal only.
     """
 
     def __init__(self, wanted: bool | None, *, timer: Callable[[], float] = time.monotonic) -> None:
@@ -22,7 +22,7 @@ class Progress:
         self._unwritten = ""
 
     def show(self, line: str) -> None:
-        """Take what has been done so far."""
+        """Take the progress so far."""
         self._unwritten = line
         if self._timer() >= self._next_line:
             self._write()

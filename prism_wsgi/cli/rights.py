@@ -1,4 +1,4 @@
-"""`prism-wsgi sessions export` and `erase`: what a person may ask to see, and to have removed."""
+"""`prism-wsgi sessions export` and `erase`: the data that a person may ask to see, or to have removed."""
 
 import base64
 import secrets
@@ -29,13 +29,13 @@ PAGE = 100
 @option(
     "--encryption-key",
     envvar="PRISM_ENCRYPTION_KEY",
-    help="The key that sessions are encrypted with; of several, each on a line of its own.",
+    help="The key that encrypts the sessions; several stand one to a line.",
 )
 def export(url: str, table_name: str | None, user: str, encryption_key: str | None) -> None:
-    """Print what is stored of a user as JSON: their sessions with what is in them, and their events.
+    """Print the data that is stored of a user as JSON: their sessions with the data in them, and their events.
 
-    Of a session in which the user acts as another one, the data is left out: it is that user's. Data that it takes
-    the visitor's cookie to decrypt, or another serializer to read, is null, and "unreadable" says why.
+    The data of a session in which the user impersonates another one is left out, because it is the other user's.
+    Data that needs the visitor's cookie to decrypt, or another serializer to read, is null; "unreadable" says why.
     """
     keys = None if encryption_key is None else [line for line in encryption_key.splitlines() if line.strip()]
     cipher = session_cipher(keys, Encryption.SERVER, read_unencrypted=keys is not None)
@@ -58,8 +58,8 @@ def export(url: str, table_name: str | None, user: str, encryption_key: str | No
 def erase(url: str, table_name: str | None, user: str, keep_events: bool, yes: bool, json: bool) -> None:
     """End the sessions of a user and remove their events.
 
-    Where the user acted as another one, the event is that other user's too: it stays without the name. Address and
-    user agent go from every event that stays.
+    An event in which the user impersonated another one is also the other user's: it stays, without the user's name.
+    Address and user agent are removed from every event that stays.
     """
     with open_store(url, table_name) as store:
         if not yes:
@@ -121,7 +121,7 @@ def _moment(milliseconds: int | None) -> str | None:
 
 
 def _as_text(value: object) -> Any:
-    """Return a value of a type that JSON has not."""
+    """Return a value for JSON, which lacks its type."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return list(value) if isinstance(value, set | frozenset | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""`prism-wsgi sessions`: whose sessions there are, and ending them. Only `export` shows what is in them."""
+"""`prism-wsgi sessions`: listing and ending sessions. Only `export` shows the data in them."""
 
 import re
 from json import dumps
@@ -16,7 +16,7 @@ from prism_wsgi.events import Ending
 from prism_wsgi.stores.base import SessionSummary, StoredSession
 
 MOST_REPORTED = 10_000
-"""How many sessions of one user are reported as ended."""
+"""The largest number of one user's sessions that are reported as ended."""
 
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -30,7 +30,7 @@ def _checked_id(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.group
 def sessions() -> None:
-    """List, show and revoke sessions; what is in them, `export` alone shows."""
+    """List, show and revoke sessions. Only `export` shows the data in them."""
 
 
 sessions.add_command(export)
@@ -41,7 +41,7 @@ older_than_option = option(
     "--older-than",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Only sessions that began at least so many seconds ago.",
+    help="Only sessions that began at least this many seconds ago.",
 )
 
 
@@ -50,7 +50,7 @@ older_than_option = option(
 @option("--user", help="Only the sessions of this user.")
 @older_than_option
 @option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
-@option("--after", callback=_checked_id, help="Go on behind this id, the last one of the list before.")
+@option("--after", callback=_checked_id, help="Continue after this id, the last one of the previous list.")
 @json_option
 def list_sessions(
     url: str,
@@ -76,7 +76,7 @@ def list_sessions(
             f"  {size(session.size):>9}  {_user(session)}"
         )
     if len(found) == limit:
-        click.echo(f"There may be more than {limit}; go on with --after {found[-1].id}", err=True)
+        click.echo(f"There may be more than {limit}; continue with --after {found[-1].id}", err=True)
 
 
 @sessions.command
@@ -122,9 +122,9 @@ def revoke(
     yes: bool,
     json: bool,
 ) -> None:
-    """End sessions: the browsers that have them are logged out.
+    """End sessions, which logs their browsers out.
 
-    Those of a user, those that began long ago, or, with both, the user's that did; one of an id; or all.
+    Give --user, --older-than, or both for a user's old sessions; or --id for one session; or --all.
     """
     narrowed = user is not None or older_than is not None
     if narrowed + (session_id is not None) + everybody != 1:
@@ -155,7 +155,7 @@ def _revoke_in_batches(store: AnyStore, user: str | None, created_before: int | 
 
 
 def _revoke_user(store: AnyStore, user: str) -> int:
-    """End all rows of a user at once, also a marker or one that is new since the question."""
+    """End all sessions of a user at once, also those that have begun since the question."""
     found = summaries(store, user=user, limit=MOST_REPORTED)
     revoked = store.destroy_all(user)
     report_ended(store, found, Ending.REVOKED)
@@ -169,7 +169,7 @@ def _question(user: str | None, older_than: float | None) -> str:
 
 
 def _before(older_than: float | None) -> int | None:
-    """Return the moment (Unix ms) that was so many seconds ago."""
+    """Return the moment (Unix ms) that was `older_than` seconds ago."""
     return None if older_than is None else int((system_clock() - older_than) * 1000)
 
 
@@ -180,7 +180,7 @@ def _confirm(question: str, yes: bool) -> None:
 
 def _live(session: StoredSession | None) -> StoredSession:
     if session is None or session.superseded:
-        raise click.ClickException("No live session has this id; `prism-wsgi sessions list` shows those there are")
+        raise click.ClickException("No live session has this id; `prism-wsgi sessions list` shows the live sessions")
     return session
 
 

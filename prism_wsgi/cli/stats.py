@@ -1,4 +1,4 @@
-"""`prism-wsgi stats`: what is stored."""
+"""`prism-wsgi stats`: the number, age and size of the stored sessions."""
 
 from dataclasses import asdict
 from json import dumps
@@ -20,8 +20,8 @@ BAR_WIDTH = 30
 def stats(url: str, table_name: str | None, json: bool) -> None:
     """Count the sessions; reads all of them.
 
-    Saved once are live sessions that were never changed after their first save. The age is the time since a session
-    began. The lag is how long ago the oldest of the expired sessions expired: how far the sweeper is behind.
+    "saved once" counts live sessions that were not changed after their first save. The age is the time since a
+    session began. The lag is the time since the oldest of the expired sessions expired: the sweeper's delay.
     """
     with open_store(url, table_name) as store:
         counted = store.stats()

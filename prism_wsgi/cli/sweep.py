@@ -1,4 +1,4 @@
-"""`prism-wsgi sweep`: delete what has expired; from cron, or as a daemon."""
+"""`prism-wsgi sweep`: the deletion of expired sessions, from cron or as a daemon."""
 
 import signal
 import threading
@@ -21,7 +21,7 @@ from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, SweepEnd, Sweeper, SweepResul
 
 
 class SweepExit(IntEnum):
-    """What the command exits with."""
+    """The command's exit codes."""
 
     CLEAN = 0
     FAILED = 1
@@ -34,8 +34,8 @@ class SweepExit(IntEnum):
     "--target-ms",
     type=click.FloatRange(min=0, min_open=True),
     help=(
-        "Milliseconds that one transaction should take; batches follow.  [default: 2 for PostgreSQL, 12 for SQLite, "
-        "1 for MariaDB and MySQL]"
+        "The milliseconds that one transaction should take; the size of batches follows it.  [default: 2 for "
+        "PostgreSQL, 12 for SQLite, 1 for MariaDB and MySQL]"
     ),
 )
 @option(
@@ -43,15 +43,15 @@ class SweepExit(IntEnum):
     type=click.IntRange(min=1),
     default=DEFAULT_BATCH_SIZE,
     show_default=True,
-    help="How many sessions go in one transaction at most.",
+    help="The largest number of sessions in one transaction.",
 )
 @option("--max-seconds", type=click.FloatRange(min=0), help="End a sweep after this time, finished or not.")
 @option(
     "--pause",
     type=click.FloatRange(min=0),
     help=(
-        "Seconds to wait between batches.  [default: none for PostgreSQL; a fifth of what the batch took for SQLite, "
-        "five times that for MariaDB and MySQL]"
+        "Seconds to wait between batches.  [default: none for PostgreSQL; a fifth of the batch's time for SQLite, "
+        "five times the batch's time for MariaDB and MySQL]"
     ),
 )
 @option(
@@ -59,7 +59,7 @@ class SweepExit(IntEnum):
     type=click.FloatRange(min=0),
     default=0,
     show_default=True,
-    help="Spare what expired in the last so many seconds.",
+    help="Spare sessions that expired within this many seconds.",
 )
 @option(
     "--keep-events",
@@ -67,17 +67,17 @@ class SweepExit(IntEnum):
     default=DEFAULT_KEEP,
     show_default=True,
     metavar="DAYS",
-    help="Delete events of the audit trail that are older.",
+    help="Delete events of the audit trail that are older than this.",
 )
-@option("--dry-run", is_flag=True, help="Say how many would go; delete nothing.")
-@option("--every", type=click.FloatRange(min=0, min_open=True), help="Sweep again after so many seconds, for ever.")
-@option("--jitter", type=click.FloatRange(min=0), help="With --every: wait up to so many seconds more, at random.")
+@option("--dry-run", is_flag=True, help="Count what would be deleted; delete nothing.")
+@option("--every", type=click.FloatRange(min=0, min_open=True), help="Sweep again after this many seconds, for ever.")
+@option("--jitter", type=click.FloatRange(min=0), help="With --every: wait up to this many seconds more, at random.")
 @json_option
 @option(
     "--progress/--no-progress",
     "show_progress",
     default=None,
-    help="Show on standard error how far it is.  [default: if that is a terminal]",
+    help="Show the progress on standard error.  [default: if that is a terminal]",
 )
 @click.pass_context
 def sweep(
@@ -98,15 +98,15 @@ def sweep(
 ) -> None:
     """Delete expired sessions, and old events of the audit trail, in batches.
 
-    Prints one line at the end. Each batch is a short transaction of its own, and any number of sweeps may run at
-    once. SIGTERM and Ctrl-C let the batch under way finish; a second one does not.
+    Prints one line at the end. Each batch is a short transaction, and any number of sweeps may run at once. At
+    SIGTERM or Ctrl-C the command finishes its current batch; a second signal ends it at once.
 
     \b
     Exit codes:
-      0  what had expired is gone; with --every: stopped by a signal; with --dry-run: counted
-      1  the database failed, also when a batch was repeated (--every reports it and goes on)
+      0  all expired sessions are deleted; with --every: stopped by a signal; with --dry-run: counted
+      1  the database failed, and so did the retries (--every reports it and goes on)
       2  wrong usage
-      3  ended by --max-seconds or a signal before everything was gone
+      3  ended by --max-seconds or a signal before all expired sessions were deleted
     """
     if every is None and jitter is not None:
         raise click.UsageError("--jitter is for --every; give both or neither")
@@ -142,7 +142,7 @@ def sweep(
         def report(result: SweepResult) -> SweepExit:
             trail = None if stopping.is_set() else trail_sweeper.sweep()
             progress.done()
-            # A database from before there were events has none to sweep.
+            # A database of an earlier release has no table of events to sweep.
             failed = None if trail is None or isinstance(trail.error, SchemaMissing) else trail.error
             for error in (result.error, failed):
                 if error is not None:
@@ -169,8 +169,8 @@ def _run_until_signal(work: Callable[[], int], stopping: threading.Event) -> int
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # In a thread of its own: a handler runs in the main thread, and if that were inside stopping.wait() with the
-        # event's lock in hand, set() would wait for it for ever.
+        # In another thread: a handler runs in the main thread. If that were inside stopping.wait() and held the
+        # event's lock, set() would wait for it for ever.
         with ThreadPoolExecutor(max_workers=1) as worker:
             return worker.submit(work).result()
     finally:

@@ -1,4 +1,4 @@
-"""How the command line writes instants, spans of time, sizes, errors, and text that came from elsewhere."""
+"""The text of the command line: instants, spans of time, sizes, errors, and safe text from other sources."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ from prism_wsgi.errors import ClocksDiffer, PrismError, SchemaMissing, StoreErro
 def instant(milliseconds: int) -> str:
     """Return a moment, given in Unix milliseconds, in UTC to the second (RFC 3339).
 
-    What lies outside the years 1 to 9999, which somebody else has written, is returned in Unix seconds.
+    A moment outside the years 1 to 9999, which another program may have stored, is returned in Unix seconds.
     """
     try:
         moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
@@ -38,12 +38,12 @@ def batches(count: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text on one line and without control characters: a terminal would obey them."""
+    """Return text on one line and without control characters, which a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def explain(error: PrismError) -> str:
-    """Return an error as one line that ends with what to do."""
+    """Return an error as one line that ends with advice."""
     line = one_line(str(error))
     if isinstance(error, StoreError) and not isinstance(error, SchemaMissing | ClocksDiffer):
         return f"{line}; check --url, and that the database is up: `prism-wsgi doctor`"

@@ -1,4 +1,4 @@
-"""For applications that come from elsewhere: other packages' interfaces, and the cookies that their visitors hold.
+"""Migration from other packages: Beaker's interface, and imports of stored sessions.
 
-Each module is imported by its own name; all of them save, sign and set cookies through SessionMiddleware.
+Import each module by its name. All of them save sessions and set cookies through SessionMiddleware.
 """

@@ -1,4 +1,4 @@
-"""Observers: objects that SessionMiddleware tells what happens to sessions, and how its store answers."""
+"""Observers: objects that receive the events of sessions and the calls of the store."""
 
 from prism_wsgi.events import Ending, Kind, Reason, SessionEvent, SessionObserver, StoreCall
 

@@ -1,4 +1,4 @@
-"""AuditTrail: an observer that keeps what happened to logins and sessions, in the database of the sessions."""
+"""The audit trail, an observer that keeps the events of logins and sessions in the database of the sessions."""
 
 from typing import cast
 
@@ -9,23 +9,23 @@ from prism_wsgi.stores.base import ClockedStore, StoredEvent, SweepPace, TrailSt
 from prism_wsgi.stores.urls import open_store
 
 DEFAULT_KEEP = 90
-"""Days."""
+"""The number of days for which events are kept."""
 DAY_MS = 24 * 3_600_000
 
-# Anybody can cause these, as often as they like, and they must cost no query.
+# Anybody can cause these as often as they like, so they must cost no query.
 _LEFT_OUT = frozenset({Kind.REJECTED, Kind.WRITE_WITHHELD, Kind.STORE_FAILED})
 
 
 class AuditTrail:
-    """Writes what happened to logins and sessions into the table `<table>_events`, for `keep` days.
+    """An observer that writes the events of logins and sessions into the table `<table>_events`, for `keep` days.
 
     `store` is the SQLAlchemyStore of the sessions, or its URL. Each event is one INSERT inside the request that
-    causes it, under the timeout of the store. What cannot be written is lost: it is counted in `lost` and logged,
-    and the request goes on. Rejected cookies, withheld writes and failures of the store are not written.
+    causes it, under the timeout of the store. An event that cannot be written is lost: it is counted in `lost` and
+    logged, and the request goes on. Rejected cookies, withheld writes and failures of the store are not written.
 
-    Nothing is deleted by itself: `prism-wsgi sweep --keep-events DAYS` does it, or `Sweeper(trail).start()`.
+    `prism-wsgi sweep --keep-events DAYS` or `Sweeper(trail).start()` deletes old events; nothing else does.
 
-    Raises ConfigError for a store without such a table, and for a `keep` that is no number of days.
+    Raises ConfigError for a store without a table of events, and for a `keep` that is no number of days.
     """
 
     def __init__(self, store: TrailStore | str, *, keep: float = DEFAULT_KEEP) -> None:
@@ -48,7 +48,7 @@ class AuditTrail:
         return cast(SweepPace, getattr(self.store, "sweep_pace", SweepPace()))
 
     def on_event(self, event: SessionEvent) -> None:
-        """Write an event, unless it is one that anybody can cause."""
+        """Write an event, unless anybody can cause events of its kind."""
         if event.kind in _LEFT_OUT:
             return
         try:
@@ -61,7 +61,7 @@ class AuditTrail:
         """Leave calls of the store out of the trail."""
 
     def server_time(self) -> float | None:
-        """Return what the clock of the store's server says, in Unix seconds; None where it has none."""
+        """Return the time of the store's server in Unix seconds, None if it uses this host's clock."""
         return self.store.server_time() if isinstance(self.store, ClockedStore) else None
 
     def sweep(self, before: int, limit: int) -> int:

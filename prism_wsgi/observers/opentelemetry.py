@@ -1,4 +1,4 @@
-"""OpenTelemetryObserver: events and store calls as metrics and spans (extra `opentelemetry`: opentelemetry-api)."""
+"""OpenTelemetry's metrics and spans of events and store calls (extra `opentelemetry`: opentelemetry-api)."""
 
 import time
 
@@ -11,13 +11,13 @@ SCOPE = "prism_wsgi"
 
 
 class OpenTelemetryObserver:
-    """Reports to OpenTelemetry: a counter of events, a histogram of store calls, and a span for each call.
+    """An observer that reports to OpenTelemetry: a counter of events, a histogram of store calls, a span for each
+    call.
 
     `prism.sessions.events` has the attributes `prism.event.kind` and `prism.event.reason`. The histogram
-    `prism.sessions.store.duration` is in seconds, and it and the spans have `db.operation.name` and
-    `prism.store.outcome`, and `error.type` where the call failed, as OpenTelemetry's conventions for databases name
-    them. A span is a child of the span that is current in the request. Nothing that comes from a request is in any
-    of them.
+    `prism.sessions.store.duration` is in seconds. It and the spans have `db.operation.name`, `prism.store.outcome`
+    and, if the call failed, `error.type`, the names of OpenTelemetry's conventions for databases. A span is a child
+    of the request's current span. None of them holds anything that comes from a request.
 
     `meter_provider` and `tracer_provider` are the global ones unless given.
     """

@@ -1,4 +1,4 @@
-"""PrometheusObserver: events and store calls as metrics for Prometheus (extra `prometheus`: prometheus_client)."""
+"""Prometheus' metrics of events and store calls (extra `prometheus`: prometheus_client)."""
 
 from collections.abc import Iterator
 
@@ -16,9 +16,9 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class PrometheusObserver:
-    """Counts events exactly, and measures how long the store takes.
+    """An observer that counts events exactly, and measures how long the store takes.
 
-    `prism_sessions_events_total` has the labels `kind` and `reason`, which is empty where an event has none.
+    `prism_sessions_events_total` has the labels `kind` and `reason`, which is empty if an event has none.
     `prism_sessions_store_duration_seconds` is a histogram with the labels `operation` and `outcome`, which is "ok",
     "conflict", "gone" or "failed". `prism_sessions_store_repetitions_total` counts, for each `operation`, the further
     attempts that stores have made. No label comes from a request.
@@ -72,11 +72,11 @@ class PrometheusObserver:
 
 
 class StoreCollector(Collector):
-    """Asks a store, at each scrape, about how many sessions it holds and how far its sweep lags behind.
+    """A collector that asks a store, at each scrape, for the number of its sessions and the lag of its sweep.
 
-    `prism_sessions_live` is the store's cheap estimate, in which expired sessions and markers may be counted.
-    `prism_sessions_sweep_lag_seconds` is how long ago the oldest expired session should have been swept, 0 where
-    nothing waits. A figure that the store cannot tell cheaply, or not now, is left out. Register it in one process:
+    `prism_sessions_live` is the store's cheap estimate, which may count expired sessions and markers.
+    `prism_sessions_sweep_lag_seconds` is how long ago the oldest expired session should have been swept, 0 if none
+    waits. A number that the store cannot give cheaply, or not now, is left out. Register it in one process:
     `REGISTRY.register(StoreCollector(store))`, in multi-process mode in the registry that is scraped.
     """
 
@@ -89,13 +89,13 @@ class StoreCollector(Collector):
         for gauge in (self._live, self._lag):
             try:
                 metric = gauge()
-            except StoreError:  # the histogram of calls tells of a store that is down
+            except StoreError:  # the histogram of calls shows that the store is down
                 continue
             if metric is not None:
                 yield metric
 
     def describe(self) -> list[Metric]:
-        """Return nothing: registering the collector asks the store nothing."""
+        """Return nothing, so that registering the collector makes no store call."""
         return []
 
     def _live(self) -> Metric | None:

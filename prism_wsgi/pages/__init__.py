@@ -1,4 +1,4 @@
-"""Pages to mount in your site: where a user is logged in, how long they stay so, and what the store holds."""
+"""Pages to mount in your site: a user's devices, the time left, administration, and the store's health."""
 
 from prism_wsgi.pages.admin import AdminPage
 from prism_wsgi.pages.devices import DevicesPage

@@ -1,4 +1,4 @@
-"""AdminPage: what a store holds, whose sessions there are, and ending them."""
+"""The page for administrators: the number of sessions, their users, and ending them."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from prism_wsgi.stores.urls import open_store
 
 PAGE = 50
 ENDED_AT_ONCE = 5000
-"""How many sessions one request ends at most, so that it does not last for minutes."""
+"""The largest number of sessions that one request ends, so that it does not take minutes."""
 
 _SAID = "prism_wsgi.pages.admin"  # the queue of flash messages
 _SESSION_ID = re.compile(r"[0-9a-f]{64}")
@@ -31,13 +31,13 @@ class AdminPage:
 
     Mount it inside SessionMiddleware, under any path. `store` is the store of the sessions, or its URL. `allow` takes
     the WSGI environ and tells whether this visitor may see the page; everybody else gets 404.
-    `texts`, `lang`, `templates` and `clock` are as those of DevicesPage.
+    `texts`, `lang`, `templates` and `clock` are those of DevicesPage.
 
-    Administrators search by user or id, and end one session, a user's, or all but their own. Each page asks the store
-    a bounded number of questions. What a store cannot answer cheaply is left out, and the page says so. Observers
-    learn of each session that was ended, by an author such as `admin:ann`.
+    Administrators search by user or id, and end one session, a user's sessions, or all but their own. Each page makes
+    a bounded number of store calls. Numbers that a store cannot give cheaply are left out, and the page says so.
+    Observers receive an event for each session that was ended, with an author such as `admin:ann`.
 
-    Raises ConfigError where `allow` cannot be called.
+    Raises ConfigError if `allow` cannot be called.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AdminPage:
         try:
             checked = check(self._store)
         except StoreError as error:
-            # Without the session, which may be in the same store.
+            # Without the session, which may be in the same failing store.
             body = self._rendering.render("admin_down.html", error=type(error).__name__)
             status = "503 Service Unavailable"
             return send(request.environ, start_response, body, "text/html; charset=utf-8", status=status)
@@ -86,7 +86,7 @@ class AdminPage:
         return redirect(request.environ, start_response, "?done")
 
     def _end(self, session: Session, form: Mapping[str, str]) -> list[str | int]:
-        """End what the form asks for; return the name of the sentence that says so, and its count."""
+        """End the sessions that the form names; return the name of the sentence that says so, and its count."""
         if "end" in form:
             return self._end_one(session, form["end"])
         if "end_user" in form:
@@ -120,7 +120,7 @@ class AdminPage:
         return None if found is None or found.superseded else found
 
     def _of_user(self, user: str, limit: int, after: str | None = None) -> Sequence[Listed] | None:
-        # No database has a NUL in a text, and PostgreSQL takes none to look for.
+        # No text in a database holds a NUL, and PostgreSQL refuses a search for one.
         return [] if "\0" in user else listed(self._store, user=user, limit=limit, after=after)
 
     def _show(

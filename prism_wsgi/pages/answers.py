@@ -1,4 +1,4 @@
-"""What the pages answer with, in plain WSGI: the headers that all of them have, and forms."""
+"""The pages' responses in plain WSGI, with the headers that all of them have, and their forms."""
 
 import json
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prism_wsgi.http import Request
 
 MAX_FORM = 16 * 1024  # bytes
-CSRF_FIELD = "csrf_token"  # Pyramid's own protection looks for the token under this name too
+CSRF_FIELD = "csrf_token"  # the name that Pyramid's CSRF protection reads too
 
-# The pages bring their stylesheet and script as files of the same origin, so that a stricter site can have them too.
+# The stylesheet and the script are files of the same origin, so that a site with a strict policy can use them too.
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -18,7 +18,7 @@ _POLICY = (
 
 
 class Refused(Exception):
-    """A request that no page takes; `status` says why."""
+    """A request that is refused; `status` says why."""
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -58,13 +58,13 @@ def send_json(
 
 
 def refuse(environ: WSGIEnvironment, start_response: StartResponse, refused: Refused) -> list[bytes]:
-    """Answer that the request is not taken."""
+    """Answer a refused request with its status."""
     allow = [("Allow", "GET, HEAD, POST")] if refused.status.startswith("405") else []
     return send(environ, start_response, f"{refused.status}\n".encode(), "text/plain", *allow, status=refused.status)
 
 
 def redirect(environ: WSGIEnvironment, start_response: StartResponse, location: str) -> list[bytes]:
-    """Let the browser fetch another page by GET; a relative location stays right below any prefix."""
+    """Let the browser fetch another page by GET; a relative location works under any prefix."""
     return send(environ, start_response, b"", "text/plain", ("Location", location), status="303 See Other")
 
 
@@ -75,7 +75,7 @@ def only_get(environ: WSGIEnvironment) -> None:
 
 
 def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of the form that a request has sent. Raises Refused for what is no small form."""
+    """Return the fields of a request's form. Raises Refused for a large or wrong form."""
     if (request.content_length or 0) > MAX_FORM:
         raise Refused("413 Content Too Large")
     try:

@@ -1,4 +1,4 @@
-"""DevicesPage: where a user is logged in, and how they log out elsewhere."""
+"""The page on which users see where they are logged in, and log out elsewhere."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _SAID = "prism_wsgi.pages"  # the queue of flash messages
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One row of the page. Moments are Unix ms, None where they are not known."""
+    """One row of the page. Moments are Unix ms, None if unknown."""
 
     id: str
     name: str | None
@@ -38,11 +38,11 @@ class DevicesPage:
     """A page that shows users where they are logged in, and lets them log out elsewhere; a WSGI application.
 
     Mount it inside SessionMiddleware, under any path. With `record_client` it names browsers and addresses.
-    `login_url`: where users log in, absolute or relative to the page; a visitor who is not logged in is sent there.
-    `fresh_within`: seconds or a timedelta. Whoever has not proved who they are for longer can look, but has to log
-    in again before they end a session (ASVS 5.0, 7.5.2).
-    `texts`: sentences in place of the English ones, by the names in `prism_wsgi.pages.texts.ENGLISH`. `lang`: their
-    language; right-to-left ones are set so. `templates`: a directory with templates in place of this package's.
+    `login_url`: the page to log in, absolute or relative to this page; a visitor who is not logged in is sent there.
+    `fresh_within`: seconds or a timedelta. A user who has not proved who they are for longer sees the page, but has
+    to log in again before they end a session (ASVS 5.0, 7.5.2).
+    `texts`: sentences that replace the English ones, by the names in `prism_wsgi.pages.texts.ENGLISH`. `lang`: their
+    language; the page is set right to left for languages that are. `templates`: a directory with your templates.
     `clock`: returns Unix seconds; for tests.
     """
 
@@ -132,7 +132,7 @@ class DevicesPage:
 
     def _other(self, session: Session, stored: StoredSession) -> Device:
         client, is_own = session.client_of(stored), stored.actor == session.user
-        # Where an administrator sits is not shown to the user whom they impersonate.
+        # An administrator's device is not shown to the user whom they impersonate.
         is_hidden = client is None or (stored.actor is not None and not is_own)
         return Device(
             stored.id,

@@ -1,4 +1,4 @@
-"""HealthCheck: whether the store works, for a load balancer or a probe."""
+"""The health check for a load balancer or a probe: whether the store works."""
 
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -11,10 +11,10 @@ _NOBODY = "0" * 64  # an id that no session has
 
 
 class HealthCheck:
-    """Answers 200 where the store works and 503 where it does not, as JSON; a WSGI application.
+    """A WSGI application that answers 200 if the store works and 503 if it does not, as JSON.
 
-    `store` is the store of the sessions, or its URL. Nothing is said of what is wrong: the log has it. A store
-    without `ping` is only read, and `checked` says so. The visitor's session is not looked at.
+    `store` is the store of the sessions, or its URL. The answer does not say what is wrong; the log does. A store
+    without `ping` is only read, and `checked` says so. The visitor's session is not read.
     """
 
     def __init__(self, store: SessionStore | str) -> None:
@@ -33,7 +33,7 @@ class HealthCheck:
 
 
 def check(store: SessionStore) -> str:
-    """Prove that a store works, and return what was proved: "read and write", or "read". Raises StoreError."""
+    """Prove that a store works, and return the proof: "read and write", or "read". Raises StoreError."""
     if isinstance(store, CheckableStore):
         store.ping()
         return "read and write"

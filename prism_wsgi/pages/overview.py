@@ -1,4 +1,4 @@
-"""What AdminPage asks of a store: a bounded number of questions, and of each store only what it answers cheaply."""
+"""The overview of AdminPage, in a bounded number of store calls, each of which must be cheap."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -20,9 +20,9 @@ from prism_wsgi.stores.base import (
 )
 
 MEASURED_AT_MOST = 1000
-"""How many sessions are read to count them exactly and by age."""
+"""The largest number of sessions that are read, to count them exactly and by age."""
 LOOKED_THROUGH_AT_MOST = 10_000
-"""How many sessions a store may have that goes through all of them to list some."""
+"""The largest size of a store that reads all its sessions to list some."""
 EVENTS_AT_MOST = 50_000
 HOUR_MS = 3_600_000
 HOURS = 24
@@ -33,7 +33,7 @@ Listed = StoredSession | SessionSummary
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """What happened to logins within an hour, which began at `began` (Unix ms)."""
+    """The events of logins within an hour, which began at `began` (Unix ms)."""
 
     began: int
     logins: int = 0
@@ -43,10 +43,10 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What a store holds and what happened to it; None where the store does not say.
+    """The numbers of a store, its sweeps and its events; None if the store does not tell.
 
-    `live` is exact where `ages` is known (see `StoreStats.ages`), and an estimate otherwise. `oldest` is when the
-    oldest live session began (Unix ms).
+    `live` is exact if `ages` is known (see `StoreStats.ages`), and an estimate otherwise. `oldest` is when the oldest
+    live session began (Unix ms).
     """
 
     live: int | None
@@ -76,7 +76,7 @@ def overview(store: SessionStore, now: int) -> Overview:
 def listed(
     store: SessionStore, *, user: str | None = None, limit: int, after: str | None = None
 ) -> Sequence[Listed] | None:
-    """Return live sessions in the order of their ids, of a user or of everybody; None: not to be had cheaply."""
+    """Return live sessions in the order of their ids, of a user or of everybody; None if that is not cheap."""
     summaries: Any = getattr(store, "summaries", None)
     if summaries is not None:  # without the data
         found: list[SessionSummary] = summaries(user=user, limit=limit, after=after)

@@ -1,4 +1,4 @@
-"""Rendering: Jinja2's templates with a page's sentences, and the files that a page brings along."""
+"""The rendering of pages: Jinja2's templates with a page's sentences, and the static files."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ class Rendering:
     """The templates and the sentences of a page.
 
     `templates` is a directory, or several, that is searched before the templates of this package. A template there
-    may extend the one in whose place it stands: `{% extends "prism_wsgi/devices.html" %}`.
+    may extend the one that it replaces: `{% extends "prism_wsgi/devices.html" %}`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Rendering:
 
     def _text(self, name: str, **values: Any) -> Markup:
         pattern = self.texts.pattern(name)
-        # Markup.format escapes what is put in, but for what is Markup already.
+        # Markup.format escapes the values, except those that are Markup already.
         return escape(pattern).format(**values) if isinstance(pattern, str) else escape(pattern(**values))
 
     def _ago(self, milliseconds: int | None, now: int) -> Markup:
@@ -93,17 +93,17 @@ class Rendering:
 
 
 def link_to(name: str) -> str:
-    """Return the relative link to a file that each page serves: a query, so that it stays right below any prefix."""
+    """Return the relative link to a file that each page serves: a query, so that it works under any prefix."""
     return f"?file={name}&v={hashlib.sha256(_content(name)).hexdigest()[:12]}"
 
 
 def send_file(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes] | None:
-    """Serve one of the files that pages bring along; None if the request asks for none of them."""
+    """Serve one of the pages' static files; None if the request asks for none of them."""
     name = environ.get("QUERY_STRING", "").partition("&")[0].removeprefix("file=")
     if name not in ("pages.css", "time_left.js") or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return None
     content_type = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
-    # A link without the content's hash, as a site's own template may have, is looked at again after an hour.
+    # A link without the content's hash, in a site's template say, is cached for an hour only.
     is_pinned = f"?{environ['QUERY_STRING']}" == link_to(name)
     cache_control = _YEAR if is_pinned else "public, max-age=3600"
     return send(environ, start_response, _content(name), content_type, cache_control=cache_control)
@@ -115,11 +115,11 @@ def _content(name: str) -> bytes:
 
 
 def _moment(milliseconds: int) -> Markup:
-    """Show a moment in UTC, which the heading above it says."""
+    """Show a moment in UTC; the heading above it names the time zone."""
     at = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), f"{at:%Y-%m-%d %H:%M}")
 
 
 def _bdi(value: object) -> Markup:
-    """Set off what visitors have written, which may run in another direction than the sentence around it."""
+    """Isolate a visitor's text, which may run in another direction than the sentence around it."""
     return Markup("<bdi>{}</bdi>").format(value)

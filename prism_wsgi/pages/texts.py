@@ -1,4 +1,4 @@
-"""The sentences of the pages, in English, and how a site puts others in their place."""
+"""The sentences of the pages in English, which a site can replace."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from prism_wsgi.errors import ConfigError
 
 Text = str | Callable[..., str]
-"""A sentence, with the names of what is put into it in braces; or a function of these that returns one."""
+"""A sentence with the names of its values in braces, or a function of these values that returns one."""
 
 
 def plural(one: str, many: str) -> Callable[..., str]:
-    """Return the text of a sentence that has another form where `count` is 1."""
+    """Return a sentence that has another form if `count` is 1."""
 
     def sentence(**values: Any) -> str:
         return (one if values["count"] == 1 else many).format(**values)
@@ -127,7 +127,7 @@ ENGLISH: Mapping[str, Text] = {
 
 
 class Texts:
-    """The sentences of a page: the English ones, and those that the site gives in their place.
+    """The sentences of a page: the English ones, and those with which the site replaces them.
 
     Raises ConfigError for a sentence that no page has.
     """
@@ -137,7 +137,7 @@ class Texts:
         if unknown := given.keys() - ENGLISH.keys():
             raise ConfigError(
                 f"texts has {', '.join(sorted(map(repr, unknown)))}, which no page shows; "
-                "prism_wsgi.pages.texts.ENGLISH has the names there are"
+                "prism_wsgi.pages.texts.ENGLISH has all names"
             )
         self._texts = {**ENGLISH, **given}
 

@@ -1,4 +1,4 @@
-"""TimeLeft: how long the session lasts unless it is used, and a script that warns of its end."""
+"""The time that a session has left unless it is used, and a script that warns of its end."""
 
 from collections.abc import Mapping
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -11,12 +11,12 @@ from prism_wsgi.pages.texts import Text
 
 
 class TimeLeft:
-    """Tells as JSON how many seconds the session has left, without counting as its use; a WSGI application.
+    """A WSGI application that tells as JSON how many seconds the session has left, without counting as its use.
 
-    `{"seconds": 290}`; null where nobody is logged in. Its script shows a warning `warn_before` seconds before the
+    `{"seconds": 290}`; null if nobody is logged in. Its script shows a warning `warn_before` seconds before the
     end, and a button that keeps the user logged in: `<script src="/time-left?file=time_left.js" defer></script>`.
     With `?stay` the request counts as use, as every other page of the site does.
-    `texts`, `lang` and `clock` are as those of DevicesPage.
+    `texts`, `lang` and `clock` are those of DevicesPage.
     """
 
     def __init__(

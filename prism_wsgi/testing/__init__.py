@@ -1,4 +1,4 @@
-"""The contract of session stores as tests, and what else it takes to trust a store: subclass StoreContract to begin.
+"""The contract of session stores as tests, and further tools to test a store. To begin, subclass StoreContract:
 
     from prism_wsgi.testing import ManualClock, StoreContract
 
@@ -11,11 +11,11 @@
         def store(self, clock):
             return MyStore(clock=clock)
 
-`states.StoreMachine` tries what nobody thought of (it needs Hypothesis), `interleavings` runs requests side by side
-in every order there is, and `faults.FlakyStore` fails when it is told to.
+`states.StoreMachine` tries random sequences of calls (it needs Hypothesis), `interleavings` runs requests side by
+side in every order of their store calls, and `faults.FlakyStore` fails when it is told to.
 
-`pip install "prism_wsgi[testing]"` installs pytest and Hypothesis. A line in your `conftest.py` makes failures show
-their values: `pytest.register_assert_rewrite("prism_wsgi.testing")`. What is not a test needs neither.
+`pip install "prism_wsgi[testing]"` installs pytest and Hypothesis; only StoreContract and StoreMachine need them. A
+line in your `conftest.py` makes failures show their values: `pytest.register_assert_rewrite("prism_wsgi.testing")`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # A test suite that uses the clock alone may be one of unittest.
+    # A suite of unittest may use ManualClock without pytest.
     if name in ("StoreContract", "having"):
         try:
             from prism_wsgi.testing import contract

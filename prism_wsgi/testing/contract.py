@@ -26,15 +26,15 @@ FACTS: dict[str, Any] = {
     "user_agent": "Mozilla/5.0 (X11; Ünïcödé) " + "x" * 229,
     "device_key": bytes(range(256))[-72:],
 }
-"""Every field that is None by default, with a value as long as it may be."""
+"""Every field that is None by default, with the longest value that it may have."""
 
 
 class StoreContract:
-    """A test for each rule that a session store keeps; see `SessionStore` and the protocols beside it.
+    """The tests of the rules that a session store keeps; see `SessionStore` and the optional protocols.
 
-    Override the fixture `store` with one that returns an empty store. Where the store takes a clock, override
-    `clock` too, with a ManualClock that the store was given; without it, sessions are only ever tested as
-    expired that were so when they were saved. Verbs that the store lacks are skipped.
+    Override the fixture `store` with one that returns an empty store. If the store takes a clock, override `clock`
+    too, with the ManualClock that the store was given; without it, the tests cannot let a session expire after it was
+    saved. Tests of verbs that the store lacks are skipped.
     """
 
     @pytest.fixture
@@ -467,7 +467,7 @@ class StoreContract:
     def test_destroy_does_not_follow_a_session_to_another_user(
         self, store: SessionStore, before: str | None, now: str | None
     ) -> None:
-        """A visitor's cookie may have been planted before a login, and must not end what the login began."""
+        """An attacker may have planted the cookie before a login, and must not end the session of the login."""
         replacing, session, new = having(store, "replace"), new_session(user=before), new_session(user=now)
         store.save(session)
         replacing.replace(marker_of(session, new), new)
@@ -605,7 +605,7 @@ class StoreContract:
                 deleted += batch
             return deleted
 
-        # A sweeper may leave to the others what they are deleting, so the last one looks again.
+        # A sweeper skips the sessions that others are deleting, so one sweeps again at the end.
         assert sum(race([sweep_all] * 4)) + sweep_all() == 60
         assert store.load(live.id) is not None
 
@@ -614,7 +614,7 @@ class StoreContract:
     ) -> None:
         sweeping, touching, now = having(store, "sweep"), having(store, "touch"), moment(clock)
         sessions = [new_session(expires_at=now + MINUTE + number) for number in range(60)]
-        before = now + 2 * MINUTE  # a sweeper whose clock is ahead, so that it meets sessions that still live
+        before = now + 2 * MINUTE  # a sweeper whose clock is ahead, so that it meets live sessions
         for session in sessions:
             store.save(session)
 
@@ -646,7 +646,7 @@ class StoreContract:
         assert list(indexed.find(user="alice")) == as_stored(live)
 
     def test_find_for_nobody_is_refused(self, store: SessionStore) -> None:
-        """`find(user=session.user)` of a visitor who is not logged in must not list everybody."""
+        """`find(user=session.user)` for a visitor who is not logged in must not list all such visitors."""
         indexed = having(store, "find")
         store.save(new_session(user="alice"))
         with pytest.raises(TypeError):
@@ -727,7 +727,7 @@ class StoreContract:
         assert all(store.load(session.id) for session in others)
 
     def test_destroy_all_of_nobody_is_refused(self, store: SessionStore) -> None:
-        """`destroy_all(session.user)` of a visitor who is not logged in must not end the visits of all such."""
+        """`destroy_all(session.user)` for a visitor who is not logged in must not end all such visitors' sessions."""
         indexed, anonymous = having(store, "destroy_all"), new_session(user=None)
         store.save(anonymous)
         with pytest.raises(TypeError):
@@ -816,7 +816,7 @@ class StoreContract:
 
 
 def having(store: SessionStore, *verbs: str) -> Any:
-    """Return the store when it has these optional verbs; skip the test when it lacks one."""
+    """Return the store if it has these optional verbs; skip the test if it lacks one."""
     lacking = [verb for verb in verbs if not callable(getattr(store, verb, None))]
     if lacking:
         pytest.skip(f"{type(store).__name__} has no {', '.join(lacking)}")
@@ -830,12 +830,12 @@ def is_live(store: SessionStore, session: StoredSession) -> bool:
 
 
 def standing(clock: ManualClock | None) -> ManualClock:
-    """Return the clock; skip the test where there is none."""
+    """Return the clock; skip the test if there is none."""
     if clock is None:
         pytest.skip("needs the fixture `clock`")
     return clock
 
 
 def as_stored(sessions: Iterable[StoredSession]) -> list[StoredSession]:
-    """Return sessions as they are listed once they have been saved."""
+    """Return sessions as a store lists them after their first save."""
     return [replace(session, version=1) for session in sorted(sessions, key=lambda one: one.id)]

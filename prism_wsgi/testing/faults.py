@@ -15,11 +15,11 @@ VERBS = (
     *("find", "find_all", "destroy_all", "count", "estimate", "stats", "ping"),
     *("sweep", "oldest_expired", "count_expired"),
 )
-"""All that a store may be asked."""
+"""Every verb of a store."""
 
 
 class When(Enum):
-    """On which side of its effect a call fails."""
+    """The moment at which a call fails: before its effect or after it."""
 
     BEFORE = auto()
     AFTER = auto()
@@ -35,9 +35,9 @@ class _Failure:
 
 
 class FlakyStore:
-    """Does what `store` does, but for the calls that were told to fail, and lists what it was asked in `calls`.
+    """A store that passes calls on to `store`, except those that `fail` was told of, and lists them in `calls`.
 
-    It has the verbs that `store` has. A failure counts calls from the moment it is ordered.
+    It has the verbs that `store` has. A failure counts calls from the moment when `fail` was called.
     """
 
     def __init__(self, store: SessionStore) -> None:
@@ -50,7 +50,7 @@ class FlakyStore:
             if callable(verb):
                 setattr(self, name, self._flaky(verb))
 
-    # For type checkers, and replaced in every instance:
+    # For type checkers; every instance replaces them.
     load: Callable[[str], StoredSession | None]
     save: Callable[[StoredSession], None]
     destroy: Callable[[str], None]
@@ -64,9 +64,9 @@ class FlakyStore:
         error: BaseException | None = None,
         times: int = 1,
     ) -> None:
-        """Fail at the call number `at` from now, of `verb` alone if given, and at the next ones, `times` in all.
+        """Fail at the call number `at` from now, counting only `verb` if given, and at `times` calls in all.
 
-        `error` is what is raised, StoreUnavailable unless given; after the effect, or before it and instead.
+        The call raises `error`, StoreUnavailable unless given: after its effect, or before it and without it.
         """
         with self._lock:
             self._failures.append(_Failure(at, verb, when, error or StoreUnavailable("injected"), times))

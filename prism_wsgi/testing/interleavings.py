@@ -1,4 +1,4 @@
-"""Every order in which a store can see the calls of several requests, one after the other."""
+"""Interleavings: every order in which a store can see the calls of several requests, one after the other."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ WAIT_SECONDS = 30
 
 Actor = Callable[[], object]
 Scenario = Callable[["Steps"], tuple[Sequence[Actor], Callable[[], object]]]
-"""Sets the stage, and returns who acts and a check of what has come of it."""
+"""A function that prepares a store, and returns the actors and a check of the result."""
 
 
 class Steps:
-    """Lets one actor at a time go on, from one call of a store to the next."""
+    """A scheduler that lets one actor at a time run, from one call of a store to the next."""
 
     def __init__(self, choices: Sequence[int]) -> None:
         self._choices = choices
@@ -27,14 +27,14 @@ class Steps:
         self._running: list[int] = []
         self._errors: list[BaseException] = []
         self.taken: list[tuple[int, int]] = []
-        """The choices made: which of how many actors that could go on."""
+        """The choices made: the index of the chosen actor, and the number of actors that could run."""
 
     def of(self, store: SessionStore) -> Any:
-        """Return the store with its calls as steps, for the actors; anybody else's calls go straight through."""
+        """Return the store with its calls as steps for the actors; calls from other threads go straight through."""
         return _SteppingStore(store, self._arrive)
 
     def run(self, actors: Sequence[Actor]) -> None:
-        """Run the actors to their ends; raise what one of them raised."""
+        """Run the actors to their ends; raise the first error that one of them raised."""
         self._go = [threading.Semaphore(0) for _ in actors]
         self._running = list(range(len(actors)))
         threads = [
@@ -53,13 +53,13 @@ class Steps:
 
     def _step(self) -> None:
         number = len(self.taken)
-        # Beyond what was chosen the actors take turns, so that one who waits for another does not wait for ever.
+        # After the given choices the actors take turns, so that an actor that waits for another gets on.
         choice = self._choices[number] if number < len(self._choices) else 0
         self.taken.append((choice, len(self._running)))
         actor = self._running.pop(choice)
         self._running.append(actor)
         self._go[actor].release()
-        assert self._arrived.acquire(timeout=WAIT_SECONDS), "an actor waits for something that is no call of a store"
+        assert self._arrived.acquire(timeout=WAIT_SECONDS), "an actor waits for something other than a store call"
 
     def _act(self, number: int, actor: Actor) -> None:
         self._here.go = self._go[number]
@@ -98,8 +98,8 @@ def _stepping(verb: Callable[..., Any], arrive: Callable[[], None]) -> Callable[
 def every_interleaving(scenario: Scenario, *, limit: int = 10_000) -> int:
     """Run a scenario in every order of its actors' store calls, and check each; return how many orders there are.
 
-    `scenario` is called anew each time with the Steps that its actors' store has to go through (`steps.of(store)`).
-    Stops after `limit` orders.
+    `scenario` is called for each order, with the Steps through which its actors must use the store
+    (`steps.of(store)`). Stops after `limit` orders.
     """
     choices: list[int] = []
     for count in range(1, limit + 1):
@@ -107,7 +107,7 @@ def every_interleaving(scenario: Scenario, *, limit: int = 10_000) -> int:
         actors, check = scenario(steps)
         steps.run(actors)
         check()
-        # The last choice that had another one left is made differently, and all behind it anew.
+        # Change the last choice that has an alternative left, and make all choices behind it again.
         taken = steps.taken
         while taken and taken[-1][0] + 1 == taken[-1][1]:
             taken.pop()

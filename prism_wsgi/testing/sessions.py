@@ -1,4 +1,4 @@
-"""Sessions for tests of stores, and what tests do with them."""
+"""Sessions for tests of stores, and helpers that work on them."""
 
 import secrets
 import threading
@@ -24,7 +24,7 @@ def new_session(
     superseded: bool = False,
     actor: str | None = None,
 ) -> StoredSession:
-    """Return a session under an id of its own; it lives for ten more minutes unless `expires_at` is given."""
+    """Return a session with a new id; it lives for ten more minutes unless `expires_at` is given."""
     now = int(time.time() * 1000)
     expires_at = now + 10 * MINUTE if expires_at is None else expires_at
     return StoredSession(
@@ -33,7 +33,7 @@ def new_session(
 
 
 def marker_of(session: StoredSession, new: StoredSession | None = None) -> StoredSession:
-    """Return what `regenerate()` puts in the place of a session that was saved once, naming the `new` one."""
+    """Return the marker that `regenerate()` leaves for a session that was saved once; it names the `new` one."""
     return StoredSession(
         session.id,
         b"" if new is None else bytes.fromhex(new.id),
@@ -46,19 +46,19 @@ def marker_of(session: StoredSession, new: StoredSession | None = None) -> Store
 
 
 def loaded(store: SessionStore, session: StoredSession) -> StoredSession:
-    """Return what is stored under the id of `session`, which must be something."""
+    """Return the session stored under the id of `session`. Fails if there is none."""
     stored = store.load(session.id)
     assert stored is not None, f"session {session.id} is not stored"
     return stored
 
 
 def moment(clock: ManualClock | None) -> int:
-    """Return the store's present in Unix ms."""
+    """Return the store's time in Unix ms."""
     return int((time.time() if clock is None else clock()) * 1000)
 
 
 def increment(store: SessionStore, session_id: str) -> None:
-    """Add one to the decimal number that a session holds, trying until no other save comes in between."""
+    """Add one to the decimal number in a session, trying again until no other save comes in between."""
     while True:
         stored = store.load(session_id)
         assert stored is not None
@@ -70,9 +70,9 @@ def increment(store: SessionStore, session_id: str) -> None:
 
 
 def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make each call in a thread of its own, all at the same moment.
+    """Make each call in another thread, all at the same moment.
 
-    Returns what each returned, or the StoreError it raised; any other exception is raised on.
+    Returns the result of each, or the StoreError that it raised; any other exception is raised.
     """
     barrier = threading.Barrier(len(calls))
 

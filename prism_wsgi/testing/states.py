@@ -1,4 +1,4 @@
-"""A model-based test of a store: Hypothesis looks for calls after which it differs from a plain dictionary.
+"""A model-based test of a store: Hypothesis looks for calls after which the store differs from a dictionary.
 
 from prism_wsgi.testing.states import StoreMachine
 
@@ -27,17 +27,17 @@ lifetimes = st.sampled_from([0, 1, 1000, 60_000, 600_000])  # ms
 names = st.sampled_from(["alice", "Alice"])
 users = st.none() | names
 staleness = st.sampled_from([0, 0, 0, 0, -1, 1])
-"""By how much a version that is saved differs from the stored one."""
+"""The difference between the version that is saved and the stored one."""
 
 KEPT_MARKER_MS = 60_000
-"""How long an expired marker stays at least."""
+"""The time in ms for which an expired marker stays at least."""
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """A machine that does at random what a store can do, and compares each answer with a model's.
+    """A machine that makes random calls of a store, and compares each answer with a model's.
 
-    Override `make_store`; it may use `self.clock`. Verbs that the store lacks are left out. A store may forget by
-    itself what has expired long enough ago.
+    Override `make_store`; it may use `self.clock`. Verbs that the store lacks are left out. A store may delete
+    sessions by itself once they have been expired for long enough.
     """
 
     def __init__(self) -> None:
@@ -50,19 +50,19 @@ class StoreMachine(RuleBasedStateMachine):
         """Return an empty store."""
         raise NotImplementedError("Override make_store() with one that returns an empty store")
 
-    # What the model knows
+    # The model
 
     def live(self, session_id: str) -> StoredSession | None:
         stored = self.model.get(session_id)
         return None if stored is None or stored.is_expired(moment(self.clock)) else stored
 
     def listed(self, user: str | None = None) -> list[StoredSession]:
-        """Return what a listing shows, of one user or of everybody."""
+        """Return the sessions in a listing, of one user or of everybody."""
         live = [one for one in map(self.live, sorted(IDS)) if one is not None and not one.superseded]
         return [one for one in live if user is None or user in (one.user, one.actor)]
 
     def walk(self, session_id: str) -> list[StoredSession]:
-        """Return what stands under an id and, behind a marker, where the same user's session has moved."""
+        """Return what is stored under an id and, behind a marker, where the same user's session has moved."""
         passed: list[StoredSession] = []
         stored = self.model.get(session_id)
         while stored is not None and stored not in passed:
@@ -72,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
         return passed
 
     def errors_of(self, session: StoredSession) -> set[type[StoreError] | None]:
-        """Return what a save may raise, None for nothing."""
+        """Return the errors that a save may raise; None means none."""
         stored = self.model.get(session.id)
         if session.version == 0:
             return {None} if stored is None else {SessionExists}
@@ -81,7 +81,7 @@ class StoreMachine(RuleBasedStateMachine):
         return {None} if stored.version == session.version else {SessionConflict}
 
     def next_of(self, session_id: str, stale: int, **changes: Any) -> StoredSession:
-        """Return what a request would save under an id: a new session, or the stored one changed."""
+        """Return the session that a request would save under an id: a new one, or the stored one with changes."""
         stored = self.model.get(session_id)
         if stored is None:
             blank = replace(new_session(), id=session_id, created_at=moment(self.clock))
@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
             del self.model[session.id]
 
     def attempt(self, call: Callable[[], object], allowed: set[type[StoreError] | None]) -> bool:
-        """Make a call that may end in one of these ways; tell whether it went well."""
+        """Make a call that may raise one of these errors; tell whether it raised none."""
         try:
             call()
         except StoreError as error:
@@ -107,18 +107,18 @@ class StoreMachine(RuleBasedStateMachine):
         return True
 
     def compare(self, *ids: str) -> None:
-        """See that the store holds what the model does."""
+        """Check that the store holds what the model holds."""
         for session_id in ids or IDS:
             stored = self.store.load(session_id)
             assert stored == self.live(session_id)
             if stored is not None:
                 spoil(stored)
 
-    # What happens
+    # The rules
 
     @rule(seconds=st.sampled_from([0.001, 1.0, 59.0, 540.0]))
     def time_passes(self, seconds: float) -> None:
-        # What a store may have forgotten by then, no matter which, is destroyed while everybody still has it.
+        # Sessions that some stores delete by then are destroyed first, while every store still has them.
         then = moment(self.clock) + int(seconds * 1000)
         for session_id in IDS:
             stored = self.model.get(session_id)
@@ -144,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(session_id=ids, successor=ids, user=users, ended_by=users)
     def leave_marker(self, session_id: str, successor: str, user: str | None, ended_by: str | None) -> None:
-        """Put a marker where no move has left one, and perhaps end what it leads to.
+        """Save a marker that no move has left, and perhaps end the session that it leads to.
 
         It may name itself, another marker or another user's session.
         """
@@ -237,7 +237,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(session_id=ids)
     def name_nobody(self, session_id: str) -> None:
-        """Ask for the sessions of nobody, as an application does that did not look whether somebody is logged in."""
+        """Ask for the sessions of no user, as an application does that forgot to check for a login."""
         asked: list[tuple[str, Callable[[], object]]] = [
             ("find", lambda: list(self.store.find(user=None))),
             ("destroy_all", lambda: self.store.destroy_all(None)),

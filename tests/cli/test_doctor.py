@@ -199,9 +199,9 @@ def visited(use: Callable[[Session], object] = lambda _: None, **settings: Any) 
     [
         ({}, [("ok", "prism_session is Secure, HttpOnly and SameSite=Lax")]),
         ({"cookie_name": "__Host-id"}, [("ok", "__Host-id is Secure, HttpOnly and SameSite=Lax")]),
-        ({"secure": False}, [("fail", "prism_session goes over plain HTTP too, where it can be read")]),
-        ({"httponly": False}, [("fail", "prism_session can be read by scripts, also by an injected one")]),
-        ({"samesite": "none"}, [("warn", "prism_session is sent along with requests that other sites make")]),
+        ({"secure": False}, [("fail", "prism_session is also sent over plain HTTP, where others can read it")]),
+        ({"httponly": False}, [("fail", "prism_session can be read by scripts, also by injected ones")]),
+        ({"samesite": "none"}, [("warn", "prism_session is sent with requests that other sites start")]),
         ({"domain": "example.org"}, [("warn", "prism_session is sent to every host under example.org")]),
     ],
 )

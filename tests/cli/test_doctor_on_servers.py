@@ -66,7 +66,7 @@ def test_doctor_fails_on_a_standby_and_says_where_to_go(pair: Pair) -> None:
     url = pair.standby.url
     eventually(lambda: levels(url).get("schema", ("", ""))[0] == "ok", "the standby has not got the schema")
     level, said = levels(url)["writes"]
-    assert (level, said.endswith("let --url lead to a server that takes writes")) == ("fail", True)
+    assert (level, said.endswith("let --url name a server that takes writes")) == ("fail", True)
     assert run("doctor", "--url", url).exit_code == 1
 
 

@@ -1,1 +1,1 @@
-"""`prism-wsgi doctor`: checks of a deployment, each with what to do."""
+"""`prism-wsgi doctor`: checks of a deployment, each with advice."""

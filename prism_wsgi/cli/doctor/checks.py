@@ -1,4 +1,4 @@
-"""What `prism-wsgi doctor` looks at: the database and all about it, and the secret."""
+"""The checks of `prism-wsgi doctor`: the database, its schema, clock and sweeper, Redis, and the secret."""
 
 import os
 import re
@@ -31,7 +31,7 @@ _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
 
 
 def check_database(url: str, table_name: str | None, clock: Clock = system_clock) -> Iterator[Finding]:
-    """Yield what there is to say about the database; the last finding is a failure if it ends the checks."""
+    """Yield the findings on the database; the last one is a failure if it ends the checks."""
     if is_redis(url):
         yield check_redis(url)
         return
@@ -52,19 +52,19 @@ def check_database(url: str, table_name: str | None, clock: Clock = system_clock
 
 
 def _allowed(check: "_Check", store: "SQLAlchemyStore") -> Finding:
-    """Return what a check has found, or that the database's role may not look."""
+    """Return the finding of a check, or a warning that the database's role lacks the right."""
     try:
         return check(store)
     except PrismError as error:
         if not _DENIED.search(str(error)):
             raise
         name = getattr(check, "func", check).__name__.removeprefix("_")
-        message = f"not looked at: this role lacks the right ({one_line(str(error))[:200]})"
+        message = f"not checked: this role lacks the right ({one_line(str(error))[:200]})"
         return Finding(name, Level.WARN, message, "let an owner run what `prism-wsgi db grants --app ROLE` prints")
 
 
 def check_redis(url: str) -> Finding:
-    """Return whether a Redis answers, takes writes and keeps them; it has neither schema nor sweeper."""
+    """Return whether a Redis answers, takes writes and keeps them; it needs neither schema nor sweeper."""
     try:
         with open_store(url, None) as store:
             redis = cast("RedisStore", store)
@@ -73,18 +73,16 @@ def check_redis(url: str) -> Finding:
     except (PrismError, click.ClickException) as error:
         return Finding("redis", Level.FAIL, str(error), "start it, or correct --url or PRISM_DATABASE_URL")
     if (policy or "").startswith("allkeys-"):
-        message = (
-            f"maxmemory-policy is {policy}: when it is full, it throws sessions away, and lists of users' sessions"
-        )
-        return Finding("redis", Level.FAIL, message, "set maxmemory-policy to noeviction or to a volatile one")
+        message = f"maxmemory-policy is {policy}: when it is full, it deletes sessions, and lists of users' sessions"
+        return Finding("redis", Level.FAIL, message, "set maxmemory-policy to noeviction or to a volatile policy")
     message = "it answers and takes writes; there is no schema to check, and nothing to sweep"
     if policy is None:
-        message += "; it does not say its maxmemory-policy: see that it is noeviction"
+        message += "; it does not tell its maxmemory-policy: make sure that it is noeviction"
     return Finding("redis", Level.OK, message)
 
 
 def _advice(error: Exception) -> str:
-    # The others end with theirs.
+    # Other errors end with their advice.
     is_down = isinstance(error, StoreUnavailable) and not isinstance(error, SchemaMissing)
     return "start it, or correct --url or PRISM_DATABASE_URL" if is_down else ""
 
@@ -119,11 +117,11 @@ def _writes(store: "SQLAlchemyStore") -> Finding:
     refusal = _refused_write(store)
     if refusal is None:
         return Finding("writes", Level.OK, "the table takes them")
-    return Finding("writes", Level.FAIL, one_line(str(refusal)), "let --url lead to a server that takes writes")
+    return Finding("writes", Level.FAIL, one_line(str(refusal)), "let --url name a server that takes writes")
 
 
 def _refused_write(store: "SQLAlchemyStore") -> StoreUnavailable | None:
-    """Return why the table takes no writes, None where it does. Raises it where this role lacks the right."""
+    """Return why the table takes no writes, None if it takes them. Raises it if this role lacks the right."""
     try:
         store.ping()
     except StoreUnavailable as error:
@@ -134,7 +132,7 @@ def _refused_write(store: "SQLAlchemyStore") -> StoreUnavailable | None:
 
 
 def _journal(store: "SQLAlchemyStore") -> Finding:
-    # Each connection of the store asks for WAL: another mode means that this file cannot have it.
+    # Each connection of the store asks for WAL. If the mode is another, this file cannot have WAL.
     mode = _ask(store, "PRAGMA journal_mode")
     if mode in ("wal", "memory"):
         return Finding("journal", Level.OK, f"journal_mode is {mode}")
@@ -164,7 +162,7 @@ def _clock(store: "SQLAlchemyStore", clock: Clock) -> Finding:
 
 
 def _isolation(store: "SQLAlchemyStore") -> Finding:
-    # Statements of the store are transactions of their own, but for a few that lock what they read.
+    # Most statements of the store are single transactions; a few lock the rows that they read.
     if store.engine.dialect.name == "postgresql":
         level = str(_ask(store, "SHOW default_transaction_isolation"))
         fix = "`ALTER DATABASE ... SET default_transaction_isolation = 'read committed'`"
@@ -176,11 +174,11 @@ def _isolation(store: "SQLAlchemyStore") -> Finding:
         level = str(found).replace("-", " ").lower()
         fix = "`SET GLOBAL TRANSACTION ISOLATION LEVEL READ COMMITTED`, and in the server's configuration"
     else:
-        return Finding("isolation", Level.OK, f"not looked at: no query for {store.engine.dialect.name}")
+        return Finding("isolation", Level.OK, f"not checked: no query for {store.engine.dialect.name}")
     if level in ("read committed", "repeatable read"):
         return Finding("isolation", Level.OK, level)
-    worse = "sessions are seen before they are saved" if level == "read uncommitted" else "requests fail or wait"
-    return Finding("isolation", Level.WARN, f"{level}, by which {worse}", fix)
+    worse = "requests see unsaved sessions" if level == "read uncommitted" else "requests fail or wait"
+    return Finding("isolation", Level.WARN, f"{level}, with which {worse}", fix)
 
 
 def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
@@ -188,7 +186,7 @@ def _sweeper(store: "SQLAlchemyStore", clock: Clock) -> Finding:
     if oldest is None:
         return Finding("sweeper", Level.OK, f"nothing waits for a sweep; {last}")
     lag = clock() * 1000 - oldest
-    message = f"the oldest expired session is of {instant(oldest)} ({span(lag)} ago); {last}"
+    message = f"the oldest expired session ended at {instant(oldest)} ({span(lag)} ago); {last}"
     if lag <= MAX_LAG_MS:
         return Finding("sweeper", Level.OK, message)
     return Finding("sweeper", Level.WARN, message, "run `prism-wsgi sweep`, and then daily or with --every 300")
@@ -205,10 +203,10 @@ def _last_sweep(store: "SQLAlchemyStore") -> str:
 
 
 def check_secret(secret: str) -> Finding:
-    """Return how strong the secret is; it is empty where there is none."""
+    """Return whether the secret is strong; an empty one is missing."""
     if not secret:
         message = f"not checked: {SECRET_VARIABLE} is not set here"
-        return Finding("secret", Level.WARN, message, f"where the application has no other secret: {_NEW_SECRET}")
+        return Finding("secret", Level.WARN, message, f"if the application has no other secret: {_NEW_SECRET}")
     weakness = secret_weakness(os.fsencode(secret))
     if weakness is not None:
         return Finding("secret", Level.FAIL, f"{SECRET_VARIABLE} {weakness}", f"make another: {_NEW_SECRET}")

@@ -1,4 +1,4 @@
-"""`prism-wsgi doctor`: what is wrong with a deployment, and what to type to mend it."""
+"""`prism-wsgi doctor`: the problems of a deployment, and the commands that fix them."""
 
 import os
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from prism_wsgi.cli.text import one_line
 @json_option
 @click.pass_context
 def doctor(context: click.Context, url: str, table_name: str | None, visit: str | None, json: bool) -> None:
-    """Check a deployment and say how to mend it.
+    """Check a deployment and say how to fix it.
 
     Looks at the database, its clock, isolation level (SQLite: journal) and schema, whether it takes writes, the lag
     of the sweeper, and the secret: the environment variable SESSION_SECRET, which is not shown.
@@ -27,8 +27,8 @@ def doctor(context: click.Context, url: str, table_name: str | None, visit: str 
 
     \b
     Exit codes:
-      0  nothing has failed (there may be warnings)
-      1  something has; its line says what to type
+      0  no check failed (there may be warnings)
+      1  a check failed; its line says what to type
       2  wrong usage
     """
     findings = [*check_database(url, table_name), check_secret(os.environ.get(SECRET_VARIABLE, ""))]

@@ -1,4 +1,4 @@
-"""What `prism-wsgi doctor --visit` looks at: the session cookie that a browser is given."""
+"""The checks of `prism-wsgi doctor --visit`: the session cookie that a browser gets."""
 
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -12,7 +12,7 @@ SECONDS = 10
 
 
 def check_cookie(address: str) -> Iterator[Finding]:
-    """Visit an address of the application, as a browser does for the first time, and judge the cookie it sends."""
+    """Visit an address of the application as a new browser does, and check the cookie in the response."""
     try:
         cookies = _visit(address)
     except (OSError, HTTPException, ValueError) as error:
@@ -29,7 +29,7 @@ def check_cookie(address: str) -> Iterator[Finding]:
             "cookie",
             Level.WARN,
             f"{address} sent no session cookie",
-            'visit a page that writes to the session (as with cookie_on="write"), and one that no cache answers',
+            'visit a page that no cache answers and, with cookie_on="write", one that writes to the session',
         )
     for name, _, attributes in found:
         yield from _judge(name, attributes)
@@ -60,14 +60,14 @@ def _split(header: str) -> tuple[str, str, dict[str, str]]:
 def _judge(name: str, attributes: dict[str, str]) -> Iterator[Finding]:
     problems = []
     if "secure" not in attributes:
-        message = f"{name} goes over plain HTTP too, where it can be read"
+        message = f"{name} is also sent over plain HTTP, where others can read it"
         problems.append(Finding("cookie", Level.FAIL, message, "set secure=True"))
     if "httponly" not in attributes:
-        message = f"{name} can be read by scripts, also by an injected one"
+        message = f"{name} can be read by scripts, also by injected ones"
         problems.append(Finding("cookie", Level.FAIL, message, "set httponly=True"))
     if attributes.get("samesite", "").lower() not in ("lax", "strict"):
-        message = f"{name} is sent along with requests that other sites make"
-        problems.append(Finding("cookie", Level.WARN, message, 'set samesite="lax", unless it is needed in a frame'))
+        message = f"{name} is sent with requests that other sites start"
+        problems.append(Finding("cookie", Level.WARN, message, 'set samesite="lax", unless other sites embed yours'))
     if attributes.get("domain"):
         message = f"{name} is sent to every host under {one_line(attributes['domain'])}"
         problems.append(Finding("cookie", Level.WARN, message, "set domain=None, unless they share the sessions"))

@@ -1,11 +1,11 @@
-"""What a check of `prism-wsgi doctor` found."""
+"""The findings of `prism-wsgi doctor`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is; only FAIL fails the command."""
+    """The severity of a finding; only FAIL fails the command."""
 
     OK = "ok"
     WARN = "warn"
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `fix` is what to type, empty where nothing is to be done."""
+    """The result of one check; `fix` says what to type, and is empty if there is nothing to do."""
 
     check: str
     level: Level

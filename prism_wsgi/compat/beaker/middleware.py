@@ -1,7 +1,7 @@
 """Beaker's SessionMiddleware: `from prism_wsgi.compat.beaker import SessionMiddleware`, and nothing else changes.
 
-Applications find `environ["beaker.session"]` as Beaker's documentation has it; sessions are saved, signed and kept by
-prism_wsgi.
+`environ["beaker.session"]` works as Beaker's documentation says, while prism_wsgi saves the sessions and sets the
+cookie.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,16 +20,16 @@ DEFAULT_BEAKER_KEY = "beaker.session"
 
 
 class SessionMiddleware:
-    """Gives every request a session under `environ["beaker.session"]`, used as Beaker's is.
+    """A middleware that gives each request a session under `environ["beaker.session"]`, with Beaker's interface.
 
     `config` and keyword arguments are Beaker's: those whose names begin with `session.` or `beaker.session.`, and
-    keyword arguments without either. Settings of prism_wsgi that Beaker has no name for, `max_lifetime` or `store`
-    for example, are taken too. `environ_key` is where the session is put.
+    keyword arguments without a prefix. You can also give settings of prism_wsgi for which Beaker has no name, such as
+    `max_lifetime` or `store`. `environ_key` is the session's key in the WSGI environ.
 
-    The same session is `environ["prism.session"]`, with all it can do beyond Beaker's. Visitors who hold Beaker's
-    own cookie go on with the session that `prism-wsgi import beaker` brought along.
+    `environ["prism.session"]` is the same session with the interface of prism_wsgi. Visitors with Beaker's cookie
+    keep the session that `prism-wsgi import beaker` imported.
 
-    Raises ConfigError for a setting that breaks its rule or that prism_wsgi has no use for, and says what to do.
+    Raises ConfigError for a setting that breaks its rule or that prism_wsgi does not have, and says what to do.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SessionMiddleware:
         options: MiddlewareOptions = {
             **settings.options,
             "environ_key": self._prism_key,
-            # Beaker saves whatever the status; an application that raises has not come to where it does.
+            # Beaker saves at start_response(), whatever the status; an application that raises before saves nothing.
             "save_on_error": True,
         }
         old = BeakerCookie(
@@ -78,5 +78,5 @@ class SessionMiddleware:
 
 
 def filter_app(app: WSGIApplication, global_conf: Mapping[str, Any], **kwargs: Any) -> SessionMiddleware:
-    """Put sessions around an application, by an ini section: `use = egg:prism_wsgi#beaker_session`."""
+    """Put sessions around an application, for an ini section: `use = egg:prism_wsgi#beaker_session`."""
     return SessionMiddleware(app, global_conf, **kwargs)

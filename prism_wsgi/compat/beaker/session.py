@@ -1,7 +1,7 @@
-"""BeakerSession: a Session under Beaker's names, which is saved when Beaker would save it.
+"""A Session with Beaker's interface, which is saved when Beaker would save it.
 
-The application works on a copy. What it has changed there is what `persist()` writes into the Session; all else is
-forgotten, and what the application has written into the Session itself stays.
+The application works on a copy. `persist()` writes the changes in the copy into the Session; other changes in the
+copy are dropped. Changes that the application makes in the Session itself stay.
 """
 
 import time
@@ -17,12 +17,12 @@ from prism_wsgi.session import Session
 
 CREATED, ACCESSED, DOMAIN, PATH = "_creation_time", "_accessed_time", "_domain", "_path"
 NOT_STORED = frozenset({ACCESSED, DOMAIN, PATH})
-"""What Beaker has among the application's values and prism_wsgi knows anyway."""
+"""The keys that Beaker keeps among the application's values, and that prism_wsgi keeps elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class BeakerSite:
-    """What holds for all sessions of an application; `auto` and `save_accessed_time` are Beaker's settings."""
+    """The settings of all sessions of an application; `auto` and `save_accessed_time` are Beaker's."""
 
     cookie: Cookie
     auto: bool
@@ -32,9 +32,9 @@ class BeakerSite:
 class BeakerSession(MutableMapping[str, Any]):
     """The visitor's session, as `environ["beaker.session"]`.
 
-    A mapping over a copy that is made at the first access. `save()` has it saved when the response begins, without
-    which changes are forgotten unless `session.auto` is on. `delete()` and `invalidate()` end it at once. `id` is not
-    secret: no cookie holds it.
+    It is a mapping over a copy that is made at the first access. After `save()` the session is saved when the
+    response begins. Without `save()` changes are dropped, unless `session.auto` is on. `delete()` and `invalidate()`
+    end the session at once. `id` is not secret, because no cookie holds it.
     """
 
     def __init__(self, session: Session, site: BeakerSite) -> None:
@@ -93,7 +93,7 @@ class BeakerSession(MutableMapping[str, Any]):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was stored for this visitor, or `invalidate()` has started over."""
+        """Whether nothing was stored for this visitor, or `invalidate()` has begun a new session."""
         self._look()
         return self._session.is_new
 
@@ -127,9 +127,9 @@ class BeakerSession(MutableMapping[str, Any]):
         return self._dirty
 
     def save(self) -> None:
-        """Have the session saved when the response begins, with all that is changed until then.
+        """Save the session when the response begins, with all changes until then.
 
-        As in Beaker, a session that the application has not looked at is not.
+        As in Beaker, a session that the application has not looked at is not saved.
         """
         self._forget_what_has_ended()
         self._dirty = True
@@ -137,8 +137,8 @@ class BeakerSession(MutableMapping[str, Any]):
     def persist(self) -> None:
         """Write the session as it is now, if `save()` has been called or `session.auto` is on.
 
-        Otherwise, as Beaker does when it saves the time of access, write what was there at the first look: a change
-        inside one of its values is saved without `save()`.
+        Otherwise write the values of the first access, as Beaker does when it saves the time of access: a change
+        inside one of these values is saved without `save()`.
         """
         self._forget_what_has_ended()
         if (self._dirty or self._site.auto) and not self._deleted:
@@ -148,14 +148,14 @@ class BeakerSession(MutableMapping[str, Any]):
         self.unlock()
 
     def delete(self) -> None:
-        """End the session, at once, and delete the visitor's cookie; what is written afterwards is forgotten."""
+        """End the session at once, and delete the visitor's cookie; later writes are dropped."""
         self._session.destroy()
         self._copy = self._begin()
         self.clear()
         self._dirty = self._deleted = True
 
     def invalidate(self) -> None:
-        """End the session, at once, and begin a new one under a new id."""
+        """End the session at once, and begin a new one under a new id."""
         self._session.destroy()
         self._copy = self._begin()
         self._deleted = False
@@ -166,18 +166,18 @@ class BeakerSession(MutableMapping[str, Any]):
         self._session.regenerate()
 
     def load(self) -> None:
-        """Take the values as they are stored, dropping changes."""
+        """Return to the stored values, and drop all changes."""
         self._copy = self._begin()
 
     def revert(self) -> None:
-        """Take the values as they were at the first look, dropping changes."""
+        """Return to the values of the first access, and drop all changes."""
         self._look()
         self._copy = dict(self._first)
 
     def lock(self) -> None:
-        """Let no other request into `lock()` of the same session until `unlock()`, or until the response begins.
+        """Keep other requests out of `lock()` of the same session until `unlock()`, or until the response begins.
 
-        `load()` then shows what is stored now. Keep it short; others are waiting.
+        `load()` then shows what is stored now. Keep the lock for a short time, because other requests wait for it.
         """
         if self._lock is None:
             self._look()
@@ -186,7 +186,7 @@ class BeakerSession(MutableMapping[str, Any]):
             self._lock = entered
 
     def unlock(self) -> None:
-        """Let others in, after saving if `save()` has been called."""
+        """Save if `save()` has been called, then let other requests in."""
         if self._lock is not None:
             self._forget_what_has_ended()
             if self._dirty and not self._deleted:
@@ -197,8 +197,8 @@ class BeakerSession(MutableMapping[str, Any]):
     def get_by_id(self, id: str) -> NoReturn:  # noqa: A002, Beaker's name
         """Raise NotImplementedError: an id from a form would open any session, because ids are not secret here."""
         raise NotImplementedError(
-            "get_by_id() would open any visitor's session to everybody who knows its id, which is not secret in "
-            "prism_wsgi; list and end a user's sessions by the store's find(user=...) and destroy_all(user)"
+            "get_by_id() would open any visitor's session to anyone who knows its id, which is not secret in "
+            "prism_wsgi; list and end a user's sessions with the store's find(user=...) and destroy_all(user)"
         )
 
     def _look(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class BeakerSession(MutableMapping[str, Any]):
         return values
 
     def _forget_what_has_ended(self) -> None:
-        """Drop the copy of a session that was ended by `environ["prism.session"]`: to save it would undo a logout."""
+        """Drop the copy if `environ["prism.session"]` has ended its session, because a save would undo a logout."""
         if self._copy is not None and self._endings != self._session._state.endings:
             self._copy = self._begin()
             self._dirty = False
@@ -233,12 +233,12 @@ class BeakerSession(MutableMapping[str, Any]):
 
 
 def _with_beaker_values(stored: Mapping[str, Any], created: float, cookie: Cookie) -> dict[str, Any]:
-    """Return a copy of a session's values with what Beaker keeps among them."""
+    """Return a copy of a session's values, with the keys that Beaker keeps among them."""
     values = {key: deepcopy(value) for key, value in stored.items()}
     return {DOMAIN: cookie.domain, PATH: cookie.path, CREATED: created, **values, ACCESSED: time.time()}
 
 
 def _to_store(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of what is stored: never nothing, so that a session once saved is there the next time."""
+    """Return a copy of the values to store, which is never empty, so that a saved session is there the next time."""
     kept = {CREATED: time.time(), **values}
     return {key: deepcopy(value) for key, value in kept.items() if key not in NOT_STORED}

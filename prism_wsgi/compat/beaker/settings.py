@@ -1,4 +1,4 @@
-"""Beaker's settings, read into SessionMiddleware's: what each becomes, and why some are refused."""
+"""Beaker's settings, converted to SessionMiddleware's; some are refused, with a reason."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from prism_wsgi.errors import ConfigError
 from prism_wsgi.setting_types import MiddlewareOptions
 from prism_wsgi.text_settings import READERS, read_settings
 
-PREFIXES = ("beaker.session.", "session.", "session_")  # as Beaker has them; the last is its oldest
+PREFIXES = ("beaker.session.", "session.", "session_")  # Beaker's; the last is the oldest
 OTHER_PREFIXES = ("beaker.cache.", "cache.")  # of Beaker's CacheMiddleware, often in the same section
 
 RENAMED = {"key": "cookie_name", "cookie_path": "path", "cookie_domain": "domain"}
@@ -30,9 +30,9 @@ COMBINED = frozenset(
         "invalidate_corrupt",
     }
 )
-"""What becomes something else than the setting of the same name, or nothing."""
+"""The settings that become another setting than the one of the same name, or none."""
 IGNORED = frozenset({"data_dir", "lock_dir", "log_file", "crypto_type", "encrypt_nonce_bits"})
-"""Where Beaker keeps files, and how it encrypts what it does not encrypt without encrypt_key."""
+"""The settings of Beaker's files, and of its encryption, which has no effect without encrypt_key."""
 
 _STORES = (
     "use session.type = ext:database with a session.url, or ext:redis, or memory; then run "
@@ -42,15 +42,15 @@ _OWN_STORE = "pass store=SQLAlchemyStore(...) to SessionMiddleware instead of ty
 
 REFUSED = {
     "encrypt_key": "set session.encryption_key, at least 32 random bytes: `prism-wsgi secret` makes one",
-    "table_name": f"it names Beaker's table, and sessions are kept in another; leave it out, or {_OWN_STORE}",
+    "table_name": f"it names Beaker's table, but sessions are kept in another; leave it out, or {_OWN_STORE}",
     "schema_name": _OWN_STORE,
     "sa_opts": _OWN_STORE,
     "bind": _OWN_STORE,
     "table": _OWN_STORE,
     "namespace_class": "pass store=..., your object with load, save and destroy",
     "session_class": "wrap environ['beaker.session'] in your own middleware",
-    "use_cookies": "a session is found by its visitor's cookie alone",
-    "id": "ids are drawn by the server alone",
+    "use_cookies": "only the visitor's cookie can name a session",
+    "id": "only the server chooses ids",
     "cookie_name": "call it session.key",
     "ttl": "call it session.timeout",
     "path": "call it session.cookie_path",
@@ -59,7 +59,7 @@ REFUSED = {
     "save_on_error": "as in Beaker, what is saved before the response begins is kept whatever its status",
     "environ_key": "pass it as the argument environ_key",
 }
-"""What prism_wsgi has no use for, or has under another name, and what to do."""
+"""The settings that prism_wsgi does not have, or has under another name, and what to do."""
 
 OURS = READERS.keys() - REFUSED.keys()
 
@@ -71,7 +71,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class BeakerSettings:
-    """What SessionMiddleware is given, and what it has no setting for."""
+    """The settings for SessionMiddleware, and those of Beaker's that it does not have."""
 
     options: MiddlewareOptions = field(repr=False)
     auto: bool
@@ -80,9 +80,9 @@ class BeakerSettings:
 
 
 def read_beaker_settings(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> BeakerSettings:
-    """Return the settings in `config`, where they have a prefix, and in `arguments`, where they need none.
+    """Return the settings in `config`, which have a prefix, and in `arguments`, which need none.
 
-    Raises ConfigError for one that is unknown, refused, or breaks its rule.
+    Raises ConfigError for a setting that is unknown, refused, or breaks its rule.
     """
     given = _given(config, arguments)
     _check_names(given)
@@ -153,17 +153,17 @@ def _store(kind: Any, url: Any) -> MiddlewareOptions:
 def _serializer(value: Any) -> MiddlewareOptions:
     if value == "pickle":
         raise ConfigError(
-            "session.data_serializer cannot be pickle: reading one runs whatever was stored; leave it out, since "
-            "dates, sets, decimals and more are kept without"
+            "session.data_serializer cannot be pickle: reading a pickle runs stored code; leave the setting out, "
+            "since dates, sets, decimals and more are stored without it"
         )
-    return {} if value == "json" else {"serializer": value}  # the default keeps all that JSON can
+    return {} if value == "json" else {"serializer": value}  # the default stores all that JSON can
 
 
 def _lifetimes(given: Mapping[str, Any]) -> MiddlewareOptions:
-    """Return how long a session lives, idle and at all, and whether its cookie outlives the browser's session.
+    """Return a session's idle and absolute lifetimes, and whether its cookie outlives the browser's session.
 
-    Beaker sets its cookie once, so that a session cannot be reached for longer than `cookie_expires`. Without a
-    `timeout` Beaker keeps sessions for ever; but browsers keep no cookie for more than 400 days.
+    Beaker sets its cookie once, so a session cannot be reached for longer than `cookie_expires`. Without a `timeout`
+    Beaker keeps sessions for ever, but browsers keep no cookie for more than 400 days.
     """
     timeout = _seconds("timeout", given.get("timeout", MAX_AGE_LIMIT))
     expires = _cookie_expires(given.get("cookie_expires", True))
@@ -173,7 +173,7 @@ def _lifetimes(given: Mapping[str, Any]) -> MiddlewareOptions:
 
 
 def _cookie_expires(value: Any) -> bool | int:
-    """Return seconds, True for a cookie that ends with the browser's session, or False for one that does not end."""
+    """Return seconds, True for a cookie that ends with the browser's session, or False for one without an end."""
     if isinstance(value, bool) or (isinstance(value, str) and not value.strip().isdecimal()):
         return _flag("cookie_expires", value)
     if isinstance(value, timedelta | int | str):

@@ -1,1 +1,1 @@
-"""Sessions that other packages stored: how each is read, never by unpickling, and how they are imported."""
+"""The import of sessions that other packages stored, without ever unpickling them."""

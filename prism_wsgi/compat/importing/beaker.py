@@ -1,4 +1,4 @@
-"""Beaker's sessions as `ext:database` stores them with `data_serializer = json`."""
+"""Beaker's sessions, as `ext:database` stores them with `data_serializer = json`."""
 
 import re
 from base64 import b64decode
@@ -23,7 +23,7 @@ ACCESSED, CREATED = "_accessed_time", "_creation_time"
 NOT_KEPT = (ACCESSED, "_domain", "_path")
 
 # Beaker puts its JSON, compressed and in base64, into a dict that SQLAlchemy pickles: {"session": "eJy..."}. Nothing
-# is unpickled: these are the bytes that pickle's protocols 2 to 5 write for such a dict, and nothing else matches.
+# is unpickled: this matches only the bytes that pickle's protocols 2 to 5 write for such a dict.
 _MEMO, _FRAME = rb"(?:\x94|q.)", rb"(?:\x95.{8})?"
 _PICKLED_DICT = re.compile(
     rb"\x80[\x02-\x05]" + _FRAME + rb"\}" + _MEMO
@@ -35,7 +35,7 @@ _PICKLED_DICT = re.compile(
 
 
 class BeakerPeer:
-    """The table `beaker_cache`. `timeout` is `session.timeout` in seconds, None where there was none."""
+    """The table `beaker_cache`. `timeout` is `session.timeout` in seconds, None if there was none."""
 
     origin = BeakerCookie.origin
     columns = ("namespace", "data")

@@ -1,4 +1,4 @@
-"""Django's sessions as `django.contrib.sessions.backends.db` stores them: JSON, signed by `django.core.signing`."""
+"""Django's sessions, as `django.contrib.sessions.backends.db` stores them: JSON, signed by `django.core.signing`."""
 
 import hashlib
 import hmac
@@ -27,11 +27,11 @@ SALT = "django.contrib.sessions.SessionStore"
 class DjangoPeer:
     """The table `django_session`. `secret_keys` are SECRET_KEY and SECRET_KEY_FALLBACKS.
 
-    Django ends a login at the next request after the user's password has changed: the session has an HMAC of it.
-    `passwords` are those of the users by id, as Django stores them, by which a login is verified. Without them a
-    session in which somebody is logged in is left behind, unless `trusts_logins`.
+    Django ends a login when the user's password changes, because the session holds an HMAC of it. `passwords` are the
+    users' passwords by user id, as Django stores them, and verify logins. Without them a session with a login is
+    skipped, unless `trusts_logins`.
 
-    Without USE_TZ, SQLite and MariaDB hold local time, which is taken for UTC.
+    Without USE_TZ, SQLite and MariaDB hold local time, which is read as UTC.
     """
 
     origin = DjangoCookie.origin
@@ -72,7 +72,7 @@ class DjangoPeer:
             raise SkippedError(Skip.ENDED_LOGIN)
 
     def _verified(self, signed: str) -> bytes:
-        """Return what was signed as `payload:timestamp:signature`."""
+        """Return the payload of `payload:timestamp:signature`."""
         value, _, signature = signed.rpartition(":")
         given = signature.encode()
         if not any(hmac.compare_digest(_signature(key, value), given) for key in self._keys):

@@ -1,4 +1,4 @@
-"""Flask-Session's sessions as its SQLAlchemy interface stores them: msgpack or JSON."""
+"""Flask-Session's sessions, as its SQLAlchemy interface stores them: msgpack or JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ PERMANENT = "_permanent"
 
 
 class FlaskSessionPeer:
-    """The table `sessions`. `key_prefix` is SESSION_KEY_PREFIX, which stands before each id there."""
+    """The table `sessions`. `key_prefix` is SESSION_KEY_PREFIX, with which each id there begins."""
 
     origin = FlaskSessionCookie.origin
     columns = ("id", "session_id", "data", "expiry")
@@ -35,7 +35,7 @@ class FlaskSessionPeer:
     def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
         """Return the session in a row of `sessions`."""
         if row["expiry"] is None:
-            raise SkippedError(Skip.EXPIRED)  # as Flask-Session has it
+            raise SkippedError(Skip.EXPIRED)  # Flask-Session's meaning of NULL
         expires_at = milliseconds(row["expiry"])
         check_not_over(expires_at, now)
         name = text(row["session_id"], Skip.WEAK_KEY)
@@ -50,10 +50,10 @@ class FlaskSessionPeer:
 
 
 def _read(data: bytes) -> dict[str, Any]:
-    if data.startswith(b"{"):  # in msgpack the number 123, which is no session
+    if data.startswith(b"{"):  # in msgpack that is the number 123, which is no session
         return read_json(data)
     try:
-        # 3: what msgspec writes for a datetime with an offset comes back as one.
+        # 3: msgspec's value of a datetime with an offset comes back as a datetime.
         return checked_values(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException):  # TypeError: a list as a key
         raise SkippedError(Skip.PICKLED if is_pickled(data) else Skip.UNREADABLE) from None

@@ -1,4 +1,4 @@
-"""Imports sessions of another package into a store, one by one; what cannot be read is counted and left."""
+"""The import of another package's sessions into a store, one by one; those that cannot be read are counted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +15,12 @@ from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import SessionStore, StoredSession
 
 UNLIMITED_MS = 30 * 24 * 3600 * 1000
-"""How long a session that had no end waits for its visitor."""
+"""The time in ms for which an imported session without an expiry waits for its visitor."""
 
 
 @dataclass
 class ImportResult:
-    """What an import has done so far: how many rows it read, how many it imported, and why it skipped the others."""
+    """The result of an import so far: the rows read, the sessions imported, and the others by reason."""
 
     read: int = 0
     imported: int = 0
@@ -45,8 +45,8 @@ def import_sessions(
 ) -> ImportResult:
     """Store each session that can be read, under an id made from the key in its visitor's cookie.
 
-    `user_key` is where the application keeps who is logged in. With `dry_run` nothing is stored. What is there
-    already stays as it is, so that an import can be repeated. Raises StoreUnavailable when the store fails.
+    `user_key` is the key of the user in the other package's sessions. With `dry_run` nothing is stored. Sessions that
+    are stored already stay as they are, so you can repeat an import. Raises StoreUnavailable when the store fails.
     """
     codec = Codec(TypedSerializer(), max_size)
     result = ImportResult()

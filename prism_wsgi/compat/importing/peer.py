@@ -1,4 +1,4 @@
-"""What the sessions of another package are to an import: rows of a table, each read or skipped for a reason."""
+"""Another package as an import sees it: rows of a table, each read as a session or skipped for a reason."""
 
 import json
 import zlib
@@ -8,48 +8,48 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-MAX_DECOMPRESSED = 16 * 1024 * 1024  # bytes; a few kilobytes can claim to be gigabytes
+MAX_DECOMPRESSED = 16 * 1024 * 1024  # bytes; a few compressed kilobytes can expand to gigabytes
 
 _PICKLE_PROTOCOLS = tuple(bytes([0x80, number]) for number in range(2, 6))
 
 
 class Skip(StrEnum):
-    """Why a row was not imported."""
+    """The reason why a row was not imported."""
 
     EXPIRED = "expired"
-    """Over already."""
+    """The session has expired."""
     ALREADY_IMPORTED = "already_imported"
-    """Imported before, and perhaps in use by now."""
+    """Imported before, and perhaps in use since."""
     EMPTY = "empty"
-    """Nothing is in it: what Beaker's `delete()` leaves."""
+    """The session is empty: Beaker's `delete()` leaves such rows."""
     NO_SESSION = "no_session"
-    """Something else in the same table: what Beaker caches."""
+    """The row is no session: Beaker's cache may use the same table."""
     WEAK_KEY = "weak_key"
     """A key that the package does not make, so that a visitor may have chosen it."""
     BAD_SIGNATURE = "bad_signature"
     """Not signed with one of the secret keys given."""
     UNVERIFIED_LOGIN = "unverified_login"
-    """With a user, and nothing to tell whether Django would still take the login."""
+    """With a login that nothing verifies: Django might have ended it."""
     ENDED_LOGIN = "ended_login"
-    """With a user who is gone, or has changed the password since: Django would not take the login any more."""
+    """With a login that Django would end, because the user is gone or has changed the password."""
     PICKLED = "pickled"
-    """Pickled: reading it would run whatever was stored."""
+    """Pickled: reading it would run stored code."""
     UNREADABLE = "unreadable"
-    """In no format that this import knows."""
+    """In a format that this import does not know."""
     UNSTORABLE = "unstorable"
     """With a value that prism_wsgi does not store: NaN, a key that is no text."""
     TOO_LARGE = "too_large"
     """Larger than `--max-size`."""
     BAD_USER = "bad_user"
-    """With a user who is no text or number, or longer than 255 characters."""
+    """With a user that is no text or number, or is longer than 255 characters."""
 
 
 HARMLESS = frozenset({Skip.EXPIRED, Skip.ALREADY_IMPORTED, Skip.EMPTY, Skip.NO_SESSION, Skip.ENDED_LOGIN})
-"""Skipped without anybody being logged out."""
+"""The reasons that log nobody out."""
 
 
 class SkippedError(Exception):
-    """A row is not to be imported; `reason` says why."""
+    """A row is skipped; `reason` says why."""
 
     def __init__(self, reason: Skip) -> None:
         super().__init__(reason)
@@ -58,10 +58,10 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerSession:
-    """One session as another package has it.
+    """One session of another package.
 
-    `key` is what its cookie carries. `created_at` and `expires_at` are Unix ms; without them the session begins now,
-    and ends when nobody has come for it for a while. `persistent` is None where the configured one holds.
+    `key` is the key in its cookie. `created_at` and `expires_at` are Unix ms. Without them the session begins now,
+    and waits UNLIMITED_MS for its visitor. `persistent` is None if the configured one applies.
     """
 
     key: str = field(repr=False)
@@ -72,7 +72,7 @@ class PeerSession:
 
 
 class Peer(Protocol):
-    """Another package: the columns of its table, in the order of one of them, and how a row is read."""
+    """Another package: the columns of its table, the one that orders them, and the reader of a row."""
 
     @property
     def origin(self) -> str: ...
@@ -87,14 +87,14 @@ class Peer(Protocol):
 
 
 def text(value: object, otherwise: Skip) -> str:
-    """Return a column's text. Raises SkippedError with the reason `otherwise` for anything else."""
+    """Return a column's text. Raises SkippedError with the reason `otherwise` for any other value."""
     if isinstance(value, str):
         return value
     raise SkippedError(otherwise)
 
 
 def binary(value: object) -> bytes:
-    """Return a column's bytes. Raises SkippedError for anything else."""
+    """Return a column's bytes. Raises SkippedError for any other value."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise SkippedError(Skip.UNREADABLE)
@@ -103,7 +103,7 @@ def binary(value: object) -> bytes:
 def milliseconds(moment: object) -> int:
     """Return a column's date and time in Unix ms; one without an offset is UTC. Raises SkippedError."""
     try:
-        # SQLite has text where the others have a datetime.
+        # SQLite returns text, other databases return a datetime.
         read = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError:
         raise SkippedError(Skip.UNREADABLE) from None
@@ -111,12 +111,12 @@ def milliseconds(moment: object) -> int:
         raise SkippedError(Skip.UNREADABLE)
     try:
         return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):  # an offset that leads out of the years 1 to 9999
+    except (ValueError, OverflowError):  # with its offset, it is outside the years 1 to 9999
         raise SkippedError(Skip.UNREADABLE) from None
 
 
 def check_not_over(expires_at: int, now: int) -> None:
-    """Raise SkippedError for a session that has expired; its data is never looked at."""
+    """Raise SkippedError for a session that has expired; its data is not read."""
     if expires_at <= now:
         raise SkippedError(Skip.EXPIRED)
 
@@ -133,14 +133,14 @@ def read_json(data: bytes) -> dict[str, Any]:
 
 
 def checked_values(values: object) -> dict[str, Any]:
-    """Return what was read from a row's data, if it is a session's values. Raises SkippedError."""
+    """Return the values read from a row's data. Raises SkippedError if they are no dict."""
     if not isinstance(values, dict):
         raise SkippedError(Skip.UNREADABLE)
     return values
 
 
 def decompress(data: bytes) -> bytes:
-    """Return what zlib has compressed. Raises SkippedError."""
+    """Return the bytes that zlib has compressed. Raises SkippedError."""
     reader = zlib.decompressobj()
     try:
         inflated = reader.decompress(data, MAX_DECOMPRESSED)
@@ -152,5 +152,5 @@ def decompress(data: bytes) -> bytes:
 
 
 def is_pickled(data: bytes) -> bool:
-    """Tell whether data begins as pickles do."""
+    """Tell whether data begins as a pickle does."""
     return data.startswith(_PICKLE_PROTOCOLS)

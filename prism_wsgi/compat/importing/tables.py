@@ -15,10 +15,10 @@ BATCH = 500
 
 
 def read_rows(url: str, table_name: str, columns: Sequence[str], order: str) -> Iterator[dict[str, Any]]:
-    """Yield each row, in the order of a column that is unique; `table_name` may begin with a schema and a dot.
+    """Yield each row, in the order of a unique column; `table_name` may begin with a schema and a dot.
 
-    Each batch is a short transaction of its own, which begins where the one before ended: sessions may come and go
-    meanwhile. Raises ConfigError when the database or the table cannot be read.
+    Each batch is a short transaction, which begins where the one before ended, so sessions may come and go meanwhile.
+    Raises ConfigError when the database or the table cannot be read.
     """
     address = parse_url(url)
     engine = make_engine(address, poolclass=NullPool)
