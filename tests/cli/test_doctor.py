@@ -100,7 +100,7 @@ def test_isolation_level_that_makes_requests_fail_is_a_warning(
         url = url.update_query_dict({"init_command": setting})
     level, said = finding("isolation", url.render_as_string(hide_password=False))
     assert level == "warn"
-    assert said.startswith("serializable, by which requests fail or wait; `")
+    assert said.startswith("serializable, with which requests fail or wait; `")
 
 
 def test_database_that_is_not_there_fails(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_sweeper_that_lags_is_a_warning(url: str) -> None:
     keep_expired(url, 2, seconds_ago=2 * 24 * 3600, first=2)
     level, said = finding("sweeper", url)
     assert level == "warn"
-    assert said.startswith("the oldest expired session is of ")
+    assert said.startswith("the oldest expired session ended at ")
     assert "`prism-wsgi sweep`" in said
 
 
