@@ -25,8 +25,8 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Run the tests (--quick: in a minute, what needs no server; --cov: with coverage); arguments go to pytest."""
-    # A file's tests stay in one process: some of them share a server that is started for them. pytest-xdist would
-    # begin with the longest files; tests/support/lanes.py begins with those that find most faults soonest.
+    # A file's tests stay in one process, because some of them share a server. pytest-xdist would begin with the
+    # longest files; tests/support/lanes.py begins with those that find most faults soonest.
     workers = (f"--numprocesses={os.cpu_count() or 1}", "--dist=loadfile", "--no-loadscope-reorder")
     return run("pytest", *workers, *arguments)
 
@@ -40,7 +40,7 @@ def lint(arguments: list[str]) -> int:
 def docs(arguments: list[str]) -> int:
     """Build the documentation into build/docs; a warning is an error. Arguments go to sphinx-build."""
     need("docs")
-    # Everything anew: what is not built again does not warn again.
+    # Everything is built anew, since a page that is not built again does not warn again.
     strict = ("--fresh-env", "--write-all", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
     built = run("sphinx-build", *strict, "--doctree-dir=build/doctrees", *arguments, "docs", "build/docs")
     print("It failed" if built else f"Open {ROOT / 'build' / 'docs' / 'index.html'}")
@@ -62,7 +62,7 @@ def fuzz(arguments: list[str]) -> int:
     """Fuzz the readers of cookies, tokens and stored bytes (--minutes, --seed, --target); -h lists the options."""
     if not FUZZER_STAMP.exists():
         if pip("--python", str(VENV / "bin" / "python"), "install", "--quiet", "atheris>=3.0"):
-            print("No atheris for this Python: Hypothesis draws the inputs, without regard to coverage.")
+            print("No atheris for this Python: Hypothesis makes the inputs, and ignores coverage.")
         FUZZER_STAMP.touch()
     return run("python", "-m", "tests.fuzz.fuzz", *arguments)
 
@@ -93,29 +93,29 @@ def set_up() -> None:
     if pip("--version"):
         sys.exit(f"dev.py needs pip for {sys.executable}; on Debian: apt-get install python3-pip")
     print("Setting up .venv (once, a minute or two) ...", flush=True)
-    # Without pip inside, venv needs no ensurepip, which Debian has in a package of its own.
+    # Without pip inside, venv needs no ensurepip, which is a separate package on Debian.
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV], check=True)
     if install("dev"):
-        sys.exit("dev.py could not install the project's tools; what pip said is above")
+        sys.exit("dev.py could not install the project's tools; pip's message is above")
     if not has_mysql_client() or install("mysqlclient"):
         print("No mysqlclient (it needs gcc and default-libmysqlclient-dev): its tests will be skipped.")
     STAMP.write_text(wanted)
 
 
 def need(extra: str) -> None:
-    """Install what one task needs beside the project's tools, unless that was done."""
+    """Install the extra that one task needs, unless that was done."""
     stamp = VENV / f"has-{extra}"
     if stamp.exists():
         return
-    print(f"Installing what is needed for {extra} (once) ...", flush=True)
+    print(f"Installing the packages for {extra} (once) ...", flush=True)
     if install(extra):
-        sys.exit(f"dev.py could not install what is needed for {extra}; what pip said is above")
+        sys.exit(f"dev.py could not install the packages for {extra}; pip's message is above")
     stamp.touch()
 
 
 def install(extra: str) -> int:
     """Install the project with an extra into .venv."""
-    # pip that installs into another Python minds no EXTERNALLY-MANAGED (PEP 668).
+    # pip ignores EXTERNALLY-MANAGED (PEP 668) when it installs into another Python.
     return pip("--python", str(VENV / "bin" / "python"), "install", "--quiet", "--editable", f"{ROOT}[{extra}]")
 
 

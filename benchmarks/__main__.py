@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def main() -> None:
-    """Run the chosen parts, print the figures, and write what was asked for."""
+    """Run the chosen parts, print the figures, and write the files that the options name."""
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no database behind
     figures = measured(options)

@@ -21,7 +21,7 @@ from prism_wsgi import (
     get_session,
 )
 
-# With a secret drawn here, the sessions in the file outlive this process and their cookies do not.
+# A secret made here ends every cookie with this process, although the sessions in the file stay.
 SECRET = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 
 FIELDS = [field.name for field in fields(StoredSession)]

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from prism_wsgi.flask import PrismSessions, session
 
 app = Flask(__name__)
-# A secret drawn here ends every session with this process: set SESSION_SECRET where that matters.
+# A secret made here ends every session with this process: set SESSION_SECRET if that matters.
 app.config["SECRET_KEY"] = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 app.config["SESSION_COOKIE_SECURE"] = True
 PrismSessions(app)

@@ -9,7 +9,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prism_wsgi import SessionMiddleware, get_session
 
-# A secret drawn here ends every session with this process: set SESSION_SECRET where that matters.
+# A secret made here ends every session with this process: set SESSION_SECRET if that matters.
 SECRET = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 
 

@@ -15,7 +15,7 @@ from pyramid.response import Response
 
 from prism_wsgi import SessionMiddleware, get_session
 
-# A secret drawn here ends every session with this process: set SESSION_SECRET where that matters.
+# A secret made here ends every session with this process: set SESSION_SECRET if that matters.
 SECRET = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 USERS = {"ada", "grace"}
 

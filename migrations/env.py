@@ -1,4 +1,4 @@
-"""Alembic's way in; what happens is in prism_wsgi/migrate.py."""
+"""Alembic's entry point; prism_wsgi/migrate.py does the work."""
 
 from prism_wsgi import migrate
 

@@ -1,1 +1,1 @@
-"""The machine: the databases of a run, the processors they are placed on, what the figures were measured on."""
+"""The machine: the databases of a run, the processors that they are placed on, and facts about it."""

@@ -29,7 +29,7 @@ That of Redis has the beginning of this run's keys as `prefix` in its query, as 
 
 @contextmanager
 def fresh_databases(engines: Iterable[str]) -> Iterator[Places]:
-    """Yield where each engine is; those that do not answer are left out, and said to be."""
+    """Yield the place of each engine; leave out those that do not answer, and print a line for each."""
     places: Places = {}
     with ExitStack() as stack:
         for engine in engines:

@@ -1,8 +1,9 @@
 """Placement: the processors on which the application and the databases run.
 
-Left to itself the kernel puts a database's process now on the processor of its client, now on another: on the
-same one an answer took 25 µs, from another 50 to 80, and which it was changed by connection and by moment. That
-is more than most of what is measured here, so it is decided for all subjects alike.
+The kernel puts a database's process sometimes on the processor of its client and sometimes on another. On the same
+one an answer took 25 µs, from another 50 to 80 µs, and that changed with the connection and the moment. The
+difference is larger than most of what is measured here, so a run places the processes in the same way for all
+subjects.
 """
 
 import os

@@ -41,7 +41,7 @@ def import_times(rounds: int) -> dict[str, Any]:
 
 
 def bytes_per_session() -> float:
-    """Return what a stored session takes in a MemoryStore, with an id and 200 bytes that it shares with no other."""
+    """Return the bytes that a session of 200 bytes takes in a MemoryStore, nothing shared with another."""
     store = MemoryStore(max_sessions=2 * SESSIONS)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

@@ -87,7 +87,7 @@ def _through_relay(engine: str, place: str, counter: Counter) -> str:
 
 
 Count = Callable[[bytes], int]
-"""Takes what a client sent on, in pieces of any size, and returns how many messages ended in the piece."""
+"""A function that takes a piece of what a client sent, and returns how many messages ended in it."""
 
 
 def _start_relay(server: tuple[str, int], framing: Callable[[], Count], counter: Counter) -> int:

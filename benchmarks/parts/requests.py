@@ -1,6 +1,6 @@
 """The time that sessions add to a request, measured in turns.
 
-Every subject gets a small slice of each round, so that what drifts hits all alike.
+Every subject gets a small slice of each round, so that a change of the machine's speed affects all alike.
 """
 
 import gc
@@ -58,7 +58,7 @@ class Cell:
         self.check()
 
     def take_turn(self) -> None:
-        """Spend one slice; its first requests, which find other people's data in the caches, do not count."""
+        """Spend one slice; its first requests, which find other subjects' data in the caches, do not count."""
         for _ in range(WARM_UP):
             self.send()
         self.times += [self.send() for _ in range(self.slice)]

@@ -15,7 +15,7 @@ def added(figures: Figures, engine: str, name: str, scenario: str) -> float | No
 
 
 def messages(figures: Figures, engine: str, name: str, scenario: str) -> float | None:
-    """Return the messages a request costs, or None when they were not counted."""
+    """Return the number of messages of a request, or None when they were not counted."""
     return _look_up(figures, "messages", "messages", engine, name, scenario)
 
 
@@ -30,7 +30,7 @@ def fastest_peer(figures: Figures, engine: str, scenario: str) -> float | None:
 
 
 def short(value: float) -> str:
-    """Return a number with two or three digits that matter."""
+    """Return a number with two or three significant digits."""
     return f"{value:.1f}" if abs(value) < 20 else f"{value:,.0f}"
 
 

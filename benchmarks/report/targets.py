@@ -1,4 +1,4 @@
-"""The limits that prism_wsgi sets itself, and whether a run met them. Nothing fails by them: machines differ."""
+"""The limits that prism_wsgi sets itself, and whether a run met them. A missed one fails nothing: machines differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _MESSAGES = {"untouched": 0, "forged_read": 0, "expired": 0, "read": 1, "write":
 
 @dataclass(frozen=True)
 class Target:
-    """One limit: what is measured, what it may be, and what it was."""
+    """One limit: the name of the measurement, the limit, and the measured value."""
 
     name: str
     limit: str

@@ -82,7 +82,7 @@ def copy_source(url: str) -> None:
 
 
 def drop_source(url: str) -> None:
-    """Part with the source."""
+    """Drop the source."""
     _execute(url, f"DROP TABLE {SOURCE}")
 
 
@@ -93,7 +93,7 @@ def clear(url: str) -> None:
 
 
 def _settle(url: str) -> None:
-    """Have the engine do now what it would do later, in the middle of a measurement."""
+    """Make the engine do its background work now, instead of in the middle of a measurement."""
     statements = {
         "postgresql": (f"VACUUM ANALYZE {TABLE}", "CHECKPOINT"),
         "sqlite": ("PRAGMA wal_checkpoint(TRUNCATE)",),

@@ -1,4 +1,4 @@
-"""Ways to delete what has expired: the usual loop, and the sweeper as many times over as asked."""
+"""Ways to delete expired sessions: the usual loop, and any number of sweepers."""
 
 import resource
 import time

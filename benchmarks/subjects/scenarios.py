@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "cart": [{"article": 4711, "quantity": 2}, {"article": 4712, "quantity": 1}],
     "seen": [1700000000, 1700000300, 1700000600, 9],
 }
-"""200 bytes of msgpack, as most sessions are: who, a few preferences, a cart."""
+"""200 bytes of msgpack, like most sessions: a user, a few preferences, a cart."""
 
 SMALL_STORED = b"\x01" + msgpack.packb(SMALL)
 """The same as prism_wsgi stores it."""
@@ -100,7 +100,7 @@ def write(session: MutableMapping[str, Any]) -> bytes:
 
 
 def show(session: Mapping[str, Any]) -> bytes:
-    """Say what is stored; not timed, it shows that the timed requests did their work."""
+    """Show the stored values; this request is not timed, and proves that the timed requests did their work."""
     return f"{session.get('user')} {session.get('n')} {len(session.get('history') or '')}".encode()
 
 

@@ -28,7 +28,7 @@ def upgrade(table_name: str) -> None:
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
-        # It may be there already: from a run that was cut off, or from before the sessions table was dropped by hand.
+        # It may exist already: from an interrupted run, or from before the sessions table was dropped by hand.
         if_not_exists=True,
     )
 

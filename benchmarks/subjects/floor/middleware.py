@@ -54,7 +54,7 @@ class FloorSession:
             self[name] = value
 
     def login(self, user: str) -> None:
-        """Go on under a new id."""
+        """Move to a new id."""
         self["user"] = user
         self.retired, self.key = self.key, _new_key()
 

@@ -49,7 +49,7 @@ class MemoryFloor:
 
 
 def marker_expiry() -> int:
-    """Return until when (Unix ms) a marker stays."""
+    """Return the expiry of a marker (Unix ms)."""
     return int(time.time() * 1000) + 10_000
 
 
