@@ -25,8 +25,8 @@ def upgrade(table_name: str) -> None:
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
-        # Where a run can be cut off between the statement and its note, the table may be there already.
-        # Elsewhere a table of this name is somebody else's, and the statement has to fail.
+        # On an engine where a run can be interrupted before its revision is recorded, the table may exist already.
+        # On the others, a table of this name belongs to another program, and the statement must fail.
         if_not_exists=not context.is_transactional_ddl(),
     )
     if op.get_context().dialect.name == "postgresql":

@@ -225,7 +225,7 @@ def test_cookie_is_part_of_the_command_when_an_address_is_given(url: str) -> Non
     with visited(secure=False) as address:
         result = run("doctor", "--visit", address, "--url", url)
     assert result.exit_code == 1
-    assert "fail  cookie     prism_session goes over plain HTTP" in result.stdout
+    assert "fail  cookie     prism_session is also sent over plain HTTP" in result.stdout
 
 
 @pytest.mark.whole
