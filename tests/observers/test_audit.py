@@ -227,7 +227,7 @@ def test_a_revocation_that_cannot_be_written_down_is_made_and_said(
     monkeypatch.setattr(SQLAlchemyStore, "add_event", fail)
     done = run("sessions", "revoke", "--url", empty_url, "--yes", "--user", "ann")
     assert (done.exit_code, done.stdout) == (0, "Revoked: 1\n")
-    assert "the events do not say so: the disk is full" in done.stderr
+    assert "the audit trail missed it: the disk is full" in done.stderr
     assert list(store.find(user="ann")) == []
 
 
