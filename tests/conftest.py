@@ -41,6 +41,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     canary = getattr(item, "funcargs", {}).get("canary")
     if canary is not None and report.when == "call" and report.passed:
         canary.hear(report.capstderr)
+    if report.passed:
+        report.sections.clear()  # nobody reads what a passed test logged, and pytest-xdist would send it three times
     return report
 
 

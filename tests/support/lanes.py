@@ -1,4 +1,4 @@
-"""The two lanes of the tests, and the order in which they run.
+"""The two lanes of the tests, the order in which they run, and how they are dealt out to processes.
 
 `dev.py test` runs every test, as far as this machine has the servers and programs. `dev.py test --quick` takes a
 minute: MemoryStore and SQLite, in this process. It connects to nothing and starts no program. It leaves out
@@ -10,13 +10,18 @@ minute: MemoryStore and SQLite, in this process. It connects to nothing and star
 A test that belongs to none of these and connects or starts a program all the same fails in the quick lane.
 
 `dev.py matrix` asks for the tests that use one server, by `--engine`.
+
+Several processes of pytest-xdist are dealt a module at a time, since its tests may share a server that was started
+for them. The modules in DEALT_SINGLY share none and take long, so they are dealt test by test.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 FOLDERS = (
     "",
@@ -31,15 +36,32 @@ FOLDERS = (
     "cli",
     "frameworks",
     "fuzz",
-    "migrations",
-    "examples",
-    "documentation",
     "packaging",
+    "faults",
+    "examples",
+    "migrations",
     "servers",
     "losses",
-    "faults",
+    "documentation",
 )
-"""The folders of tests/ in the order in which they run: those that find most faults soonest come first."""
+"""The folders of tests/ in the order in which they run.
+
+Those that find most faults soonest come first. Of the slow ones, those whose modules are dealt whole come before
+those that are dealt singly, so that no process ends long before another.
+"""
+
+DEALT_SINGLY = {
+    "documentation/test_pages.py",
+    "faults/test_failover.py",
+    "losses/test_process_races.py",
+    "losses/test_soak.py",
+    "migrations/test_live_migrations.py",
+    "migrations/test_migrations.py",
+    "servers/test_processes.py",
+    "servers/test_servers.py",
+    "servers/test_users.py",
+    "testing/test_states.py",
+}
 
 WHOLE_ONLY = {"documentation", "examples", "faults", "losses", "packaging", "servers"}
 SERVERS = {"postgresql", "mariadb", "mysqlclient", "redis"}
@@ -80,6 +102,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _keep(config, items, _is_quick)
     if (engine := config.getoption("engine")) is not None:
         _keep(config, items, lambda item: not ENGINES[engine].isdisjoint(_uses(item)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare the quick lane the imports of folders of which it runs nothing."""
+    left_out = config.getoption("quick") and collection_path.parent == _TESTS and collection_path.name in WHOLE_ONLY
+    return True if left_out else None
+
+
+class _Dealing(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = super()._split_scope(nodeid)
+        return nodeid if path.removeprefix(f"{_TESTS.name}/") in DEALT_SINGLY else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return _Dealing(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def _folder(item: pytest.Item) -> str:
