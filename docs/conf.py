@@ -1,4 +1,4 @@
-"""How the documentation is built: `python3 dev.py docs`."""
+"""Sphinx's configuration; `python3 dev.py docs` builds the documentation."""
 
 import re
 import sys

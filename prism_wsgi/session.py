@@ -425,11 +425,7 @@ class Session(MutableMapping[str, Any]):
         self._state.destroy()
 
     def changed(self) -> None:
-        """Say that something inside a value changed.
-
-        That is noticed without being told, with one exception: an iterator of the application's own, other
-        than a generator, that makes the body and is the first to look at the session.
-        """
+        """Say that something inside a value changed; for Pyramid's interface, since a session notices that itself."""
         self._begin_write()
         self._end_write()
 

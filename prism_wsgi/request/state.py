@@ -156,17 +156,17 @@ class SessionState:
 
     @property
     def address(self) -> str | None:
-        """The address of the device; None where it is not recorded."""
+        """The address of the device, None if it is not recorded."""
         return self.visit.address
 
     @property
     def user_agent(self) -> str | None:
-        """What the browser calls itself; None where it is not recorded."""
+        """The browser's name for itself, None if it is not recorded."""
         return self.visit.user_agent
 
     @property
     def path(self) -> str | None:
-        """The path of the request, without its query; None where nobody observes."""
+        """The path of the request, without its query; None if there are no observers."""
         if self.requested is None:
             return None
         # PEP 3333 passes bytes as Latin-1. Made when it is asked for: only the event of a rejected cookie has a path.

@@ -1,4 +1,4 @@
-"""Which servers the URL of a RedisStore names, and how a connection to one of them is opened."""
+"""The servers that the URL of a RedisStore names, and opening a connection to one of them."""
 
 import re
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _RULE = (
 
 
 class Kind(Enum):
-    """What the servers of a URL are to each other."""
+    """The arrangement of the servers that a URL names."""
 
     ONE = "one server"
     SENTINEL = "a master with replicas, watched by sentinels"
@@ -37,7 +37,7 @@ class Kind(Enum):
 
 
 class Dial:
-    """All that a URL says about connecting, but perhaps for the address."""
+    """The settings of a URL for connecting; the address may come from elsewhere."""
 
     def __init__(self, url: str, timeout: float) -> None:
         try:
@@ -45,7 +45,7 @@ class Dial:
                 url,
                 socket_timeout=timeout,
                 socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),  # saving again blindly would take our own save for a rival's
+                retry=Retry(NoBackoff(), 0),  # after a blind retry, our save would look like another request's
                 protocol=2,
                 decode_responses=False,
             )
@@ -53,11 +53,11 @@ class Dial:
             self._connection_class: Any = pool.connection_class
             self._connection_class(**self.settings)
         except (ValueError, TypeError):
-            # Without the cause: its message may quote the part of the URL where the password stands.
+            # Not chained: the message may quote the password in the URL.
             raise ConfigError(_RULE) from None
 
     def connect(self, address: Address | None = None, seconds: float | None = None) -> Any:
-        """Return a connection of redis-py, to this address, that waits no more than so many seconds at a time."""
+        """Return a redis-py connection to this address; each of its waits takes at most `seconds`."""
         settings = self.settings
         if address is not None:
             settings = {**settings, "host": address[0], "port": address[1]}
@@ -69,14 +69,14 @@ class Dial:
 
 
 def ask(connection: Any, *words: str) -> Any:
-    """Return the answer to one command, on a connection that is used for nothing else."""
+    """Return the answer to one command, on a connection that serves only this purpose."""
     connection.send_packed_command(connection.pack_commands([words]))
     return connection.read_response()
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a URL names. `addresses` are those of the sentinels, or of some nodes of the cluster."""
+    """The servers that a URL names. `addresses` are those of the sentinels, or of some nodes of the cluster."""
 
     kind: Kind
     dial: Dial
@@ -87,7 +87,7 @@ class Target:
 
 
 def target_of(url: str, timeout: float) -> Target:
-    """Return what the URL names. Raises ConfigError for a URL that cannot work, without showing its password."""
+    """Return the servers that the URL names. Raises ConfigError for a wrong URL, without showing its password."""
     url = re.sub(r"^valkey(?=s?(\+\w+)?://)", "redis", url)
     place, _, query = url.rpartition("?") if "?" in url else (url, "", "")
     several = _SEVERAL.fullmatch(place)
@@ -120,7 +120,7 @@ def target_of(url: str, timeout: float) -> Target:
 
 
 def place_of(settings: dict[str, Any], service: str | None = None) -> str:
-    """Return where a server is, without the password."""
+    """Return the address of a server, without the password."""
     address = service or settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
     return f"{address}/{settings.get('db', 0)}"
 

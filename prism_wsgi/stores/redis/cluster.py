@@ -17,12 +17,12 @@ from prism_wsgi.stores.redis.addresses import Address, Target, ask
 from prism_wsgi.stores.redis.nodes import Node
 
 _QUICK_SECONDS = 1.0
-"""How long a node may take to say which slots are where before another is asked."""
+"""The time for which the store waits for a node's list of slots before it asks another."""
 
 
 @dataclass(frozen=True)
 class SlotMap:
-    """Which master serves each slot, every master, and every node, replicas included."""
+    """The master that serves each slot, every master, and every node, replicas included."""
 
     owners: list[Address | None]
     masters: frozenset[Address]
@@ -30,10 +30,10 @@ class SlotMap:
 
 
 class Cluster:
-    """The masters of a cluster, each with kept connections of its own.
+    """The masters of a cluster, each with its kept connections.
 
-    A failure or a redirection makes it ask a node for the slots anew. No step needs a lock: a map is read by one
-    thread and takes the place of the earlier one in one assignment.
+    After a failure or a redirection, it asks a node for the slots again. No step needs a lock: one thread reads a
+    map, and one assignment replaces the earlier map.
     """
 
     is_one = False
@@ -76,7 +76,7 @@ class Cluster:
 
     def note_redirect(self, answer: Any) -> Node:
         if isinstance(answer, redis.exceptions.AskError) and not isinstance(answer, redis.exceptions.MovedError):
-            return answer.node_addr  # one key of a slot that is about to move: the others are where they were
+            return answer.node_addr  # one key of a slot that is moving; the other keys are where they were
         self._map = None
         if not isinstance(answer, redis.exceptions.MovedError):
             return None
@@ -111,7 +111,7 @@ class Cluster:
                 self._use(slots)
                 return slots
         raise redis.ConnectionError(
-            f"no node says which slots are where: {type(failure).__name__}: {failure}"
+            f"no node tells which master serves which slot: {type(failure).__name__}: {failure}"
         ) from failure
 
     def _use(self, slots: SlotMap) -> None:
@@ -124,7 +124,7 @@ class Cluster:
 
 
 def slots_in(answer: list[list[Any]], host: str) -> SlotMap:
-    """Return what a node at `host` has answered to CLUSTER SLOTS."""
+    """Return the map in the answer of a node at `host` to CLUSTER SLOTS."""
     owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
     nodes: set[Address] = set()
     for start, end, *servers in answer:
@@ -136,6 +136,6 @@ def slots_in(answer: list[list[Any]], host: str) -> SlotMap:
 
 
 def _address(server: list[Any], host: str) -> Address | None:
-    """Return where a node is. It may leave its own name to whoever asks, or not know another's."""
+    """Return the address of a node. A node may leave out its name, or not know another's."""
     name = (server[0] or host.encode()).decode()
     return None if name == "?" else (name, int(server[1]))

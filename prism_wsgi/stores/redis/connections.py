@@ -16,7 +16,7 @@ _CLIENT_LIMIT = "max number of clients"
 def keep_connections(
     connect: Callable[[], Any], *, max_connections: int, max_idle: float, timeout: float
 ) -> KeptConnections[Any]:
-    """Return connections of the store's own, each opened by `connect`."""
+    """Return connections that the store keeps, each opened by `connect`."""
     return KeptConnections(
         connect,
         lambda connection: connection.disconnect(),

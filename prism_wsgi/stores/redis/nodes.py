@@ -6,25 +6,25 @@ from typing import Any, Protocol
 from prism_wsgi.stores.kept import Connections
 
 Node = Hashable
-"""What names a server among the others."""
+"""The name of a server among the others."""
 
 
 class Nodes(Protocol):
     """The servers that hold a store's keys, which key is where, and the connections to each.
 
-    `max_attempts` bounds how often something is tried again, beside the store's `timeout`. `is_one` says that every
-    key is on one server, which does what it is sent at once in turn.
+    `max_attempts` limits how often a command is tried, besides the store's `timeout`. `is_one` says that every key is
+    on one server, which runs the commands of one round trip in their order.
     """
 
     max_attempts: int
     is_one: bool
 
     def node_of(self, key: str | bytes) -> Node:
-        """Return the server that holds the key. Raises `redis.ConnectionError` where nobody says."""
+        """Return the server that holds the key. Raises `redis.ConnectionError` if no server tells."""
         ...
 
     def masters(self) -> Sequence[Node]:
-        """Return every server that holds keys. Raises `redis.ConnectionError` where nobody says."""
+        """Return every server that holds keys. Raises `redis.ConnectionError` if no server tells."""
         ...
 
     def connections(self, node: Node) -> Connections[Any]:
@@ -36,11 +36,11 @@ class Nodes(Protocol):
         ...
 
     def note_redirect(self, answer: Any) -> Node:
-        """Remember that keys are not where they were; return where a redirection leads."""
+        """Remember that keys have moved; return the server to which a redirection leads."""
         ...
 
     def close(self) -> None:
-        """Close the connections that idle."""
+        """Close the idle connections."""
         ...
 
     def abandon(self) -> None:
@@ -70,7 +70,7 @@ class OneServer:
         self._connections.drop_idle()
 
     def note_redirect(self, answer: Any) -> Node:
-        """Do nothing: a single server redirects nobody."""
+        """Do nothing: a single server sends no redirections."""
 
     def close(self) -> None:
         self._connections.close()

@@ -12,20 +12,20 @@ from prism_wsgi.stores.redis.addresses import Address, Target, ask
 from prism_wsgi.stores.redis.connections import keep_connections
 
 LOOK_SECONDS = 5.0
-"""How long a store trusts that the master is still the same without asking a sentinel.
+"""The time for which a store trusts the master without asking a sentinel.
 
 An old master that is cut off from the sentinels may answer for ever.
 """
 
 _QUICK_SECONDS = 1.0
-"""How long a sentinel may take to answer before another is asked."""
+"""The time for which the store waits for a sentinel before it asks another."""
 
 
 class MasterConnections:
-    """Kept connections to whichever server is the master; those to an earlier master are closed and not used.
+    """Kept connections to the present master; those to an earlier master are closed and not used.
 
-    Each connection that is opened asks a sentinel for the master, and the master whether it is one. From then on one
-    request in LOOK_SECONDS asks a sentinel again.
+    Before it opens a connection, the store asks a sentinel for the master; then it asks the server whether it is one.
+    Afterwards, one request in LOOK_SECONDS asks a sentinel again.
     """
 
     def __init__(self, target: Target, *, max_connections: int, max_idle: float, timeout: float) -> None:
@@ -41,7 +41,7 @@ class MasterConnections:
 
     @property
     def in_use(self) -> int:
-        """How many connections are in use."""
+        """The number of connections in use."""
         return self._kept.in_use
 
     def acquire(self) -> ConnectionLease[Any]:
@@ -79,7 +79,7 @@ class MasterConnections:
         return connection
 
     def _find(self) -> Address:
-        """Return what the first sentinel that answers has for the master."""
+        """Return the master's address from the first sentinel that answers."""
         deadline = time.monotonic() + self._timeout
         failure: Exception | None = None
         for sentinel in list(self._sentinels):
@@ -98,12 +98,12 @@ class MasterConnections:
         raise redis.ConnectionError(f"no sentinel names the master of {self._service}: {why}") from failure
 
     def _ask_another_first(self, sentinel: Address) -> None:
-        # One assignment: threads that do it at once leave a list that is whole.
+        # One assignment, so that threads which do this at once leave a whole list.
         self._sentinels = [*(one for one in self._sentinels if one != sentinel), sentinel]
 
     def _look(self) -> None:
-        """Part with the present connections where the sentinels have another master, which says that it is one."""
-        self._looked_at = time.monotonic()  # at once: one request asks, and the others go on
+        """Close the idle connections if the sentinels name another master, and that server says that it is one."""
+        self._looked_at = time.monotonic()  # first, so that one request asks and the others go on
         # As long as the master answers, sentinels that do not are no reason to fail.
         with suppress(redis.RedisError, OSError):
             if self._find() != self._master:

@@ -1,4 +1,4 @@
-"""Redis as RedisStore asks it: several commands at once, each where its key is, again where that is harmless."""
+"""The Redis servers of a store: several commands in one round trip, each to the server of its key."""
 
 import hashlib
 import itertools
@@ -40,7 +40,7 @@ Command = tuple[Value | Script, ...]
 class Once:
     """A command that must not be repeated blindly.
 
-    `was_done` is asked where its answer was lost: it tells whether the command took effect.
+    If its answer was lost, `was_done` tells whether the command took effect.
     """
 
     command: Command
@@ -48,7 +48,7 @@ class Once:
 
 
 DONE = object()
-"""The answer to a command of `Once` that took effect, and whose own answer was lost."""
+"""The answer to a command of `Once` that took effect although its answer was lost."""
 
 NOT_SENT = object()
 """The answer to a command of a stage that did not begin."""
@@ -58,26 +58,26 @@ _PENDING = object()
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """A command on its way, and what has come of it."""
+    """A command that is being carried out, and its answer."""
 
     command: Command
     was_done: Callable[[], bool] | None = None
     node: Node = None
-    """Where it goes, where it has no key."""
+    """The server for a command without a key."""
     has_key: bool = True
     redirect: Node = None
     """The server that another one named for the next attempt."""
     is_asking: bool = False
-    """Whether the key is just moving to that server, which serves it only to those who say that they know."""
+    """Whether the key is moving to that server, which then serves it only after ASKING."""
     is_lost: bool = False
     """Whether a connection broke before its answer."""
     answer: Answer = _PENDING
 
 
 class Server:
-    """Asks the servers of a store over connections that are each used by one thread at a time.
+    """The servers of a store, and the commands sent to them.
 
-    `place` says where they are, without a password. `timeout` (seconds) bounds how long a question is repeated.
+    `place` is their address without a password. `timeout` (seconds) limits how long a command is repeated.
     """
 
     def __init__(self, nodes: Nodes, place: str, timeout: float, *, warns_of_eviction: bool) -> None:
@@ -96,8 +96,8 @@ class Server:
     def try_to_ask(self, commands: Sequence[Command | Once]) -> list[Answer]:
         """Return the answer to each command, an error of the server as a `redis.ResponseError`.
 
-        Those for different servers take effect in any order, and all but those of `Once` can be repeated without
-        harm. Raises StoreUnavailable when a server does not answer.
+        Commands for different servers take effect in any order. Repeating a command must be harmless, unless it is in
+        a `Once`. Raises StoreUnavailable when a server does not answer.
         """
         if not self._is_policy_known:
             self._read_policy()
@@ -106,16 +106,16 @@ class Server:
         )
 
     def ask_in_order(self, *stages: Sequence[Command | Once]) -> list[Answer]:
-        """Return the answer to each command of stages, each of which begins when the one before has succeeded.
+        """Return the answer to each command of several stages; each stage begins when the one before has succeeded.
 
-        A single server does in turn what it is sent: there all stages are one round trip, and none waits. Where keys
-        are on several servers, what was not sent has the answer NOT_SENT.
+        A single server runs commands in their order, so all stages are one round trip. With several servers, the
+        commands of a stage that did not begin have the answer NOT_SENT.
         """
         if self.nodes.is_one:
             return self.try_to_ask(list(itertools.chain.from_iterable(stages)))
         answers: list[Answer] = []
         for stage in stages:
-            # Scripts say in words what they refuse.
+            # A script answers with a word if it refuses.
             is_over = any(one is NOT_SENT or isinstance(one, redis.RedisError | bytes) for one in answers)
             answers += [NOT_SENT] * len(stage) if is_over else self.try_to_ask(stage)
         return answers
@@ -125,16 +125,16 @@ class Server:
         return self._carry_out([_Task(command, node=node, has_key=False) for node in self._masters()])
 
     def ask_once_at(self, node: Node, commands: Sequence[Command]) -> list[Answer]:
-        """Return the answers of a server, or nothing where it does not answer, or no longer holds the keys."""
+        """Return the answers of a server, none if it does not answer or no longer holds the keys."""
         tasks = [_Task(one, node=node, has_key=False) for one in commands]
         return [one.answer for one in tasks] if self._attempt(node, tasks) is None else []
 
     def node_of(self, key: str | bytes) -> Node:
-        """Return which server holds the key. Raises StoreUnavailable when none says it."""
+        """Return the server that holds the key. Raises StoreUnavailable if no server tells."""
         return self._found(lambda: self.nodes.node_of(key))
 
     def key_on_each(self, start: str) -> list[str]:
-        """Return keys whose names begin so, one for every server."""
+        """Return keys whose names begin with `start`, one for every server."""
         keys: dict[Node, str] = {}
         wanted = set(self._masters())
         for number in itertools.count():
@@ -147,8 +147,8 @@ class Server:
     def scan(self, match: str) -> Iterator[list[bytes]]:
         """Yield the names of keys that match, on every server, some of them twice.
 
-        Only the server that gave a cursor can go on from it. So all begins again where a connection breaks: the next
-        one may lead to another server.
+        Only the server that gave a cursor can continue from it. So the scan begins again after a broken connection,
+        because the next one may lead to another server.
         """
         failure: Exception = TimeoutError()
         for _ in attempts(MAX_ATTEMPTS):
@@ -175,14 +175,14 @@ class Server:
 
     @property
     def eviction_policy(self) -> str | None:
-        """The servers' `maxmemory-policy`, read once: the worst; None where one of them does not say."""
+        """The worst `maxmemory-policy` of the servers, read once; None if one of them does not tell it."""
         if not self._is_policy_known:
             self._read_policy()
         return self._policy
 
     @property
     def is_evicting_any_key(self) -> bool:
-        """Whether a server, when it is full, throws away keys that have no expiry, too."""
+        """Whether a full server also deletes keys that have no expiry."""
         return (self.eviction_policy or "").startswith("allkeys-")
 
     # Finding the servers
@@ -191,7 +191,7 @@ class Server:
         return self._found(self.nodes.masters)
 
     def _found(self, look: Callable[[], _FoundT]) -> _FoundT:
-        """Return what the servers say about themselves, as soon as they do."""
+        """Return the result of `look`, tried again until the servers answer."""
         failure: Exception = TimeoutError()
         for _ in attempts(self.nodes.max_attempts, seconds=self._timeout):
             try:
@@ -211,10 +211,10 @@ class Server:
             groups.setdefault(node, []).append(task)
         return groups
 
-    # Asking them
+    # Sending commands
 
     def _carry_out(self, tasks: list[_Task]) -> list[Answer]:
-        """Have every task answered, by whatever servers turn out to be the ones."""
+        """Return the answer to every task, and follow its key to other servers."""
         failure: Exception = TimeoutError()
         left = tasks
         for number in attempts(self.nodes.max_attempts, seconds=self._timeout):
@@ -236,7 +236,7 @@ class Server:
         raise self.unavailable(failure) from failure
 
     def _attempt(self, node: Node, tasks: Sequence[_Task]) -> Exception | None:
-        """Send tasks to a server, and give them its answers; return why some of them are still without one."""
+        """Send tasks to a server, and give them its answers; return the failure if some have no answer yet."""
         try:
             lease = self.nodes.connections(node).acquire()
         except TimeoutError as error:
@@ -250,7 +250,7 @@ class Server:
         with lease:
             try:
                 failure = self._give_answers(tasks, self._exchange(lease.connection, tasks))
-                # A primary that has become a replica: the name may lead to another server by now.
+                # The primary has become a replica; its name may lead to another server now.
                 is_broken = isinstance(failure, redis.ReadOnlyError)
             except (redis.ConnectionError, OSError) as error:
                 failure, is_broken = error, True
@@ -266,7 +266,7 @@ class Server:
         return failure
 
     def _give_answers(self, tasks: Sequence[_Task], answers: Sequence[Answer]) -> Exception | None:
-        """Give tasks their answers, but those that say that another server has to give them; return one of these."""
+        """Give tasks their answers, except those for which another server must answer; return one of those."""
         failure: Exception | None = None
         for task, answer in zip(tasks, answers, strict=True):
             if isinstance(answer, redis.exceptions.AskError) and not self.nodes.is_one:
@@ -346,7 +346,7 @@ class Server:
 
 
 def _policy_in(answer: Answer) -> str | None:
-    """Return what the answer to INFO says of the `maxmemory-policy`; None for an error."""
+    """Return the `maxmemory-policy` in an answer to INFO, None for an error."""
     text = answer.decode() if isinstance(answer, bytes) else str(answer)
     _, _, rest = text.partition("maxmemory_policy:")
     return rest.split()[0] if rest.split() else None

@@ -42,21 +42,21 @@ _META = ("version", "created_at", "expires_at", "user", "superseded", "actor")
 
 
 class RedisStore:
-    """Keeps sessions in Redis or Valkey (6.2 or newer), which deletes them ten minutes after they expired.
+    """A store in Redis or Valkey (6.2 or newer), which deletes sessions ten minutes after they expired.
 
-    `url_or_client` is a URL, or your own `redis.Redis` client, which must not decode responses. URLs begin with
+    `url_or_client` is a URL, or your `redis.Redis` client, which must not decode responses. URLs begin with
     `redis://`, `rediss://` for TLS, `unix://`, `redis+sentinel://host,host2/service` for a master that sentinels
     watch, or `redis+cluster://host,host2` for a cluster; `valkey` may stand for `redis`. `prefix` begins the name of
-    every key. `timeout` (seconds) bounds connecting, waiting for a connection, waiting for an answer, and waiting for
-    a failover. `max_connections` is how many connections a process opens at most, to each master of a cluster; where
-    the server gives fewer, requests wait for one of these. `max_idle` (seconds): a connection that has idled for
-    longer is closed and not used again. Your own client keeps its own bounds.
+    every key. `timeout` (seconds) limits connecting, waiting for a connection, waiting for an answer, and waiting for
+    a failover. A process opens at most `max_connections` connections, to each master of a cluster; if the server
+    allows fewer, requests wait for one of these. A connection that was idle for more than `max_idle` seconds is
+    closed and not used again. Your client keeps its limits.
 
-    Each verb on the path of a request is one round trip to a single server. A server whose `maxmemory-policy` is one
-    of `allkeys-*` throws any key away when it is full: it ends sessions early, and may forget which sessions a user
-    has. The store warns of it once, and `destroy_all` is a ConfigError there unless `allow_eviction` is set. Redis
-    answers before it has written to disk or to a replica, so a crash or a failover may lose the last moments: a
-    session that somebody had just ended may be back.
+    Each verb in a request is one round trip to a single server. A full server whose `maxmemory-policy` is one of
+    `allkeys-*` deletes any key: it ends sessions early, and may forget which sessions a user has. The store warns of
+    it once, and `destroy_all` raises ConfigError there unless `allow_eviction` is set. Redis answers before it has
+    written to disk or to a replica, so a crash or a failover may lose the last writes: a session that has just ended
+    may come back.
 
     Nothing is connected before the first use. Raises ConfigError for a URL, client or setting that cannot work.
     """
@@ -119,8 +119,8 @@ class RedisStore:
 
     def save(self, session: StoredSession) -> None:
         """Insert or replace by compare-and-swap; see `SessionStore.save`."""
-        # The index entry is no script, so that a server which has lost its scripts lists the session first all the
-        # same.
+        # The index entry is no script, so a server that has lost its scripts still lists the session before it saves
+        # it.
         answers = self._server.ask_in_order(self._listing(session), [self._saving(session)])
         *_, outcome = self._server.checked(answers)
         _check(session, outcome)
@@ -141,16 +141,16 @@ class RedisStore:
         return bool(was_touched)
 
     def replace(self, old: StoredSession, new: StoredSession) -> None:
-        """Save both or neither: what was saved is undone where the other was not."""
+        """Save both or neither: if only one was saved, undo it."""
 
         def has_moved() -> bool:
             return self._holds(old)
 
         def has_begun_to_move() -> bool:
-            # Behind the marker somebody may have ended the new session already, which must not be made again.
+            # Another request may have followed the marker and ended the new session, which must not be saved again.
             return has_moved() or self._holds(new)
 
-        # The new one first: as long as the old one stands, nothing is lost.
+        # The new one first: as long as the old one is stored, nothing is lost.
         stages = [self._saving(new, has_begun_to_move)], [self._saving(old, has_moved)]
         answers = self._server.ask_in_order(self._listing(new, old), *stages)
         *listed, of_new, of_old = answers
@@ -228,7 +228,7 @@ class RedisStore:
     # Saving
 
     def _saving(self, session: StoredSession, was_done: Callable[[], bool] | None = None) -> Once:
-        """Return the save of a session; with `was_done`, as a part of a move that may be undone."""
+        """Return the command that saves a session; with `was_done`, one that is part of a move and can be undone."""
         how = (session.version, _forgotten_at(session), int(was_done is not None))
         saving = (SAVE, self._session_key(session.id), *how, *fields_of(session))
         return Once(saving, was_done or partial(self._holds, session))
@@ -238,7 +238,7 @@ class RedisStore:
         return was_saved(session, self._stored(session.id))
 
     def _undo(self, saved: Iterable[tuple[StoredSession, Answer]]) -> None:
-        """Undo saves, whose answers are what stood there before; that is nothing where a new session was saved."""
+        """Undo saves. The answer to a save is the hash that was stored before, empty for a new session."""
         undoing: list[Command] = []
         for session, before in saved:
             if before is not DONE or session.version == 0:
@@ -288,7 +288,7 @@ class RedisStore:
         return commands
 
     def _keep_up(self, session: StoredSession) -> None:
-        """After a login, let the server tidy up; what it cannot do now waits for the next login."""
+        """Remove old index entries after a login; if the server fails, the next login removes them."""
         if session.version == 0 and session.user is not None:
             index = self._user_key(session.user)
             with suppress(StoreUnavailable):
@@ -296,10 +296,10 @@ class RedisStore:
                 self._upkeep.note(node, self._server.ask_once_at(node, self._upkeep.commands(node, index)))
 
     def _listed(self, user: str) -> Iterator[list[str]]:
-        """Yield the ids in the index of a user, a part at a time: a long one must not stop the server.
+        """Yield the ids in the index of a user in parts, so that a long index does not block the server.
 
-        The entries come in the order of their moments, which never move back. So none is missed, whatever is added
-        or removed meanwhile, and whichever server answers next.
+        The entries come in the order of their moments, which never move back. So none is missed, even if entries are
+        added or removed meanwhile, or another server answers next.
         """
         since, seen, limit = b"-inf", set[bytes](), _SCANNED
         while True:
@@ -389,14 +389,14 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _pairs(answer: list[Any]) -> list[tuple[Any, Any]]:
     """Return the members of a sorted set with their scores."""
-    # RESP3, which an application's client may speak, has pairs.
+    # An application's client may speak RESP3, which has pairs.
     if answer and isinstance(answer[0], list):
         return [(name, score) for name, score in answer]
     return list(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _nodes_of(url: str, limits: dict[str, Any]) -> tuple[Nodes, str]:
-    """Return the servers that a URL names, and where they are, without the password."""
+    """Return the servers that a URL names, and their address without the password."""
     target = target_of(url, limits["timeout"])
 
     def keep(connect: Callable[[], Any]) -> KeptConnections[Any]:
@@ -406,7 +406,7 @@ def _nodes_of(url: str, limits: dict[str, Any]) -> tuple[Nodes, str]:
     if target.kind is Kind.CLUSTER:
         nodes = Cluster(target, keep, limits["timeout"])
     elif target.kind is Kind.SENTINEL:
-        # A failover takes longer than a few attempts: the timeout bounds them.
+        # A failover takes longer than a few attempts; the timeout limits them.
         nodes = OneServer(MasterConnections(target, **limits), sys.maxsize)
     else:
         nodes = OneServer(keep(target.dial.connect), MAX_ATTEMPTS)

@@ -17,7 +17,7 @@ _LOOKED_AT = 5
 
 @dataclass(slots=True)
 class _Place:
-    """How far the look has come on one server, what it has found there, and what time it last was there (Unix ms)."""
+    """The progress of the scan on one server: its cursor, the indexes found, and the server's last time (Unix ms)."""
 
     cursor: bytes | int = 0
     found: tuple[bytes, ...] = ()
@@ -25,7 +25,7 @@ class _Place:
 
 
 class Upkeep:
-    """Remembers how far the look for indexes has come on each server, whose names begin with `start`.
+    """The progress, on each server, of a scan for indexes, whose names begin with `start`.
 
     The server's clock decides which entries are old, since the same clock deletes the sessions. Its time at the last
     login is on the safe side. An entry is kept for `margin` ms longer.
@@ -37,16 +37,16 @@ class Upkeep:
         self._places: dict[Node, _Place] = {}
 
     def commands(self, node: Node, index: bytes) -> list[Command]:
-        """Return what a login lets the server of its user's `index` do; the answers go to `note`."""
+        """Return the commands that a login adds for the server of its user's `index`; pass the answers to `note`."""
         place = self._places.setdefault(node, _Place())
-        # If the server does nothing, these indexes wait for the next time around.
+        # If the server fails, the next scan finds these indexes again.
         found, place.found = place.found, ()
         old = f"({place.now - self._margin}"
         looking: Command = ("SCAN", place.cursor, "MATCH", self._pattern, "COUNT", _LOOKED_AT)
         return [*(("ZREMRANGEBYSCORE", each, "-inf", old) for each in (index, *found)), ("TIME",), looking]
 
     def note(self, node: Node, answers: list[Any]) -> None:
-        """Remember what the server has said. No answer or an error, say for lack of the right to look, is nothing."""
+        """Remember the last answers. A missing answer, or an error for a missing right to scan, is ignored."""
         *_, time, look = [None, None, *answers]
         if isinstance(time, list) and isinstance(look, list):
             cursor, found = look
