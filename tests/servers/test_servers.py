@@ -21,7 +21,7 @@ from tests.support.served import ROOT, free_port, wait_until_serving
 from tests.support.waiting import PATIENCE
 
 CLIENTS = 8
-REQUESTS = 80  # of each client
+REQUESTS = 40  # of each client
 
 GUNICORN = ["gunicorn", "--workers=4", "--threads=4", "--worker-class=gthread", "--keep-alive=10"]
 SERVERS = {

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from prism_wsgi import migrate
 from tests.support.databases import REDIS
 from tests.support.served import Browser, free_port, served
 
@@ -22,8 +21,7 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
     if request.param == "redis":
         environ = {"SITE_STORE": REDIS, "SITE_PREFIX": request.getfixturevalue("redis_prefix")}
     else:
-        environ = {"SITE_STORE": request.getfixturevalue(f"{request.param}_url")}
-        migrate.upgrade(environ["SITE_STORE"])
+        environ = {"SITE_STORE": request.getfixturevalue(f"empty_{request.param}_url")}
     with ExitStack() as running:
         yield [
             running.enter_context(served(PROGRAM, port=free_port(), cwd=tmp_path, **environ)) for _ in range(WORKERS)
