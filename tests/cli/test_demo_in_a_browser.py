@@ -1,7 +1,7 @@
 """The demo in a real browser."""
 
 from collections.abc import Iterator
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -10,7 +10,7 @@ from prism_wsgi.cli.demo import race, site
 from tests.support.chromium import ENTER, SCREENS, TAB, Device, Devices, need_axe
 from tests.support.keys import SECRET
 from tests.support.serving import serving
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 ATTACK = "<script>document.title='attacked'"
 
@@ -51,6 +51,25 @@ def test_user_who_logs_out_elsewhere_is_logged_out_on_the_other_device(device: D
     desk.submit("form[action=logout-elsewhere] button")
     assert "Other sessions that have ended: 1" in desk.text
     assert "You are" not in phone.get("/").text
+
+
+def test_user_who_logs_out_elsewhere_wins_over_a_request_that_writes_later(
+    device: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, may_write = Event(), Event()
+
+    def work(seconds: float) -> None:
+        has_begun.set()
+        assert may_write.wait(PATIENCE)
+
+    monkeypatch.setattr(race, "work", work)
+    phone, desk = log_in(device(), "Grace").get("/race"), log_in(device(), "Grace")
+    phone.run("setTimeout(() => document.querySelector('form[action=\"race/slow\"] button').click())")
+    assert has_begun.wait(PATIENCE)
+    desk.submit("form[action=logout-elsewhere] button")
+    assert "Other sessions that have ended: 1" in desk.text
+    may_write.set()
+    phone.wait_for("Nobody is logged in in this browser.")
 
 
 def test_id_that_the_store_knows_opens_nothing_and_neither_does_a_cookie_after_logout(device: Devices) -> None:

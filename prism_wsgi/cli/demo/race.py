@@ -1,6 +1,6 @@
-"""The race: six requests write to one session at the same moment, and none loses what another wrote.
+"""The races: six requests write to one session at the same moment, and a slow one writes while its user logs out.
 
-Beside it stands a session as most packages keep it: each request reads the whole of it and writes the whole of it.
+Beside the first stands a session as most packages keep it: each request reads the whole of it and writes the whole.
 """
 
 import time
@@ -38,6 +38,14 @@ def write(request: Request) -> None:
     written_whole[session.id] = whole  # saves all; what the others wrote meanwhile is lost
 
 
-def work() -> None:
-    """Take as long as a page does that asks a database or two: the other requests have read the session meanwhile."""
-    time.sleep(0.3)
+def write_slowly(request: Request) -> str:
+    """Write after eight seconds, in which the user may log out elsewhere."""
+    session = request.session
+    work(seconds=8)
+    session["race.late"] = True  # dropped where the session has ended: nothing brings it back
+    return "Written: nobody has ended this login meanwhile."
+
+
+def work(seconds: float = 0.3) -> None:
+    """Take as long as a page that asks a database or two: the other requests have read the session meanwhile."""
+    time.sleep(seconds)

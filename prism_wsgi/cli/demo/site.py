@@ -59,6 +59,7 @@ class DemoSite:
             "/basket/empty": (shop.empty, "/"),
             "/race/clear": (race.clear, "/race"),
             "/race/write": (race.write, "/race"),
+            "/race/slow": (race.write_slowly, "/race"),
             "/theft/id": (thief.try_id, "/theft"),
             "/theft/logout": (thief.try_cookie_after_logout, "/theft"),
         }
