@@ -12,6 +12,6 @@ def system_clock() -> float:
     return time.time()
 
 
-def milliseconds(clock: Clock) -> int:
-    """Return a clock's time in whole Unix milliseconds, the unit that stores use."""
-    return int(clock() * 1000)
+def milliseconds(clock: Clock, *, ago: float = 0.0) -> int:
+    """Return a clock's time, or the time `ago` seconds before, in whole Unix milliseconds, the unit of stores."""
+    return int((clock() - ago) * 1000)

@@ -122,6 +122,11 @@ def read_cookie(header: str, name: str) -> list[str]:
     return values if len(values) < 2 else list(dict.fromkeys(values))
 
 
+def must_be_secure(name: str) -> bool:
+    """Tell whether browsers take a cookie of this name, or its deletion, only if it is `Secure`: by its prefix."""
+    return name.lower().startswith(tuple(prefix.lower() for prefix in _PREFIXES))
+
+
 def _same_site(value: SameSite | str) -> SameSite:
     try:
         return SameSite(value)

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 
 from prism_wsgi.clock import Clock
 from prism_wsgi.cookie_fallbacks import AnyCookie, DataCookie, PeerCookie, Secret
-from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite
+from prism_wsgi.cookies import MAX_AGE_LIMIT, Cookie, SameSite, must_be_secure
 from prism_wsgi.errors import ConfigError, InsecureSecretWarning, InvalidCookie
 from prism_wsgi.events import SessionObserver
 from prism_wsgi.persistence.encryption import Cipher
@@ -24,7 +24,6 @@ from prism_wsgi.request.cookie_policy import Fallback
 from prism_wsgi.request.peer_fallbacks import PeerFallback
 from prism_wsgi.serializers import Serializer, TypedSerializer
 from prism_wsgi.stores.base import IndexedStore, SessionStore
-from prism_wsgi.stores.memory import MemoryStore
 from prism_wsgi.stores.urls import open_store
 from prism_wsgi.tokens import LONGEST_TOKEN, Signer
 
@@ -222,8 +221,7 @@ def session_store(store: object, *, clock: Clock | None = None, limit: int | Non
     `limit` is `max_sessions_per_user`, which needs a store that lists a user's sessions.
     """
     if store is None:
-        # A session may choose a longer ttl than the configured one.
-        return MemoryStore(ttl=MAX_AGE_LIMIT)
+        store = "memory"
     if isinstance(store, str):
         return open_store(store, clock=clock)
     if isinstance(store, type):
@@ -329,10 +327,7 @@ def cookie_fallbacks(
         if isinstance(one, PeerCookie | DataCookie):
             continue
         try:
-            # Browsers let only a Secure cookie delete one whose name has a prefix.
-            cookie = (
-                one if isinstance(one, Cookie) else Cookie(one, "", secure=one.startswith("__") or present.secure)
-            )
+            cookie = one if isinstance(one, Cookie) else Cookie(one, "", secure=must_be_secure(one) or present.secure)
         except InvalidCookie as error:
             raise ConfigError(f"cookie_fallbacks: {error}") from error
         if (cookie.name, cookie.domain, cookie.path) == (present.name, present.domain, present.path):

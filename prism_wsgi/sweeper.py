@@ -115,7 +115,7 @@ class Sweeper:
         and the database's differ by more than MAX_SKEW, nothing is deleted, and the error is ClocksDiffer.
         """
         began = milliseconds(self._clock)
-        before = int((self._clock() - self._older_than) * 1000)
+        before = milliseconds(self._clock, ago=self._older_than)
         started = self._timer()
         deleted = batches = 0
 

@@ -11,7 +11,7 @@ from prism_wsgi.cli.listing import AnyStore, batch_size, destroy_many, summaries
 from prism_wsgi.cli.options import json_option, open_store, option, store_options
 from prism_wsgi.cli.rights import erase, export
 from prism_wsgi.cli.text import instant, one_line, size
-from prism_wsgi.clock import system_clock
+from prism_wsgi.clock import milliseconds, system_clock
 from prism_wsgi.events import Ending
 from prism_wsgi.stores.base import SessionSummary, StoredSession
 
@@ -170,7 +170,7 @@ def _question(user: str | None, older_than: float | None) -> str:
 
 def _before(older_than: float | None) -> int | None:
     """Return the moment (Unix ms) that was `older_than` seconds ago."""
-    return None if older_than is None else int((system_clock() - older_than) * 1000)
+    return None if older_than is None else milliseconds(system_clock, ago=older_than)
 
 
 def _confirm(question: str, yes: bool) -> None:

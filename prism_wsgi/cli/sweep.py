@@ -13,7 +13,7 @@ import click
 from prism_wsgi.cli.options import database_options, json_option, open_database, option
 from prism_wsgi.cli.progress import Progress
 from prism_wsgi.cli.text import batches, explain, instant
-from prism_wsgi.clock import system_clock
+from prism_wsgi.clock import milliseconds, system_clock
 from prism_wsgi.errors import SchemaMissing
 from prism_wsgi.observers.audit import DEFAULT_KEEP, AuditTrail
 from prism_wsgi.stores.base import BacklogStore
@@ -114,7 +114,7 @@ def sweep(
         raise click.UsageError("--dry-run counts once; leave out --every")
     with open_database(url, table_name) as store:
         if dry_run:
-            _print_count(store, int((system_clock() - older_than) * 1000), json)
+            _print_count(store, milliseconds(system_clock, ago=older_than), json)
             return
         stopping = threading.Event()
         sweeper = Sweeper(

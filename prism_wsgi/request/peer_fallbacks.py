@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prism_wsgi.cookie_fallbacks import AnyCookie, DataCookie
-from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, read_cookie
+from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, must_be_secure, read_cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,7 @@ class PeerFallback:
     def __init__(self, cookie: AnyCookie) -> None:
         self._cookie = cookie
         self.name = cookie.name
-        # Browsers let only a Secure cookie delete one whose name has a prefix.
-        old = Cookie(cookie.name, "", path=cookie.path, domain=cookie.domain, secure=cookie.name.startswith("__"))
+        old = Cookie(cookie.name, "", path=cookie.path, domain=cookie.domain, secure=must_be_secure(cookie.name))
         self.place = (old.name, old.domain, old.path)
         self.deletion = old.deletion().header_value
 

@@ -21,13 +21,20 @@ from prism_wsgi.errors import ConfigError, StoreError
 
 ConnectionT = TypeVar("ConnectionT")
 
+MAX_CONNECTIONS = 15
+MAX_IDLE = 60.0  # seconds
+
 REFUSED_SECONDS = 1.0
 """How long a store does not ask for a further connection after its server refused one."""
 
 _LOOK_SECONDS = 0.1
 
-# Connections inherited across a fork. If the child collected one, that would close a connection of the parent.
 _abandoned: list[object] = []
+
+
+def leave_to_parent(inherited: object) -> None:
+    """Keep connections inherited across a fork for ever: collecting one would close a connection of the parent."""
+    _abandoned.append(inherited)
 
 
 def check_limits(*, timeout: float, max_idle: float, max_connections: int) -> None:
@@ -201,7 +208,7 @@ class _Pool(Generic[ConnectionT]):
             return
         self.open.discard(connection)
         if self.process != os.getpid():
-            _abandoned.append(connection)
+            leave_to_parent(connection)
             return
         with suppress(Exception):  # the connection may be broken in any way
             self._terminate(connection)
@@ -275,7 +282,7 @@ class KeptConnections(Generic[ConnectionT]):
 
     def abandon(self) -> None:
         """Leave every connection to the process that this one was forked from."""
-        _abandoned.append(self._pools)
+        leave_to_parent(self._pools)
         self._pools = {}
 
     def _begin(self) -> _Pool[ConnectionT]:

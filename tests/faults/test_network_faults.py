@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from prism_wsgi import Session, SessionMiddleware, SQLAlchemyStore, StoredSession, StoreError, migrate
-from prism_wsgi.stores.kept import KeptConnections
-from prism_wsgi.stores.sql.store import MAX_CONNECTIONS
+from prism_wsgi.stores.kept import MAX_CONNECTIONS, KeptConnections
 from prism_wsgi.testing import ManualClock, marker_of, new_session, race
 from tests.support import databases
 from tests.support.keys import SECRET

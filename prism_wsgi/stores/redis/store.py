@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError('RedisStore needs redis-py; install it: pip install "prism_wsgi[redis]"') from error
 
-from prism_wsgi.stores.kept import KeptConnections, check_limits
+from prism_wsgi.stores.kept import MAX_CONNECTIONS, MAX_IDLE, KeptConnections, check_limits
 from prism_wsgi.stores.redis.addresses import Kind, place_of, target_of
 from prism_wsgi.stores.redis.cluster import Cluster
 from prism_wsgi.stores.redis.connections import PooledConnections, keep_connections
@@ -28,9 +28,6 @@ from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
 from prism_wsgi.stores.redis.sentinel import MasterConnections
 from prism_wsgi.stores.redis.server import DONE, MAX_ATTEMPTS, Answer, Command, Once, Server
 from prism_wsgi.stores.redis.upkeep import Upkeep, glob
-
-MAX_CONNECTIONS = 15
-MAX_IDLE = 60.0
 
 MARGIN_MS = 60_000
 """The time in ms for which an index entry outlives its session, since servers' clocks differ. A marker's time too."""

@@ -15,12 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from prism_wsgi.errors import ConfigError, StoreError
-from prism_wsgi.stores.kept import ConnectionLease, KeptConnections, Lease
+from prism_wsgi.stores.kept import ConnectionLease, KeptConnections, Lease, leave_to_parent
 from prism_wsgi.stores.sql.failures import is_refusal
 from prism_wsgi.stores.sql.pooling import Pooling
-
-# Applications' pools, inherited across a fork. If the child collected one, that would close the parent's connections.
-_abandoned: list[object] = []
 
 _logger = logging.getLogger("prism_wsgi")
 
@@ -140,7 +137,7 @@ class PooledConnections:
 
     def abandon(self) -> None:
         self._process = os.getpid()
-        _abandoned.append(self._engine.pool)
+        leave_to_parent(self._engine.pool)
         self._engine.dispose(close=False)
 
     def close(self) -> None:

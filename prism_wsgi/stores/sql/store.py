@@ -34,7 +34,7 @@ from prism_wsgi.stores.base import (
     checked_user,
     was_saved,
 )
-from prism_wsgi.stores.kept import ConnectionLease, Connections, check_limits
+from prism_wsgi.stores.kept import MAX_CONNECTIONS, MAX_IDLE, ConnectionLease, Connections, check_limits
 from prism_wsgi.stores.sql.connections import Connection, PooledConnections, keep_connections
 from prism_wsgi.stores.sql.database import CredentialProvider, place
 from prism_wsgi.stores.sql.engine import create_store_engine
@@ -49,8 +49,6 @@ from prism_wsgi.stores.url_settings import takes_settings_in_url
 from prism_wsgi.tokens import ID_LENGTH
 
 MAX_ATTEMPTS = 10
-MAX_CONNECTIONS = 15
-MAX_IDLE = 60.0
 SWEEPS_KEPT_MS = 90 * 24 * 3_600_000
 """The time in ms for which the record of a sweep is kept."""
 

@@ -28,7 +28,7 @@ from prism_wsgi import (
     migrate,
     retry,
 )
-from prism_wsgi.stores.kept import ConnectionLease
+from prism_wsgi.stores.kept import MAX_CONNECTIONS, ConnectionLease
 from prism_wsgi.stores.sql import store as sql
 from prism_wsgi.stores.sql.connections import Connection
 from prism_wsgi.stores.sql.schema import HOUR_MS
@@ -585,13 +585,13 @@ def test_every_connection_is_back_after_each_use(store: SQLAlchemyStore) -> None
             use(store, session)
     with pytest.raises(SessionGone):
         store.replace(marker_of(new_session()), new_session())
-    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    held = [store._connections.acquire() for _ in range(MAX_CONNECTIONS)]
     give_back(*held)
 
 
 def test_wait_for_a_connection_is_bounded(empty_sqlite_url: str) -> None:
     store = SQLAlchemyStore(empty_sqlite_url, timeout=0.2)
-    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    held = [store._connections.acquire() for _ in range(MAX_CONNECTIONS)]
     with pytest.raises(StoreUnavailable):
         store.load("0" * 64)
     give_back(*held)
@@ -665,15 +665,15 @@ def test_idle_connection_killed_by_the_server_goes_unnoticed(server_url: str, ve
 def test_many_idle_connections_killed_by_the_server_go_unnoticed(on_server: SQLAlchemyStore, callers: int) -> None:
     session = new_session()
     on_server.save(session)
-    begun = threading.Barrier(sql.MAX_CONNECTIONS)
+    begun = threading.Barrier(MAX_CONNECTIONS)
     acquire = on_server._connections.acquire
 
     def open_one() -> None:
         with acquire():
             begun.wait(30)
 
-    race([open_one] * sql.MAX_CONNECTIONS)
-    assert kill_idle_connections(on_server) >= sql.MAX_CONNECTIONS > sql.MAX_ATTEMPTS
+    race([open_one] * MAX_CONNECTIONS)
+    assert kill_idle_connections(on_server) >= MAX_CONNECTIONS > sql.MAX_ATTEMPTS
     found = race([lambda: on_server.load(session.id)] * callers)
     assert found == [replace(session, version=1)] * callers
 
@@ -1022,7 +1022,7 @@ def test_store_used_before_a_fork_works_in_every_process(empty_url: str, own_eng
 def test_fork_while_every_connection_is_lent_leaves_the_child_able_to_work(empty_url: str) -> None:
     store, session = SQLAlchemyStore(empty_url, timeout=2), new_session()
     store.save(session)
-    held = [store._connections.acquire() for _ in range(sql.MAX_CONNECTIONS)]
+    held = [store._connections.acquire() for _ in range(MAX_CONNECTIONS)]
     child = os.fork()
     if child == 0:
         code = 1
