@@ -1,12 +1,12 @@
 """The masters of a cluster, the slots that each serves, and the connections to each."""
 
-import random
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from secrets import SystemRandom
 from typing import Any, cast
 
 import redis
@@ -116,7 +116,7 @@ class Cluster:
 
     def _use(self, slots: SlotMap) -> None:
         known = list(slots.nodes)
-        random.shuffle(known)  # so that not all processes ask the same node
+        SystemRandom().shuffle(known)  # so that not all processes ask the same node
         self._known, self._map = known, slots
         for address in set(self._open) - slots.masters:
             with suppress(KeyError):
