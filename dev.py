@@ -74,7 +74,7 @@ def fuzz(arguments: list[str]) -> int:
 
 
 def soak(arguments: list[str]) -> int:
-    """Look for losses while the network breaks and processes die; -h lists the options."""
+    """Look for losses while the network breaks and processes die (--interrupts: while signals interrupt requests)."""
     return run("python", "-m", "tests.losses.soak", *arguments)
 
 

@@ -1,6 +1,7 @@
 """Cookie syntax (RFC 6265bis): the Cookie value, and a strict reader of the Cookie header."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -16,7 +17,8 @@ MAX_AGE_LIMIT = 400 * 24 * 3600  # seconds; RFC 6265bis 5.5: browsers shorten a 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_NAME_CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 5.6.2
+_NAME = re.compile(f"{_NAME_CHARACTER}+")
 _VALUE = re.compile(r"[\x21\x23-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]*")  # cookie-octets, RFC 6265bis 4.1.1
 _PATH = re.compile(r"/[\x20-\x3A\x3C-\x7E]*")
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
@@ -127,6 +129,11 @@ def must_be_secure(name: str) -> bool:
     return name.lower().startswith(tuple(prefix.lower() for prefix in _PREFIXES))
 
 
+def naming(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds one of these names and its "=" anywhere in a text, but not the end of a longer name."""
+    return re.compile(f"(?<!{_NAME_CHARACTER})(?:{'|'.join(map(re.escape, names))})=")
+
+
 def _same_site(value: SameSite | str) -> SameSite:
     try:
         return SameSite(value)
@@ -135,7 +142,7 @@ def _same_site(value: SameSite | str) -> SameSite:
 
 
 def _check_pair(name: str, value: str) -> None:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidCookie(f"A cookie's name must be one or more of A-Z a-z 0-9 !#$%&'*+-.^_`|~, not {name!r}")
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise InvalidCookie(

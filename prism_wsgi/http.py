@@ -28,7 +28,8 @@ def get_session(environ_or_request: object, *, environ_key: str = DEFAULT_ENVIRO
         )
     session = cast(Session, environ[environ_key])
     if session._state.stage is DETACHED:
-        session._state.look_again()  # the response is over, and another request may have logged the visitor out
+        with session._alone():
+            session._state.look_again()  # the response is over, and another request may have logged the visitor out
     return session
 
 

@@ -2,8 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -62,36 +62,24 @@ class Session(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._state.stage is DETACHED:
-            with _late_writes():
-                self._set(key, value)
-        else:
-            self._set(key, value)
+        def put(values: dict[str, Any]) -> None:
+            state = self._state
+            checked = state.site.codec.check(key, value)
+            if key == state.site.user_id_key:
+                _check_user_key(state, checked)
+            values[key] = checked
+            if type(checked) not in _IMMUTABLE:
+                state.holds_mutable = True
 
-    def _set(self, key: str, value: Any) -> None:
-        values = self._begin_write()
-        state = self._state
-        value = state.site.codec.check(key, value)
-        if key == state.site.user_id_key:
-            _check_user_key(state, value)
-        values[key] = value
-        if type(value) not in _IMMUTABLE:
-            state.holds_mutable = True
-        self._end_write(key)
+        self._change(put, key)
 
     def __delitem__(self, key: str) -> None:
-        if self._state.stage is DETACHED:
-            with _late_writes():
-                self._delete(key)
-        else:
-            self._delete(key)
+        def delete(values: dict[str, Any]) -> None:
+            if key == self._state.site.user_id_key and key in values:
+                _check_user_key(self._state, None)
+            del values[key]
 
-    def _delete(self, key: str) -> None:
-        values = self._begin_write()
-        if key == self._state.site.user_id_key and key in values:
-            _check_user_key(self._state, None)
-        del values[key]
-        self._end_write(key)
+        self._change(delete, key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -114,12 +102,14 @@ class Session(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove every key. The session stays, and so does who is logged in."""
-        values = self._begin_write()
         key = self._state.site.user_id_key
-        if key in values:
-            _check_user_key(self._state, None)
-        values.clear()
-        self._end_write(key)
+
+        def empty(values: dict[str, Any]) -> None:
+            if key in values:
+                _check_user_key(self._state, None)
+            values.clear()
+
+        self._change(empty, key)
 
     def copy(self) -> dict[str, Any]:
         """Return the keys and values as a plain dict."""
@@ -271,14 +261,16 @@ class Session(MutableMapping[str, Any]):
     @max_lifetime.setter
     def max_lifetime(self, value: int | timedelta) -> None:
         seconds = settings.lifetime("max_lifetime", value)
-        self._begin_write()
-        present, state = self.max_lifetime, self._state
-        if Choice.PROOF not in state.decided and present is not None and seconds > present:
-            raise ValueError(
-                f"max_lifetime is {present} seconds, and only login() and confirm_login() can lengthen it"
-            )
-        state.document.max_lifetime = seconds
-        self._end_write(Choice.MAX_LIFETIME)
+
+        def choose(_: object) -> None:
+            present, state = self.max_lifetime, self._state
+            if Choice.PROOF not in state.decided and present is not None and seconds > present:
+                raise ValueError(
+                    f"max_lifetime is {present} seconds, and only login() and confirm_login() can lengthen it"
+                )
+            state.document.max_lifetime = seconds
+
+        self._change(choose, Choice.MAX_LIFETIME)
 
     @property
     def persistent(self) -> bool:
@@ -422,12 +414,12 @@ class Session(MutableMapping[str, Any]):
         the response is then an error, whatever else the application does, because the session may not have ended.
         """
         self._state.accessed = True
-        self._state.destroy()
+        with self._alone():
+            self._state.destroy()
 
     def changed(self) -> None:
         """Say that something inside a value changed; for Pyramid's interface, since a session notices that itself."""
-        self._begin_write()
-        self._end_write()
+        self._change(lambda _: None)
 
     @contextmanager
     def atomic(self) -> Iterator["Session"]:
@@ -439,7 +431,7 @@ class Session(MutableMapping[str, Any]):
         Raises SessionConflict when the block took so long that another request took the lock, and StoreUnavailable
         when the store fails or the wait exceeds 30 seconds. Nothing is saved then.
         """
-        self._begin_write()
+        self._read_to_write()
         if self._state.lock:
             yield self
             return
@@ -493,10 +485,12 @@ class Session(MutableMapping[str, Any]):
         state = self._state
         state.accessed = True
         if state.phase is UNREAD:
-            state.load()
+            with self._alone():
+                if state.phase is UNREAD:
+                    state.load()
         return state.document.values
 
-    def _begin_write(self) -> dict[str, Any]:
+    def _read_to_write(self) -> dict[str, Any]:
         values = self._read()
         state = self._state
         if state.stage is not OPEN and state.phase is NEW and not state.identity.is_sent:
@@ -506,11 +500,22 @@ class Session(MutableMapping[str, Any]):
             )
         return values
 
-    def _end_write(self, name: str | Choice | None = None) -> None:
-        self._state.note_write(name)
-        if self._state.stage is DETACHED and not self._state.lock:
-            with _late_writes():
-                commit(self._state)
+    def _change(self, change: Callable[[dict[str, Any]], None], name: str | Choice | None = None) -> None:
+        """Let `change` alter the session, at a key or choice of that name; save it when the response is over."""
+        state = self._state
+        if state.stage is not DETACHED:
+            change(self._read_to_write())
+            state.note_write(name)
+            return
+        with _late_writes():
+            change(self._read_to_write())
+            state.note_write(name)
+            if not state.lock:
+                commit(state)
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """Keep other threads out where the response is over, since several may have the session then."""
+        return _late_writes() if self._state.stage is DETACHED else nullcontext()
 
     def _begin_move(self) -> None:
         self._read()
@@ -521,14 +526,16 @@ class Session(MutableMapping[str, Any]):
             )
 
     def _choose_ttl(self, seconds: Any) -> None:
-        self._begin_write()
-        self._state.document.ttl = None if seconds == self._state.site.lifetimes.ttl else seconds
-        self._end_write(Choice.TTL)
+        def choose(_: object) -> None:
+            self._state.document.ttl = None if seconds == self._state.site.lifetimes.ttl else seconds
+
+        self._change(choose, Choice.TTL)
 
     def _choose_persistent(self, value: Any) -> None:
-        self._begin_write()
-        self._state.document.persistent = None if value == self._state.site.persistent else value
-        self._end_write(Choice.PERSISTENT)
+        def choose(_: object) -> None:
+            self._state.document.persistent = None if value == self._state.site.persistent else value
+
+        self._change(choose, Choice.PERSISTENT)
 
     def _own_login(self, verb: str) -> Login:
         """Return who is logged in. Raises NotLoggedIn for nobody, and for a user who is impersonated."""

@@ -22,6 +22,8 @@ from prism_wsgi.stores.base import (
 SUPERSEDED_MS = 10_000
 """The lifetime of a marker in ms: requests that are under way with the old cookie must find it."""
 PAGE = 100
+MAX_ATTEMPTS = 40
+"""The most looks at a session that is to be ended, while others save and move it."""
 
 _ResultT = TypeVar("_ResultT")
 
@@ -106,14 +108,12 @@ class StoreAdapter:
         stored = self._ask(self.store.load, marker.id)
         return stored is not None and stored.superseded and stored.data == marker.data
 
-    def end(self, session_id: str, *, may_have_moved: bool = True) -> None:
+    def end(self, session_id: str) -> None:
         """Delete what is stored under an id, and where it moved, as long as the same user is logged in there."""
         # A store that moves sessions in one step looks for markers in its own `destroy`.
-        if may_have_moved and self._replace is None:
-            for moved in self._moved_from(session_id):
-                self._ask(self.store.destroy, moved)
         # The marker last: as long as it is stored, a failed call can be repeated.
-        self._ask(self.store.destroy, session_id)
+        for ended in [session_id] if self._replace is not None else reversed(self._retired(session_id)):
+            self._ask(self.store.destroy, ended)
 
     def live_behind(self, session_id: str) -> StoredSession | None:
         """Return the stored session that `end` would end: the one under this id, or the one that it moved to."""
@@ -171,6 +171,37 @@ class StoreAdapter:
             ids.append(following.id)
             row = following
         return ids[:0:-1]
+
+    def _retired(self, session_id: str) -> list[str]:
+        """Retire the session behind an id; return the id and those it moved to, as long as the user is the same.
+
+        A request that is about to move the session has read it already. Were it only deleted, it might be the marker
+        that is deleted, and the session would live on under its new id. Once it is retired nobody moves it.
+        """
+        ids = [session_id]
+        user: str | None = None
+        for _ in range(MAX_ATTEMPTS):
+            row = self._ask(self.store.load, ids[-1])
+            if len(ids) > 1 and (row is None or row.user != user):
+                return ids[:-1]
+            if row is None or (not row.superseded and self._retire(row)):
+                break
+            if row.superseded:
+                if row.moved_to is None or row.moved_to in ids:
+                    break
+                ids.append(row.moved_to)
+                user = row.user
+        return ids
+
+    def _retire(self, row: StoredSession) -> bool:
+        """Put a marker that leads nowhere in the place of a session; False where it has been saved meanwhile."""
+        try:
+            self._ask(self.store.save, replace(row, data=b"", superseded=True))
+        except SessionConflict:
+            return False
+        except (SessionGone, StoreUnavailable):
+            pass  # a store that is full may delete all the same
+        return True
 
     def _sealed(self, row: StoredSession, secret: str | None) -> StoredSession:
         if self._cipher is None:

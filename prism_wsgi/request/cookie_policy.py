@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
 from prism_wsgi.clock import Clock, milliseconds
-from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, SameSite, read_cookie
+from prism_wsgi.cookies import MAX_CANDIDATES, Cookie, SameSite, naming, read_cookie
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.lifetimes import Lifetimes
 from prism_wsgi.request.peer_fallbacks import Earlier, PeerFallback, earlier_session
@@ -56,6 +56,7 @@ class CookiePolicy:
         self._peers = tuple(peers)
         names = [cookie.name, *(one.name for one in fallbacks), *(one.name for one in peers)]
         self._names = tuple(dict.fromkeys(names))
+        self._naming = naming(self._names)
         self._is_kept_from_other_sites = cookie.samesite is not SameSite.NONE
         self.deletion = cookie.deletion().header_value
         # Our cookie replaces a peer's cookie of the same name, domain and path, which needs no deletion.
@@ -106,12 +107,15 @@ class CookiePolicy:
         )
 
     def withholds(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether SameSite kept our cookie out of the request, so that a new one would replace it."""
+        """Tell whether SameSite kept our cookie out of the request, so that a new one would replace it.
+
+        A cookie of our name that is no token proves nothing: another site under the same domain may have set it.
+        """
         return (
             environ.get("REQUEST_METHOD") not in _SAFE_METHODS
             and self._is_kept_from_other_sites
             and _is_cross_site(environ)
-            and not any(f"{name}=" in environ.get("HTTP_COOKIE", "") for name in self._names)
+            and not self._holds_token(environ.get("HTTP_COOKIE", ""))
         )
 
     def is_sent_by(self, environ: WSGIEnvironment) -> bool:
@@ -180,11 +184,14 @@ class CookiePolicy:
         return self.lapses_at(token) + grace <= self._now()
 
     def _holds_token(self, header: str) -> bool:
-        for name in self._names:
-            for pair in header.split(";"):
-                _, found, rest = pair.partition(f"{name}=")
-                if found and holds_token(rest):
-                    return True
+        """Tell whether anything in a Cookie header that has one of our names has the form of a token.
+
+        Quoted and comma-joined ones count, which no reader of ours takes for a cookie.
+        """
+        for pair in header.split(";"):
+            named = self._naming.search(pair)
+            if named is not None and holds_token(pair[named.end() :]):
+                return True
         return False
 
     def _now(self) -> int:

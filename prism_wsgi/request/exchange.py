@@ -100,7 +100,10 @@ class Exchange:
             with suppress(SerializationError, SessionTooLarge):  # the server must see the application's error
                 self._save_late()
         self._end_session()
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # this frame is in its traceback: a cycle, which would keep what the frames hold from going
 
     def close(self, body: Iterable[bytes]) -> None:
         """Close the application's body, then save what changed since the headers were sent."""

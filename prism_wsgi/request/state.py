@@ -340,12 +340,11 @@ class SessionState:
 
     def destroy(self) -> None:
         """Delete what is stored, at once, and start over."""
-        was_read = self.phase is not UNREAD
         try:
-            if not was_read:
+            if self.phase is UNREAD:
                 self.load()
             ending = self._observed_endings()
-            self._end_stored(was_read)
+            self._end_stored()
         except BaseException:
             self.outcome = Outcome.DESTROY_FAILED
             raise
@@ -630,9 +629,9 @@ class SessionState:
             live = self.contested.stored
         return [] if live is None else [live]
 
-    def _end_stored(self, was_read: bool) -> None:
+    def _end_stored(self) -> None:
         contested, adapter = self.contested, self.site.adapter
         if self.identity.instead_of is not None:
-            adapter.end(self.identity.instead_of, may_have_moved=False)
+            adapter.end(self.identity.instead_of)
         if contested.is_shared:
-            adapter.end(contested.id, may_have_moved=was_read or self.phase is GONE)
+            adapter.end(contested.id)

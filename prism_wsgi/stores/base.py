@@ -67,8 +67,8 @@ def was_saved(session: StoredSession, stored: StoredSession | None) -> bool:
     return stored is not None and (stored.version, stored.data) == (session.version + 1, session.data)
 
 
-def checked_user(user: str) -> str:
-    """Return the user. Raises TypeError for None, which would mean all visitors who are not logged in."""
+def checked_owner(user: str) -> str:
+    """Return the user whose sessions are meant. Raises TypeError for None, the user of all anonymous sessions."""
     if not isinstance(user, str):
         raise TypeError(f"user must be text, as given to login(), not {type(user).__name__}")
     return user

@@ -3,8 +3,11 @@
 A signal handler, a timeout library or a greenlet may raise an exception between any two instructions. Therefore a
 permit is an object, the lease. If a lease gets lost, its weak reference tells so, and a new lease replaces it. The
 lost lease's connection is closed, because its state is unknown.
+A lease may hang in a cycle of garbage, together with the traceback of the exception. Callers who wait for a
+connection for long collect the garbage.
 """
 
+import gc
 import math
 import os
 import queue
@@ -28,6 +31,10 @@ REFUSED_SECONDS = 1.0
 """How long a store does not ask for a further connection after its server refused one."""
 
 _LOOK_SECONDS = 0.1
+
+COLLECT_AFTER_SECONDS = 0.5
+"""How long a store's caller waits for a connection before garbage is collected, in which a lost one may hang."""
+_COLLECT_INTERVAL_SECONDS = 10.0
 
 _abandoned: list[object] = []
 
@@ -124,6 +131,7 @@ class _Pool(Generic[ConnectionT]):
         self._terminate = terminate
         self._size = size
         self._max_idle = max_idle
+        self._collects_again = 0.0
         for number in range(size):
             self._make_lease(number)
 
@@ -138,10 +146,21 @@ class _Pool(Generic[ConnectionT]):
                 lease = self.free.get(False)
             except queue.Empty:
                 self._replace_lost()
-                lease = self.free.get(True, seconds)
+                lease = self._wait(seconds)
             if isinstance(lease, Lease):
                 return lease
             self._replace_lost()
+
+    def _wait(self, seconds: float) -> Lease[ConnectionT] | weakref.ref[Lease[ConnectionT]]:
+        """Return what comes free. Raises `queue.Empty` when the time is over."""
+        patience = min(seconds / 2, COLLECT_AFTER_SECONDS)
+        with suppress(queue.Empty):
+            return self.free.get(True, patience)
+        now = time.monotonic()
+        if now >= self._collects_again:  # seldom: under load all leases may be in use, and a collection takes a while
+            self._collects_again = now + _COLLECT_INTERVAL_SECONDS
+            gc.collect()
+        return self.free.get(True, seconds - patience)
 
     def _replace_lost(self) -> None:
         """Make one new lease for each lost one, also if several threads see the loss."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import StoredSession, StoreStats, checked_user, measured
+from prism_wsgi.stores.base import StoredSession, StoreStats, checked_owner, measured
 
 logger = logging.getLogger("prism_wsgi")
 
@@ -135,7 +135,7 @@ class MemoryStore:
 
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
-        checked_user(user)
+        checked_owner(user)
         with self._lock:
             return self._page(self._live_of(user), limit, after)
 
@@ -146,7 +146,7 @@ class MemoryStore:
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
-        checked_user(user)
+        checked_owner(user)
         with self._lock:
             # A session that a marker of this user leads to is among them.
             ending = [one for one in self._concerning(user) if one.id != except_id and not one.superseded]
@@ -156,7 +156,7 @@ class MemoryStore:
 
     def revoke(self, session_id: str, *, user: str) -> bool:
         """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
-        checked_user(user)
+        checked_owner(user)
         markers: list[StoredSession] = []
         with self._lock:
             session = self._sessions.get(session_id)

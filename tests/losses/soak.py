@@ -23,6 +23,7 @@ import pytest
 from sqlalchemy import make_url
 
 from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
+from tests.losses import interrupts
 from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
 from tests.support import databases, logins
 from tests.support.histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
@@ -250,7 +251,14 @@ def main() -> int:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=4, help="in each process (default: 4)")
+    parser.add_argument(
+        "--interrupts",
+        action="store_true",
+        help="interrupt requests in gunicorn's workers instead; Redis, PostgreSQL",
+    )
     chosen = parser.parse_args()
+    if chosen.interrupts:
+        return interrupts.run(seconds=chosen.minutes * 60, seed=chosen.seed)
     losses = 0
     for engine in chosen.engines:
         try:

@@ -1,8 +1,12 @@
 """Sessions that are ended while they move to another id, on every store."""
 
+import itertools
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from prism_wsgi.stores.sql.schema import sweep_bucket
 from prism_wsgi.testing import Steps, every_interleaving, marker_of, new_session
 from tests.support.databases import REDIS
 from tests.support.keys import SECRET
+from tests.support.plain_store import PlainStore
 from tests.support.visitors import Browser, application
 from tests.support.waiting import eventually
 
@@ -55,6 +60,41 @@ def test_logout_wins_over_a_session_that_moves_in_every_order(store: Any, looks_
         return [lambda: browser.visit(lambda session: session.regenerate()), lambda: browser.visit(end)], check
 
     assert every_interleaving(scenario) >= 5
+
+
+@pytest.mark.parametrize("looks_first", [False, True], ids=["logs out", "looks, then logs out"])
+@pytest.mark.parametrize("moves", [1, 2], ids=["moves", "moves twice"])
+def test_logout_wins_over_a_session_that_moves_in_a_store_of_three_verbs(
+    tmp_path: Path, moves: int, looks_first: bool
+) -> None:
+    number = itertools.count()
+
+    def scenario(steps: Steps) -> Any:
+        path = tmp_path / f"{next(number)}.db"
+        store = PlainStore(path)
+        browser = Browser(site(store))
+        browser.do(lambda session: session.login("alice"))
+        browser._site = site(steps.of(store))
+
+        def end(session: Session) -> None:
+            if looks_first:
+                assert session.user in ("alice", None)
+            session.logout()
+
+        def move() -> None:
+            mover = Browser(browser._site)
+            mover.cookies = dict(browser.cookies)
+            for _ in range(moves):
+                mover.visit(lambda session: session.regenerate() if session.user else None)
+
+        def check() -> None:
+            with closing(sqlite3.connect(path)) as connection:
+                query = "SELECT count(*) FROM sessions WHERE user = 'alice' AND NOT superseded"
+                assert connection.execute(query).fetchone() == (0,)
+
+        return [move, lambda: browser.visit(end)], check
+
+    assert every_interleaving(scenario, limit=300) >= 5
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])

@@ -217,7 +217,8 @@ def test_logout_deletes_the_row_before_the_response_says_so(site: Site) -> None:
         return [b"bye"]
 
     page = browser.request(app)
-    assert seen == ["load", "destroy"]
+    assert seen[0] == "load"
+    assert seen[-1] == "destroy"
     assert page.attributes()["max-age"] == "0"
     assert browser.cookie_header == ""
     assert replay(site, old).result is None
@@ -801,7 +802,7 @@ def test_a_write_behind_a_logout_whose_answer_is_under_way_is_refused(site: Site
 
     browser.request(app)
     assert refused, "the cookie that was sent deletes, so that the new session would be nobody's"
-    assert "save" not in site.calls[-2:]
+    assert site.calls[-1] == "destroy"
 
 
 def test_what_a_failing_page_changed_inside_a_value_is_dropped(site: Site) -> None:

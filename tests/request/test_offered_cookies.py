@@ -107,9 +107,30 @@ def test_a_login_that_comes_back_from_another_site_gets_its_cookie() -> None:
         assert user_of(browser) == "ada"
 
 
-@pytest.mark.parametrize("environ", [{"HTTP_COOKIE": "prism_session=x"}, {"HTTP_COOKIE": f"prism_session={FORGED}"}])
-def test_a_form_of_another_site_that_brought_any_cookie_of_ours_is_kept(environ: dict[str, Any]) -> None:
-    assert Site().browser().visit(write(n=1), **FORM, **environ).all("Set-Cookie")
+@pytest.mark.parametrize("cookie", [f"prism_session={FORGED}", f'a=b, prism_session="{FORGED}"', f"old={FORGED}"])
+def test_a_form_of_another_site_that_brought_a_token_under_a_name_of_ours_is_kept(cookie: str) -> None:
+    site = Site(cookie_fallbacks=["old"])
+    assert site.browser().visit(write(n=1), **FORM, HTTP_COOKIE=cookie).all("Set-Cookie")
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "prism_session=x",
+        "prism_session=",
+        f"my_prism_session={FORGED}",
+        f"x-prism_session={FORGED}",
+        f"theme=prism_session; a={FORGED}",
+        f"Prism_Session={FORGED}",
+    ],
+)
+def test_a_form_of_another_site_that_brought_no_token_under_a_name_of_ours_is_withheld(cookie: str) -> None:
+    page = Site().browser().visit(write(n=1), **FORM, HTTP_COOKIE=cookie)
+    assert (page.status, page.all("Set-Cookie")) == (200, [])
+
+
+def test_another_applications_cookie_whose_name_ends_like_ours_keeps_none_from_being_offered() -> None:
+    assert offered(Site(), HTTP_COOKIE=f"my_prism_session={FORGED}")
 
 
 def test_where_the_cookie_travels_with_forms_of_other_sites_a_write_is_kept() -> None:

@@ -7,8 +7,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
-from prism_wsgi import Session, SessionConflict, StoreError, StoreUnavailable
-from tests.support.browsing import Browser, Page, Site, StoreDownError, ThreeVerbStore, read, write
+from prism_wsgi import MemoryStore, Session, SessionConflict, StoreError, StoreUnavailable
+from tests.support.browsing import Browser, Clock, Page, Site, StoreDownError, ThreeVerbStore, read, write
 
 pytest_plugins = ["tests.support.site_fixtures"]
 
@@ -54,7 +54,7 @@ FAILURES: list[tuple[str, Callable[[Session], object], set[str]]] = [
     ("regenerate", regenerate, {"replace", "save"}),
     ("login", login, {"replace", "save"}),
     ("logout", logout, {"load"}),
-    ("logout", logout, {"destroy"}),
+    ("logout", logout, {"destroy", "save"}),
     ("logout", logout, VERBS),
     ("count", count, {"save"}),
     ("count", count, {"load"}),
@@ -190,7 +190,26 @@ def test_an_error_page_of_its_own_becomes_a_503(site: Site) -> None:
     assert is_refused(browser.request(swallowing(read("n"), status="500 Oops")))
 
 
-@pytest.mark.parametrize("failing", [{"destroy"}, {"load"}, VERBS])
+def test_a_logout_whose_row_cannot_be_deleted_is_refused_and_ends_the_session_where_it_can(clock: Clock) -> None:
+    store = ThreeVerbStore(MemoryStore(clock=clock))
+    site = Site(store, clock)
+    browser = visitor(site)
+    store.failing = {"destroy"}
+    assert is_refused(browser.visit(logout))
+    store.failing = set()
+    assert browser.visit(dict).result == {}
+    assert browser.visit(logout).status == 200
+
+
+def test_a_store_that_takes_no_writes_but_deletes_logs_out(clock: Clock) -> None:
+    store = ThreeVerbStore(MemoryStore(clock=clock))
+    browser = visitor(Site(store, clock))
+    store.failing = {"save"}
+    assert browser.visit(logout).status == 200
+    assert browser.cookie_header == ""
+
+
+@pytest.mark.parametrize("failing", [{"destroy", "save"}, {"load"}, VERBS])
 @pytest.mark.parametrize("status", ["200 OK", "302 Found", "500 Oops"])
 def test_a_logout_that_failed_never_looks_like_a_success(site: Site, failing: set[str], status: str) -> None:
     browser = visitor(site)

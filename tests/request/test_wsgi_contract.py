@@ -5,6 +5,7 @@ import io
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from wsgiref.util import FileWrapper
@@ -798,6 +799,28 @@ def test_a_request_within_a_request_shares_the_session(browser: Browser) -> None
 
 def test_each_request_gets_a_session_object_of_its_own(browser: Browser) -> None:
     assert browser.visit(lambda session: session).result is not browser.visit(lambda session: session).result
+
+
+def test_an_exception_that_passes_through_leaves_no_garbage_that_has_to_be_collected() -> None:
+    class Held:
+        """What a frame of the application holds, a connection say."""
+
+    references: list[weakref.ref[Held]] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        held = Held()
+        references.append(weakref.ref(held))
+        raise ValueError("in the middle")
+
+    middleware = SessionMiddleware(app, store=MemoryStore(), secret=SECRET)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            list(middleware({"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}, lambda *_: print))
+        assert references[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_the_environ_is_not_needed_beyond_the_request(browser: Browser) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -122,6 +122,39 @@ def test_nothing_is_made_before_the_first_use(server: Server, monkeypatch: pytes
     assert (server.opened, lines.in_use) == (0, 0)
     use(lines)
     assert len(made) == server.opened == 1
+
+
+@pytest.fixture
+def _no_collection() -> Iterator[None]:
+    """Let no garbage be collected but by those who ask for it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collection")
+def test_lease_that_hangs_in_a_cycle_of_garbage_is_found_by_whoever_waits(server: Server) -> None:
+    lines = lines_to(server, 2, timeout=60)
+    for _ in range(2):
+        cycle: list[object] = [lines.acquire()]
+        cycle.append(cycle)
+    del cycle
+    use(lines)
+    assert len(server.open_lines) == 1
+    assert len(take_all(lines, 2)) == 2
+
+
+def test_garbage_is_not_collected_for_each_who_waits_for_what_is_in_use(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    lines = lines_to(server, 1, timeout=0.1)
+    lease = lines.acquire()
+    errors = [type(error) for error in at_once(5, lines.acquire)]
+    assert errors == [TimeoutError] * 5
+    assert collected == [1]
+    del lease
 
 
 def test_first_use_by_many_threads_at_once_makes_one_pool(server: Server) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, SessionConflict, SessionExists, SessionGone, StoreUnavailable
 from prism_wsgi.fork import notify_after_fork
-from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_user, measured, was_saved
+from prism_wsgi.stores.base import KEPT_EXPIRED_MS, StoredSession, StoreStats, checked_owner, measured, was_saved
 from prism_wsgi.stores.url_settings import takes_settings_in_url
 
 try:
@@ -161,7 +161,7 @@ class RedisStore:
 
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
-        ids = {one for some in self._listed(checked_user(user)) for one in some}
+        ids = {one for some in self._listed(checked_owner(user)) for one in some}
         return self._page((one for one in self._live(ids, after) if one.concerns(user)), limit)
 
     def find_all(self, *, limit: int = 100, after: str | None = None) -> list[StoredSession]:
@@ -173,7 +173,7 @@ class RedisStore:
 
         Raises ConfigError if the server may have evicted the list of these sessions; see `allow_eviction`.
         """
-        owner, key = named(checked_user(user)), self._user_key(user)
+        owner, key = named(checked_owner(user)), self._user_key(user)
         if self._server.is_evicting_any_key and not self._allow_eviction:
             raise ConfigError(
                 f"destroy_all() may miss sessions where maxmemory-policy is {self.eviction_policy}: set it to "
@@ -195,7 +195,7 @@ class RedisStore:
 
     def revoke(self, session_id: str, *, user: str) -> bool:
         """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
-        was_there, markers = self._end(session_id, "concerned", named(checked_user(user)))
+        was_there, markers = self._end(session_id, "concerned", named(checked_owner(user)))
         if was_there:
             self._delete(markers)
         return was_there

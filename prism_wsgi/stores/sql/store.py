@@ -31,7 +31,7 @@ from prism_wsgi.stores.base import (
     StoredSession,
     StoreStats,
     SweepRun,
-    checked_user,
+    checked_owner,
     was_saved,
 )
 from prism_wsgi.stores.kept import MAX_CONNECTIONS, MAX_IDLE, ConnectionLease, Connections, check_limits
@@ -185,7 +185,7 @@ class SQLAlchemyStore:
 
     def revoke(self, session_id: str, *, user: str) -> bool:
         """Delete the session if it is this user's, or if this user is its actor; see `RevokingStore.revoke`."""
-        checked_user(user)
+        checked_owner(user)
         markers: dict[str, StoredSession] = {}
         stored = self._stored(session_id)
         while stored is not None and stored.superseded:
@@ -227,7 +227,7 @@ class SQLAlchemyStore:
 
     def find(self, *, user: str, limit: int = 100, after: str | None = None) -> list[StoredSession]:
         """Return the live sessions of a user in the order of their ids; see `IndexedStore.find`."""
-        checked_user(user)
+        checked_owner(user)
         return self._execute(
             lambda connection: self._maintenance.find(connection, milliseconds(self._clock), user, limit, after)
         )
@@ -279,7 +279,7 @@ class SQLAlchemyStore:
 
     def destroy_all(self, user: str, except_id: str | None = None) -> int:
         """Delete every session of the user, or in which the user is the actor, but `except_id`; return how many."""
-        checked_user(user)
+        checked_owner(user)
         ended = self._run(
             self._in_snapshot, lambda connection: self._maintenance.destroy_all(connection, user, except_id)
         )
@@ -297,7 +297,7 @@ class SQLAlchemyStore:
 
     def find_events(self, *, user: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
         """Return the events that concern a user, the newest first; see `TrailStore.find_events`."""
-        checked_user(user)
+        checked_owner(user)
         return self._execute(lambda connection: self._trail.find(connection, user, limit, before))
 
     def events_an_hour(self, since: int, limit: int) -> list[tuple[int, str, str | None, int]]:
@@ -310,7 +310,7 @@ class SQLAlchemyStore:
 
     def erase_events(self, user: str, alias: str | None = None) -> int:
         """Erase a user from the trail in batches; see `TrailStore.erase_events`."""
-        checked_user(user)
+        checked_owner(user)
         erased = 0
         while batch := self._execute(lambda connection: self._trail.erase(connection, user, alias)):
             erased += batch
