@@ -27,6 +27,7 @@ _TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 _FROM_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 # One spelling per token: ASCII only, no padding, no leading zeros.
+_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _TOKEN = re.compile(
     r"[A-Za-z0-9_-]{43}"
     r"\.(0|[1-9][0-9]{0,10})(\+[1-9][0-9]{0,7})?[ps]?"
@@ -74,6 +75,11 @@ class Token(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Token of session {session_id(self.secret)}>"
+
+
+def is_secret(value: str) -> bool:
+    """Tell whether a text has the form of a secret."""
+    return _SECRET.fullmatch(value) is not None
 
 
 def is_token_shaped(value: str) -> bool:

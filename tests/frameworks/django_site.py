@@ -5,24 +5,25 @@ from collections.abc import Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, HttpResponseRedirect
+from django.test import override_settings
 from django.urls import path
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, get_session
+from tests.frameworks.django_settings import configure_django
 
 STORE = "site.store"
 
 
 def make_app(store: MemoryStore, secret: str) -> WSGIApplication:
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost"], MIDDLEWARE=[], LOGGING_CONFIG=None)
+    configure_django()
     django: Any = get_wsgi_application()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ[STORE] = store
-        body: Iterable[bytes] = django(environ, start_response)
+        with override_settings(ROOT_URLCONF=__name__):
+            body: Iterable[bytes] = django(environ, start_response)
         return body
 
     return SessionMiddleware(app, store=store, secret=secret)

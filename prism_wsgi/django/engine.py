@@ -1,0 +1,174 @@
+"""SessionStore: Django's sessions, kept by prism_wsgi."""
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+
+from prism_wsgi.django.site import configured_site
+from prism_wsgi.django.state import DjangoState, key_identity
+from prism_wsgi.errors import SerializationError
+from prism_wsgi.request.phases import GONE, STORED, Outcome
+from prism_wsgi.request.saving import commit, save
+from prism_wsgi.stores.base import SweepingStore
+from prism_wsgi.sweeper import Sweeper
+
+
+class SessionStore(SessionBase):
+    """One visitor's session, with the methods and the meaning that Django gives them.
+
+    `session_key`, which stands in the cookie, is the session's secret; the store keeps its hash. Writes of requests
+    at once are merged key by key, and a change inside a value is saved without `modified = True`.
+
+    Any access may raise StoreUnavailable: a failing store is no anonymous visitor.
+    """
+
+    _session_key: str | None
+
+    def __init__(self, session_key: str | None = None) -> None:
+        self._state: DjangoState | None = None
+        self._is_marked = False
+        super().__init__(session_key)
+
+    @property
+    def modified(self) -> bool:
+        """Whether something has changed since the session was loaded or created, inside a value too."""
+        return self._is_marked or self._has_changed_inside()
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._is_marked = value
+
+    # The verbs of a session engine
+
+    def exists(self, session_key: str | None) -> bool:
+        """Tell whether there is a session of this key."""
+        identity = key_identity(session_key)
+        if identity is None:
+            return False
+        site = configured_site()
+        try:
+            row = site.adapter.load(identity)
+        except SerializationError:
+            return True
+        return row is not None and not row.superseded and not row.is_expired(site.now())
+
+    def load(self) -> dict[str, Any]:
+        """Return what is stored under the key, afresh; nothing, and forget the key, where there is no such session.
+
+        Where the session has just moved to another key, which the browser is being told, the key stays: the response
+        must neither delete nor replace the newer cookie.
+        """
+        self._state = self._opened()
+        if self._state is None:
+            self._session_key = None
+            return {}
+        return self._state.document.values
+
+    def create(self) -> None:
+        """Store a new session with what this one holds, under a new key."""
+        values = self._get_session(no_load=True)
+        self._state = DjangoState(configured_site(), self.get_expiry_age)
+        self._store(values, self._state)
+        self.modified = True
+
+    def save(self, must_create: bool = False) -> None:
+        """Store the session, merged with what other requests have stored; record its use where nothing has changed.
+
+        Raises UpdateError when the session has ended or moved meanwhile, and with `must_create` CreateError when
+        there is one of this key.
+        """
+        if self.session_key is None:
+            self.create()
+            return
+        if must_create:
+            if self.exists(self.session_key):
+                raise CreateError
+            self.create()
+            return
+        values = self._get_session()
+        state = self._state if self._state is not None else self._opened()
+        if state is None:
+            raise UpdateError
+        self._store(values, state)
+
+    def delete(self, session_key: str | None = None) -> None:
+        """End a session: this one, or the one of another key; a request under way elsewhere cannot bring it back."""
+        if session_key is None or session_key == self.session_key:
+            state = self._state if self._state is not None else self._opened()
+            self._state = None
+        else:
+            state = self._opened(session_key)
+        if state is not None:
+            state.destroy()
+
+    def cycle_key(self) -> None:
+        """Move the session to a new key, in one step; the old one opens nothing from now on."""
+        values = self._session
+        state = self._state
+        if state is None or state.phase is not STORED:
+            self.create()
+            return
+        state.move_to_new_key()
+        try:
+            self._store(values, state)
+        except UpdateError:
+            # Another request has ended the session. Of what it held, only what this request wrote may live on.
+            self._session_cache = {key: values[key] for key in values if key in state.decided}
+            self.create()
+        self.modified = True
+
+    def flush(self) -> None:
+        """End the session and forget it; what is written afterwards begins a new one."""
+        self.clear()
+        self.delete()
+        self._session_key = None
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Delete the sessions that have expired, in small batches; `manage.py clearsessions` calls this."""
+        store = configured_site().adapter.store
+        if isinstance(store, SweepingStore):
+            result = Sweeper(store).sweep()
+            if result.error is not None:
+                raise result.error
+
+    async def acycle_key(self) -> None:
+        """Do as `cycle_key` does."""
+        await sync_to_async(self.cycle_key)()
+
+    async def aflush(self) -> None:
+        """Do as `flush` does."""
+        await sync_to_async(self.flush)()
+
+    # How they do so
+
+    def _opened(self, session_key: str | None = None) -> DjangoState | None:
+        """Return the stored session of a key (this one's unless given), or what moved away from it; None: neither."""
+        key = session_key or self.session_key
+        if key is None or key_identity(key) is None:
+            return None
+        state = DjangoState(configured_site(), self.get_expiry_age, key)
+        state.load()
+        return state if state.phase is STORED or state.phase is GONE else None
+
+    def _store(self, values: dict[str, Any], state: DjangoState) -> None:
+        if state.phase is GONE:
+            raise UpdateError
+        is_new = state.identity.stored is None
+        state.hold(values)
+        if is_new:
+            state.follow_user_key()
+            save(state)  # Django stores an empty session too
+        else:
+            commit(state)
+        if state.phase is GONE or state.outcome is Outcome.DROPPED:
+            raise UpdateError
+        self._session_key = state.identity.secret
+        self._session_cache = state.document.values  # with what other requests have stored
+
+    def _has_changed_inside(self) -> bool:
+        state = self._state
+        if state is None or state.phase is not STORED:
+            return False
+        return hasattr(self, "_session_cache") and state.differs_from(self._session_cache)

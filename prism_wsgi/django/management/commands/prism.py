@@ -1,0 +1,25 @@
+"""`manage.py prism`: the command line of prism_wsgi, for the store of this project."""
+
+import os
+
+from django.core.management.base import BaseCommand, CommandError
+
+from prism_wsgi.cli import commands
+from prism_wsgi.django.databases import database_url
+from prism_wsgi.django.site import database_alias, store_setting
+
+
+class Command(BaseCommand):
+    """The command `manage.py prism`."""
+
+    help = "Run prism-wsgi for the store of this project: sweep, sessions, events, stats, doctor, db, import ..."
+    requires_system_checks = ()
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Hand the arguments over as they are: `manage.py prism sweep --every 300`."""
+        alias = database_alias()
+        url = store_setting() if alias is None else database_url(alias)
+        if not isinstance(url, str):
+            raise CommandError("PRISM_SESSION_STORE is a store, not a URL or an alias; use prism-wsgi --url")
+        os.environ.setdefault("PRISM_DATABASE_URL", url)
+        commands(argv[2:], prog_name="manage.py prism")

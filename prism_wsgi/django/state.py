@@ -1,0 +1,89 @@
+"""DjangoState: a session's state where Django decides its key, its expiry and when it is saved."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from prism_wsgi.cookie_fallbacks import DJANGO_KEY, DjangoCookie
+from prism_wsgi.persistence.identity import Identity, identity_of
+from prism_wsgi.persistence.imported_ids import imported_id
+from prism_wsgi.request.site import Site
+from prism_wsgi.request.state import SessionState
+from prism_wsgi.tokens import Token, is_secret
+
+LONG_AGO = 1
+"""The Unix second at which a cookie counts as renewed. Django's cookie does not say when; the stored expiry does."""
+
+
+class DjangoState(SessionState):
+    """The state of a session with Django's key.
+
+    `age` returns the seconds for which the session lives on if it is saved now; `key` is the key that came with a
+    request, None for a new session.
+    """
+
+    __slots__ = ("_age", "_has_new_key")
+
+    def __init__(self, site: Site, age: Callable[[], int], key: str | None = None) -> None:
+        self._age = age
+        self._has_new_key = False
+        super().__init__(site, None if key is None else Token(key, LONG_AGO))
+        identity = key_identity(key)
+        if identity is not None:
+            self.identity = identity
+
+    @property
+    def ttl(self) -> int:
+        """The idle lifetime in seconds."""
+        return max(1, self._age())
+
+    def next_expiry(self) -> int:
+        """Return when the session ends if it is saved now, in Unix ms; in the past where `set_expiry` says so."""
+        document = self.document
+        expires_at = self.site.now() + self._age() * 1000
+        return self.site.lifetimes.capped(expires_at, document.began, document.max_lifetime)
+
+    def hold(self, values: dict[str, Any]) -> None:
+        """Take what Django's session holds, and note which keys are new, other ones, or gone."""
+        before = self._stored_values()
+        self.document.values = values
+        self.holds_mutable = True
+        for key in before.keys() | values.keys():
+            if key not in before or key not in values or before[key] != values[key]:
+                self.note_write(key)
+
+    def differs_from(self, values: dict[str, Any]) -> bool:
+        """Tell whether `values` are other ones than those that are stored."""
+        stored, document = self.identity.stored, replace(self.document, values=values)
+        return stored is not None and not self.site.codec.is_unchanged(document, stored.data)
+
+    def move_to_new_key(self) -> None:
+        """Move to a new key. Where this request goes on to log somebody in, they keep it: nobody else has seen it."""
+        self._has_new_key = False
+        self.regenerate()
+        self._has_new_key = True
+
+    def _move(self) -> None:
+        if self._has_new_key:
+            self._has_new_key = False
+        else:
+            super()._move()
+
+    def _stored_values(self) -> dict[str, Any]:
+        stored = self.contested.stored
+        return {} if stored is None or stored.superseded else self.site.codec.decode(stored).values
+
+
+def key_identity(key: str | None) -> Identity | None:
+    """Return the identity that a session key names; None for a text that is none.
+
+    A key that Django's own engines drew names the session that was imported under it.
+    """
+    if not isinstance(key, str):
+        return None
+    token = Token(key, LONG_AGO)
+    if is_secret(key):
+        return identity_of(token)
+    if DJANGO_KEY.fullmatch(key):
+        return Identity(key, imported_id(DjangoCookie.origin, key), token, is_sent=True)
+    return None
