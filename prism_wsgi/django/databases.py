@@ -9,7 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+mysqldb"}
-_FOR_LIBPQ = frozenset({"passfile", "service", "sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs"})
+_FOR_LIBPQ = frozenset(
+    {"options", "passfile", "service", "sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs"}
+)
 """Those OPTIONS of a PostgreSQL database that say how to reach the server."""
 
 

@@ -76,7 +76,8 @@ def test_a_saved_session_is_read_by_its_key(django_store: Any) -> None:
 def test_the_store_never_sees_the_key_that_stands_in_the_cookie(django_store: Any) -> None:
     key = stored(colour="red")
     (row,) = django_store.find_all()
-    assert key not in repr(row) and key.encode() not in row.data
+    assert key not in repr(row)
+    assert key.encode() not in row.data
     assert SessionStore(row.id).load() == {}
 
 
@@ -135,7 +136,8 @@ def test_cycle_key_keeps_the_data_and_closes_the_old_key(django_store: Any) -> N
     session.cycle_key()
     assert session.session_key != old
     assert SessionStore(session.session_key)["colour"] == "red"
-    assert SessionStore(old).load() == {} and not session.exists(old)
+    assert SessionStore(old).load() == {}
+    assert not session.exists(old)
 
 
 def test_a_request_with_the_old_key_leaves_the_newer_cookie_alone(django_store: Any) -> None:
@@ -479,7 +481,9 @@ SESSIONS = "/admin/prism_wsgi/livesession/"
 def test_the_admin_lists_sessions_by_the_names_of_their_users(admin_client: Client) -> None:
     stored(colour="red")
     text = admin_client.get(SESSIONS).content.decode()
-    assert ">ada</a>" in text and "nobody" in text and "this session" in text
+    assert ">ada</a>" in text
+    assert "nobody" in text
+    assert "this session" in text
 
 
 def test_the_admin_ends_a_session(admin_client: Client) -> None:
@@ -516,6 +520,7 @@ def test_staff_without_the_permission_see_no_sessions(admin_client: Client) -> N
     staff.delete()
 
 
-def test_a_project_has_no_migration_to_make_for_the_sessions(_users_table: None) -> None:
+@pytest.mark.usefixtures("_users_table")
+def test_a_project_has_no_migration_to_make_for_the_sessions() -> None:
     call_command("makemigrations", "--check", "--dry-run", verbosity=0)
     assert "prism_wsgi_livesession" not in connection.introspection.table_names()
