@@ -1,4 +1,4 @@
-"""The site in Django, which is any other WSGI application to us: its own sessions are switched off."""
+"""The site in Django, which is any other WSGI application to us. Somebody has configured Django before."""
 
 import hmac
 from collections.abc import Iterable
@@ -11,13 +11,11 @@ from django.test import override_settings
 from django.urls import path
 
 from prism_wsgi import MemoryStore, Session, SessionMiddleware, get_session
-from tests.frameworks.django_settings import configure_django
 
 STORE = "site.store"
 
 
 def make_app(store: MemoryStore, secret: str) -> WSGIApplication:
-    configure_django()
     django: Any = get_wsgi_application()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -8,6 +8,7 @@ from paste.deploy import loadapp, loadfilter
 
 from prism_wsgi import ConfigError, MemoryStore, SessionMiddleware
 from tests.frameworks import bottle_site, django_site, flask_site, pyramid_site, webob_site, werkzeug_site
+from tests.frameworks.django_settings import configure_django
 from tests.support.keys import SECRET
 from tests.support.serving import SiteContract
 
@@ -27,6 +28,7 @@ class TestWerkzeug(SiteContract):
 class TestDjango(SiteContract):
     @pytest.fixture
     def application(self, store: MemoryStore) -> WSGIApplication:
+        configure_django()
         return django_site.make_app(store, SECRET)
 
 
