@@ -16,30 +16,35 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytest
 from sqlalchemy import make_url
 
-from prism_wsgi import SessionMiddleware, SQLAlchemyStore, migrate
+from prism_wsgi import RedisStore, SessionMiddleware, migrate
 from tests.losses import interrupts
-from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, clock
+from tests.losses.worker import COOKIE_CHARACTERS, ID_CHARACTERS, Plan, Store, clock, store_at
 from tests.support import databases, logins
 from tests.support.histories import FOREVER, Operation, Outcome, Row, counter_violations, violations
 from tests.support.keys import SECRET
 from tests.support.logins import Visit
+from tests.support.own_redis import OwnCluster, OwnRedis, Watched, own_cluster, own_sentinel
 from tests.support.proxy import CUTS, Fault, Proxy
 from tests.support.visitors import Browser, application
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient")
+ENGINES = ("sqlite", "postgresql", "mariadb", "mysqlclient", "sentinel", "cluster")
 SLOTS = 20
 HOUSEHOLDS = 3
 MARKERS = (b"", b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"COMMIT")
 LONGEST_FAULT = 1.0  # seconds
 CALM = 0.3  # seconds
 KILL_CHANCE = 0.15  # at each fault
+MOVED_SLOTS = 10  # at a time
+REPLICA_BEHIND = 0.1  # seconds, where masters of Redis die suddenly
 
 
 @dataclass
@@ -52,6 +57,7 @@ class Figures:
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: int = 0
     kills: int = 0
+    failovers: int = 0
     slowest: float = 0
     losses: list[str] = field(default_factory=list)
 
@@ -60,8 +66,8 @@ class Figures:
         return (
             f"{self.engine}: {self.operations.total()} operations ({kinds}); {self.outcomes['ok']} acknowledged, "
             f"{self.outcomes['refused']} lost a race, {self.outcomes['maybe']} unknown; {self.faults} faults met, "
-            f"{self.kills} processes killed; slowest call {self.slowest:.1f} s; losses: {len(self.losses)} "
-            f"(seed {self.seed})"
+            f"{self.failovers} failovers, {self.kills} processes killed; slowest call {self.slowest:.1f} s; "
+            f"losses: {len(self.losses)} (seed {self.seed})"
         )
 
 
@@ -86,29 +92,56 @@ def database(engine: str, folder: Path) -> Iterator[str]:
             yield url.replace("+pymysql:", "+mysqldb:") if engine == "mysqlclient" else url
 
 
-def soak(engine: str, *, seconds: float, seed: int, processes: int = 2, threads: int = 4) -> Figures:
-    """Run one engine's soak and return its figures."""
+def soak(
+    engine: str, *, seconds: float, seed: int, processes: int = 2, threads: int = 4, is_sudden: bool = False
+) -> Figures:
+    """Run one engine's soak and return its figures; `is_sudden`: see `Failovers`."""
     figures = Figures(engine, seed)
-    with tempfile.TemporaryDirectory() as name, database(engine, Path(name)) as url:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        breakable(engine, Path(name), is_sudden) as (url, through, breaks),
+    ):
         folder = Path(name)
         (folder / "board").write_text("0" * ID_CHARACTERS * SLOTS)
         (folder / "jar").write_text(" " * COOKIE_CHARACTERS * HOUSEHOLDS)
-        store = SQLAlchemyStore(url, clock=clock)
+        store = store_at(url)
         browser = Browser(SessionMiddleware(application, store=store, secret=SECRET, secure=False, clock=clock))
         browser.do(lambda session: session.update(n=0))
-        plan = Plan(url, "", 0, threads, 1.0, str(folder / "board"), str(folder / "jar"), "", browser.cookies)
-        if engine == "sqlite":
-            with WriteLock(folder / "sessions.db") as lock:
-                work(figures, plan, folder, seconds, processes, lock)
-        else:
-            parsed = make_url(url)
-            with Proxy((parsed.host or "", parsed.port or 0)) as proxy:
-                through = parsed.set(host="127.0.0.1", port=proxy.port)
-                plan.url = through.render_as_string(hide_password=False)
-                work(figures, plan, folder, seconds, processes, Network(proxy))
+        board, jar = str(folder / "board"), str(folder / "jar")
+        plan = Plan(through, "", 0, threads, 1.0, board, jar, "", browser.cookies)
+        work(figures, plan, folder, seconds, processes, breaks)
         judge(figures, folder, store, browser)
         store.close()
     return figures
+
+
+@contextmanager
+def breakable(engine: str, folder: Path, is_sudden: bool) -> Iterator[tuple[str, str, "Breaks"]]:
+    """Yield the URL of a store of its own, the one that the workers use, and what breaks it."""
+    if engine == "sentinel":
+        with own_sentinel() as watched:
+            yield watched.url, watched.url, Failovers(watched, is_sudden)
+    elif engine == "cluster":
+        with own_cluster() as cluster:
+            yield cluster.url, cluster.url, Failovers(cluster, is_sudden)
+    elif engine == "sqlite":
+        with database(engine, folder) as url, WriteLock(folder / "sessions.db") as lock:
+            yield url, url, lock
+    else:
+        with database(engine, folder) as url:
+            parsed = make_url(url)
+            with Proxy((parsed.host or "", parsed.port or 0)) as proxy:
+                through = parsed.set(host="127.0.0.1", port=proxy.port)
+                yield url, through.render_as_string(hide_password=False), Network(proxy)
+
+
+class Breaks(Protocol):
+    """What breaks between the workers and their store; `faults` says how often."""
+
+    @property
+    def faults(self) -> int: ...
+
+    def fail(self, chance: random.Random) -> None: ...
 
 
 class Network:
@@ -148,9 +181,61 @@ class WriteLock:
         self.faults += 1
 
 
-def work(
-    figures: Figures, plan: Plan, folder: Path, seconds: float, processes: int, breaks: Network | WriteLock
-) -> None:
+class Failovers:
+    """Kills masters of Redis, which replicas replace, cuts connections to them, and moves slots between them.
+
+    A master dies when its replica has all that was acknowledged: nothing may be lost then. With `is_sudden` its
+    replica is REPLICA_BEHIND, and what it lacks is lost.
+    """
+
+    def __init__(self, servers: Watched | OwnCluster, is_sudden: bool) -> None:
+        self._servers = servers
+        self._is_sudden = is_sudden
+        kinds = [self._fail_over, self._cut]
+        self._kinds = cycle([*kinds, self._move_slots] if isinstance(servers, OwnCluster) else kinds)
+        self.faults = self.failovers = 0
+
+    def fail(self, chance: random.Random) -> None:
+        next(self._kinds)(chance)
+        self.faults += 1
+
+    def _fail_over(self, chance: random.Random) -> None:
+        if isinstance(self._servers, Watched):
+            master = self._servers.master
+            self._stop(master, [one for one in self._servers.servers if one is not master])
+            self._servers.fail_over(master)
+        else:
+            master = chance.choice(self._servers.masters())
+            self._stop(master, self._servers.replicas_of(master))
+            self._servers.fail_over(master)
+        self.failovers += 1
+
+    def _stop(self, master: OwnRedis, replicas: list[OwnRedis]) -> None:
+        if self._is_sudden:
+            for one in replicas:
+                one.freeze()
+            master.say("CLIENT", "KILL", "TYPE", "replica")  # what is in the buffers would arrive all the same
+            time.sleep(REPLICA_BEHIND)
+            master.kill()
+            for one in replicas:
+                one.thaw()
+        else:
+            master.kill_in_step()
+
+    def _cut(self, chance: random.Random) -> None:
+        for one in [self._servers.master] if isinstance(self._servers, Watched) else self._servers.masters():
+            time.sleep(chance.uniform(0, 0.05))
+            one.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def _move_slots(self, chance: random.Random) -> None:
+        assert isinstance(self._servers, OwnCluster)
+        target = chance.choice(self._servers.masters())
+        held = [slot for slot, owner in self._servers.slots_with_keys().items() if owner is not target]
+        for slot in chance.sample(held, min(len(held), MOVED_SLOTS)):
+            self._servers.move_slot(slot, target, between=lambda: time.sleep(chance.uniform(0, 0.02)))
+
+
+def work(figures: Figures, plan: Plan, folder: Path, seconds: float, processes: int, breaks: Breaks) -> None:
     """Keep the workers working, and break what can be broken, until the time is over."""
     chance = random.Random(figures.seed)
     end = time.monotonic() + seconds
@@ -165,6 +250,9 @@ def work(
         return subprocess.Popen([sys.executable, "-m", "tests.losses.worker", json.dumps(asdict(own))], cwd=ROOT)
 
     workers = [start() for _ in range(processes)]
+    # Nothing is broken before somebody uses it.
+    eventually(lambda: len(list(folder.glob("*.log"))) == processes, "the workers do not begin")
+    end = time.monotonic() + seconds
     while time.monotonic() < end - LONGEST_FAULT:
         breaks.fail(chance)
         time.sleep(chance.uniform(0, CALM))
@@ -178,10 +266,10 @@ def work(
         # A worker that ends badly has found something too: a permit that did not come back, a cookie with a 503.
         if worker.wait(timeout=60):
             figures.losses.append(f"a worker ended with status {worker.returncode}")
-    figures.faults = breaks.faults
+    figures.faults, figures.failovers = breaks.faults, getattr(breaks, "failovers", 0)
 
 
-def judge(figures: Figures, folder: Path, store: SQLAlchemyStore, browser: Browser) -> None:
+def judge(figures: Figures, folder: Path, store: Store, browser: Browser) -> None:
     """Read every session once more, and hold what there is against what was done."""
     history: list[Operation] = []
     visits: list[Visit] = []
@@ -198,16 +286,17 @@ def judge(figures: Figures, folder: Path, store: SQLAlchemyStore, browser: Brows
     # Visits may wait for their turn inside atomic(): 30 seconds, whatever the store's timeout is.
     figures.slowest = max(one.ended - one.began for one in history if one.ended < FOREVER) / 1e9
     before = int(clock() * 1000)
-    while store.sweep(before, 1000):
-        pass
-    if left := store.count_expired(before):
-        figures.losses.append(f"{left} expired sessions were left by a sweep")
+    if not isinstance(store, RedisStore):
+        while store.sweep(before, 1000):
+            pass
+        if left := store.count_expired(before):
+            figures.losses.append(f"{left} expired sessions were left by a sweep")
     for session_id in {operation.id for operation in history} | {operation.new_id for operation in history} - {""}:
         began = time.monotonic_ns()
         stored = store.load(session_id)
         seen = None if stored is None else Row(stored.version, stored.data.decode(), stored.superseded)
         history.append(Operation("load", session_id, began, time.monotonic_ns(), seen=seen))
-    figures.losses += violations(history)
+    figures.losses += violations(history, has_transactions=not isinstance(store, RedisStore))
 
 
 def shared_violations(history: list[Operation], browser: Browser) -> list[str]:
@@ -256,6 +345,9 @@ def main() -> int:
         action="store_true",
         help="interrupt requests in gunicorn's workers instead; Redis, PostgreSQL",
     )
+    parser.add_argument(
+        "--sudden", action="store_true", help="kill masters of Redis while replicas lag, and count what is lost"
+    )
     chosen = parser.parse_args()
     if chosen.interrupts:
         return interrupts.run(seconds=chosen.minutes * 60, seed=chosen.seed)
@@ -268,12 +360,13 @@ def main() -> int:
                 seed=chosen.seed,
                 processes=chosen.processes,
                 threads=chosen.threads,
+                is_sudden=chosen.sudden,
             )
         except pytest.skip.Exception as left_out:
             print(f"{engine}: left out: {left_out}", flush=True)
             continue
         print(figures, *figures.losses, sep="\n  ", flush=True)
-        losses += len(figures.losses)
+        losses += 0 if chosen.sudden else len(figures.losses)
     return 1 if losses else 0
 
 

@@ -28,3 +28,15 @@ def test_signals_in_gunicorns_workers_mix_up_no_sessions_and_cost_no_connection(
     assert figures.faults == []
     assert figures.interrupted > 5
     assert figures.counted > 5
+
+
+@pytest.mark.parametrize("engine", ["sentinel", "cluster"])
+def test_nothing_that_a_replica_has_is_lost_when_it_takes_over(
+    engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = soak(engine, seconds=4, seed=1)
+    with capsys.disabled():
+        print(f"\n{figures}")
+    assert figures.losses == []
+    assert figures.outcomes["ok"] > 20
+    assert figures.failovers

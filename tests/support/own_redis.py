@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from tests.support.databases import unavailable
 from tests.support.own_servers import free_port
@@ -61,6 +61,18 @@ class OwnRedis:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def kill_in_step(self) -> None:
+        """End the server by SIGKILL when a replica has all that it has acknowledged, and take no writes meanwhile."""
+        self.say("CLIENT", "PAUSE", PATIENCE * 1000, "WRITE")
+        written: Any = self.client.info("replication")["master_repl_offset"]
+
+        def has_followed() -> bool:
+            replica: Any = self.client.info("replication").get("slave0", {})
+            return bool(replica.get("offset", -1) >= written)
+
+        eventually(has_followed, "the replica does not follow")
+        self.kill()
 
     def freeze(self) -> None:
         """Let the server do nothing until it is thawed: to its peers and clients it is as good as gone."""
@@ -124,9 +136,8 @@ class Watched:
         """Return the ports of those servers that the sentinels take for the master."""
         return {_master_of(one) for one in self.sentinels}
 
-    def fail_over(self) -> None:
+    def fail_over(self, old: OwnRedis) -> None:
         """Kill the master, wait for another, and let the old one come back as a replica of it."""
-        old = self.master
         old.kill()
         eventually(lambda: old.port not in self.named(), "nothing was promoted")
         self.bring_back(old)
@@ -205,6 +216,14 @@ class OwnCluster:
         """Return the masters that serve slots."""
         ports = {port for _, _, port, _ in self._owners()}
         return [one for one in self.nodes if one.port in ports]
+
+    def replicas_of(self, master: OwnRedis) -> list[OwnRedis]:
+        """Return the replicas of a master."""
+        return [one for one in self.nodes if one.role() == "slave" and one.say("ROLE")[2] == master.port]
+
+    def slots_with_keys(self) -> dict[int, OwnRedis]:
+        """Return the slots of all keys, and the master of each."""
+        return {key_slot(name): one for one in self.masters() for name in one.client.scan_iter(count=1000)}
 
     def owner_of(self, slot: int) -> OwnRedis:
         (port,) = (port for start, end, port, _ in self._owners() if start <= slot <= end)

@@ -179,6 +179,14 @@ def test_counter_that_lost_or_doubled_an_increment_is_found_out(counted: int) ->
     assert counter_violations(3, 2, counted) != []
 
 
+def test_a_store_without_transactions_may_leave_both_sessions_of_a_move_that_failed() -> None:
+    unknown = replace(REPLACED, outcome=Outcome.MAYBE)
+    history = [CREATED, SAVED, unknown, load(7, Row(1, "moved"), "b"), load(9, SECOND)]
+    assert violations(history, has_transactions=False) == []
+    history[2] = REPLACED
+    assert violations(history, has_transactions=False) != []
+
+
 LOGIN = Visit("login", 1, 2, new_user="alice", new_cookie="A")
 MOVED = Visit("regenerate", 3, 4, cookie="A", user="alice", new_cookie="B")
 LOGOUT = Visit("logout", 5, 6, cookie="B", user="alice")
