@@ -33,6 +33,9 @@ _UNSAVED_KEY = "prism.flask.unsaved"
 # Flask-Login's names
 _USER, _FRESH, _REMEMBER, _REMEMBER_SECONDS = "_user_id", "_fresh", "_remember", "_remember_seconds"
 
+_ONLY_BY_LOGIN = "_persistent_only_by_login"
+"""In a session that is persistent because its user asked to be remembered, and not because of the application."""
+
 
 class Remember(StrEnum):
     """The effect of `login_user(remember=True)`."""
@@ -59,11 +62,16 @@ class FlaskSession(Session):
 
     @property
     def permanent(self) -> bool:
-        """Whether the cookie outlives the browser's session; Flask's name for `persistent`."""
-        return self.persistent
+        """Whether the application wants the cookie to outlive the browser's session; Flask's name for `persistent`.
+
+        False where `login_user(remember=True)` alone makes it do so: Flask-Login's "strong" protection logs out a
+        session that is not permanent, and lets one that is go on.
+        """
+        return self.persistent and _ONLY_BY_LOGIN not in self
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
+        self.pop(_ONLY_BY_LOGIN, None)
         self.persistent = bool(value)
 
     @property
@@ -209,7 +217,11 @@ class PrismSessions(SessionInterface):
             state.log_in(Login(user))  # without `authenticated_at`: a cookie proves less than a password
         if is_taken_over or (wish == "set" and user is not None):
             session.ttl = _remember_seconds(app, seconds)
+            if not session.persistent:
+                session[_ONLY_BY_LOGIN] = True
             session.persistent = True
+        if user is None:
+            session.pop(_ONLY_BY_LOGIN, None)
         if came_with_cookie:
             config = app.config
             response.delete_cookie(
@@ -308,6 +320,8 @@ def _remember_cookie(app: flask.Flask) -> str:
 def _remember_seconds(app: flask.Flask, seconds: float | None) -> int:
     """Return the seconds for which a login is remembered, at most 400 days, the limit of browsers."""
     duration = app.config.get("REMEMBER_COOKIE_DURATION", timedelta(days=365)) if seconds is None else seconds
+    if not isinstance(duration, timedelta | int | float):
+        raise ConfigError(f"REMEMBER_COOKIE_DURATION must be a timedelta or a number of seconds, not {duration!r}")
     whole = int(duration.total_seconds() if isinstance(duration, timedelta) else duration)
     return min(max(1, whole), MAX_AGE_LIMIT)
 

@@ -116,6 +116,34 @@ def test_remember_me_is_a_longer_session_and_sets_no_remember_cookie(path: str, 
     assert text(browser, "/me") == "True"
 
 
+def test_a_remember_cookie_duration_that_is_text_fails_the_login() -> None:
+    shop = Shop()
+    shop.app.config.update(REMEMBER_COOKIE_DURATION="3600", PROPAGATE_EXCEPTIONS=True)
+    with pytest.raises(ConfigError, match="REMEMBER_COOKIE_DURATION must be a timedelta or a number of seconds"):
+        shop.browser().get("/remember")
+
+
+def test_strong_protection_logs_out_a_remembered_user_whose_cookie_another_browser_sends() -> None:
+    shop = Shop()
+    shop.app.config["SESSION_PROTECTION"] = "strong"
+    browser = shop.browser()
+    browser.get("/visit")
+    browser.get("/remember")
+    assert browser.get("/me", headers={"User-Agent": "another"}).text == "False"
+    assert text(browser, "/keys") == "['basket']"
+    assert shop.store.find(user="42") == []
+
+
+def test_strong_protection_keeps_a_remembered_user_in_a_session_that_the_application_made_permanent() -> None:
+    shop = Shop()
+    shop.app.config["SESSION_PROTECTION"] = "strong"
+    shop.app.before_request(lambda: setattr(flask.session, "permanent", True))
+    browser = shop.browser()
+    browser.get("/remember")
+    assert browser.get("/me", headers={"User-Agent": "another"}).text == "True"
+    assert text(browser, "/session") == f"42 {30 * DAY} True False"
+
+
 def test_the_end_of_all_sessions_is_the_end_of_remember_me() -> None:
     shop = Shop()
     browser = shop.browser()

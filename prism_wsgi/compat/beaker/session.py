@@ -101,7 +101,12 @@ class BeakerSession(MutableMapping[str, Any]):
     def last_accessed(self) -> float | None:
         """When the session was used before, in Unix seconds, as exactly as use is recorded; None for a new one."""
         self._look()
-        return None if self.is_new else self._session.expires_at.timestamp() - self._session.ttl
+        stored = self._session._state.identity.stored
+        if self.is_new or stored is None:
+            return None
+        if stored.last_seen_at is None:  # saved before that was recorded
+            return self._session.expires_at.timestamp() - self._session.ttl
+        return stored.last_seen_at / 1000
 
     @property
     def timeout(self) -> int:

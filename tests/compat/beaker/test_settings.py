@@ -168,6 +168,23 @@ def test_cookie_expires_ends_a_session_in_the_middle_of_use() -> None:
     assert browser.page() == "1"
 
 
+def test_last_accessed_is_the_last_use_of_a_session_that_cookie_expires_ends_soon() -> None:
+    now = [1_700_000_000.0]
+    last_uses = []
+
+    def visit(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        last_uses.append(environ["beaker.session"].last_accessed)
+        return count(environ, start_response)
+
+    shop = shop_at(now, cookie_expires=1000)
+    shop.wrap_app = visit
+    browser = Browser(shop)
+    for _ in range(3):
+        browser.page()
+        now[0] += 400
+    assert last_uses == [None, 1_700_000_000.0, 1_700_000_400.0]
+
+
 def test_a_lock_makes_counting_exact(empty_sqlite_url: str) -> None:
 
     def count_locked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
