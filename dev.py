@@ -83,7 +83,13 @@ def matrix(arguments: list[str]) -> int:
     return run("python", "-m", "tests.matrix", *arguments)
 
 
-TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak, matrix)
+def peers(arguments: list[str]) -> int:
+    """Run other projects' own tests with our sessions, in a few minutes; -h lists the options."""
+    # In this Python, which has pip; the suites have an environment of their own.
+    return subprocess.run([sys.executable, "-m", "tests.peers", *arguments], cwd=ROOT, check=False).returncode
+
+
+TASKS = (demo, test, lint, docs, bench, scale, fuzz, soak, matrix, peers)
 
 
 def run(tool: str, *arguments: str, **environ: str) -> int:

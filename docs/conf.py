@@ -2,13 +2,16 @@
 
 import re
 import sys
+import tomllib
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generated import as_restructured_text, commands_reference, settings_reference
+from generated import as_restructured_text, commands_reference, settings_reference, suites_reference
+
+ROOT = Path(__file__).parents[1]
 
 project = "prism_wsgi"
 author = "the authors of prism_wsgi"
@@ -54,6 +57,9 @@ def _fill_in(app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- settings -->", settings_reference())
     elif page == "commands":
         source[0] = source[0].replace("<!-- commands -->", commands_reference())
+    elif page == "compatibility":
+        declared = tomllib.loads((ROOT / "tests" / "peers" / "suites.toml").read_text())
+        source[0] = source[0].replace("<!-- suites -->", suites_reference(declared["suites"]))
 
 
 def _convert(app: Any, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:

@@ -7,7 +7,7 @@ SessionMiddleware answers a wrong value with. A setting that lacks one of them f
 import inspect
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -177,6 +177,19 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
             found = command.get_command(context, child)
             assert found is not None
             yield from _command(found, f"{name} {child}", context)
+
+
+def suites_reference(declared: Mapping[str, Any]) -> str:
+    """Return what `tests/peers/suites.toml` declares, as Markdown: the counts, then the reason of each difference."""
+    table, reasons = ["| suite | release | pass | differ |", "| --- | --- | --- | --- |"], [""]
+    for name, suite in declared.items():
+        differences = suite.get("differences", ())
+        differ = sum(len(one["tests"]) for one in differences)
+        table.append(f"| {name} | {suite['release'].replace('==', ' ')} | {suite['passes']} | {differ} |")
+        for one in differences:
+            tests = ", ".join(f"`{test.rpartition('::')[2]}`" for test in one["tests"])
+            reasons.append(f"- {name}, {tests}: {one['reason']}.")
+    return "\n".join(table + reasons)
 
 
 def as_restructured_text(lines: list[str]) -> list[str]:

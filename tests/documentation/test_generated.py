@@ -49,6 +49,21 @@ def test_value_that_breaks_no_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         generated.settings_reference()
 
 
+def test_reference_has_the_counts_of_each_suite_and_the_reason_of_each_difference() -> None:
+    difference = {
+        "reason": "It costs money",
+        "tests": ["tests/test_shop.py::test_pay", "tests/test_shop.py::test_owe"],
+    }
+    reference = generated.suites_reference(
+        {
+            "Shop": {"release": "shop==1.0", "passes": 7, "differences": [difference]},
+            "Cart": {"release": "cart==2.1", "passes": 5},
+        }
+    )
+    assert "| Shop | shop 1.0 | 7 | 2 |\n| Cart | cart 2.1 | 5 | 0 |\n" in reference
+    assert "- Shop, `test_pay`, `test_owe`: It costs money." in reference
+
+
 def test_reference_has_every_command_with_its_options() -> None:
     reference = generated.commands_reference()
     headings = re.findall(r"^## (.+)$", reference, flags=re.M)

@@ -37,6 +37,7 @@ FOLDERS = (
     "frameworks",
     "fuzz",
     "packaging",
+    "peers",
     "faults",
     "examples",
     "migrations",
