@@ -1,15 +1,19 @@
 """The pages in a real browser, below a prefix of a site whose own policy is strict too."""
 
 import html
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 import webob
 
-from prism_wsgi import MemoryStore, SessionMiddleware, get_session
+from prism_wsgi import SessionMiddleware, SQLAlchemyStore, get_session
+from prism_wsgi.observers.audit import AuditTrail
 from prism_wsgi.pages import AdminPage, DevicesPage, TimeLeft
+from prism_wsgi.stores.base import SweepRun
 from tests.support.chromium import ENTER, SCREENS, TAB, Device, Devices, need_axe
 from tests.support.keys import SECRET
 from tests.support.serving import serving
@@ -20,7 +24,7 @@ NAMES = {DEVICES: "devices", ADMIN: "admin", LIST: "list"}
 BACKGROUNDS = {"light": "rgb(246, 246, 249)", "dark": "rgb(20, 20, 27)"}
 
 
-def shop(store: MemoryStore) -> WSGIApplication:
+def shop(store: SQLAlchemyStore) -> WSGIApplication:
     """Return a site with all pages below a prefix, whose own policy is strict too."""
     pages: dict[str, WSGIApplication] = {
         "/account/devices": DevicesPage(login_url="../login?user=ada"),
@@ -47,13 +51,19 @@ def shop(store: MemoryStore) -> WSGIApplication:
             <script src="time-left?file=time_left.js" defer></script></html>"""
         return webob.Response(body, charset="UTF-8")(environ, strictly)
 
-    return SessionMiddleware(routes, store=store, secret=SECRET, secure=False, record_client=True)
+    trail = AuditTrail(store)
+    return SessionMiddleware(routes, store=store, secret=SECRET, secure=False, record_client=True, observers=[trail])
 
 
 @pytest.fixture(scope="module")
-def site_address() -> Iterator[str]:
-    with serving(shop(MemoryStore(ttl=10**8)), has_threads=True) as address:
+def site_address(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The site on SQLite, with a sweep in the past: every part of the administrator's page has something to show."""
+    database = shutil.copy(_sqlite_template, tmp_path_factory.mktemp("shop"))
+    store = SQLAlchemyStore(f"sqlite:///{database}")
+    store.add_sweep(SweepRun(1_700_000_000_000, 1_700_000_002_500, 4821, "complete", "web-1"))
+    with serving(shop(store), has_threads=True) as address:
         yield address
+    store.close()
 
 
 def log_in(device: Device, user: str = "ada", ttl: int = 3600) -> Device:

@@ -18,7 +18,7 @@ class Thief:
         return {"id": request.session.id}
 
     def try_id(self, request: Request) -> str:
-        """Try the session's id, which the store and the log know, and the cookie, which only the browser has."""
+        """Try the id, which the store and the log know, and the cookie, which only the browser has."""
         cookie = request.cookies[self._cookie_name]
         return f"The id opens: {self.opened(request.session.id)}. The cookie opens: {self.opened(cookie)}."
 
