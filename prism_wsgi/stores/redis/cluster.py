@@ -22,10 +22,11 @@ _QUICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class SlotMap:
-    """The master that serves each slot, every master, and every node, replicas included."""
+    """The master that serves each slot, every master, those with a replica, and every node, replicas included."""
 
     owners: list[Address | None]
     masters: frozenset[Address]
+    copied: frozenset[Address]
     nodes: frozenset[Address]
 
 
@@ -66,6 +67,9 @@ class Cluster:
         address = cast(Address, node)
         found = self._open.get(address)
         return found or self._open.setdefault(address, self._keep(partial(self._dial.connect, address)))
+
+    def has_replica(self, node: Node) -> bool:
+        return self._map is not None and node in self._map.copied
 
     def note_failure(self, node: Node) -> None:
         address = cast(Address, node)
@@ -127,12 +131,15 @@ def slots_in(answer: list[list[Any]], host: str) -> SlotMap:
     """Return the map in the answer of a node at `host` to CLUSTER SLOTS."""
     owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
     nodes: set[Address] = set()
+    copied: set[Address | None] = set()
     for start, end, *servers in answer:
         addresses = [_address(server, host) for server in servers]
         owners[start : end + 1] = [addresses[0]] * (end + 1 - start)
         nodes.update(one for one in addresses if one is not None)
+        if len(addresses) > 1:
+            copied.add(addresses[0])
     masters = frozenset(one for one in set(owners) if one is not None)
-    return SlotMap(owners, masters, frozenset(nodes))
+    return SlotMap(owners, masters, masters & copied, frozenset(nodes))
 
 
 def _address(server: list[Any], host: str) -> Address | None:

@@ -31,6 +31,10 @@ class Nodes(Protocol):
         """Return the connections to a server."""
         ...
 
+    def has_replica(self, node: Node) -> bool:
+        """Tell whether a write must have reached a replica of the server before a write to another server."""
+        ...
+
     def note_failure(self, node: Node) -> None:
         """Remember that a server did not answer, or takes no writes."""
         ...
@@ -65,6 +69,9 @@ class OneServer:
 
     def connections(self, node: Node) -> Connections[Any]:  # noqa: ARG002 - Nodes
         return self._connections
+
+    def has_replica(self, node: Node) -> bool:  # noqa: ARG002 - Nodes
+        return False  # there is no other server
 
     def note_failure(self, node: Node) -> None:  # noqa: ARG002 - Nodes
         self._connections.drop_idle()

@@ -47,6 +47,16 @@ class Once:
     was_done: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A command that is answered when a replica has its effect as well.
+
+    It makes a difference only if keys are on several servers: a replica of a single server has its writes in order.
+    """
+
+    command: Command
+
+
 DONE = object()
 """The answer to a command of `Once` that took effect although its answer was lost."""
 
@@ -55,6 +65,8 @@ NOT_SENT = object()
 
 _PENDING = object()
 
+Request = Command | Once | Copied
+
 
 @dataclass(slots=True, eq=False)
 class _Task:
@@ -62,6 +74,7 @@ class _Task:
 
     command: Command
     was_done: Callable[[], bool] | None = None
+    is_copied: bool = False
     node: Node = None
     """The server for a command without a key."""
     has_key: bool = True
@@ -93,7 +106,7 @@ class Server:
         """Return the answer to each command. Raises StoreUnavailable if one of them is an error."""
         return self.checked(self.try_to_ask(commands)) if commands else []
 
-    def try_to_ask(self, commands: Sequence[Command | Once]) -> list[Answer]:
+    def try_to_ask(self, commands: Sequence[Request]) -> list[Answer]:
         """Return the answer to each command, an error of the server as a `redis.ResponseError`.
 
         Commands for different servers take effect in any order. Repeating a command must be harmless, unless it is in
@@ -101,11 +114,9 @@ class Server:
         """
         if not self._is_policy_known:
             self._read_policy()
-        return self._carry_out(
-            [_Task(one.command, one.was_done) if isinstance(one, Once) else _Task(one) for one in commands]
-        )
+        return self._carry_out([_task_of(one) for one in commands])
 
-    def ask_in_order(self, *stages: Sequence[Command | Once]) -> list[Answer]:
+    def ask_in_order(self, *stages: Sequence[Request]) -> list[Answer]:
         """Return the answer to each command of several stages; each stage begins when the one before has succeeded.
 
         A single server runs commands in their order, so all stages are one round trip. With several servers, the
@@ -249,7 +260,9 @@ class Server:
         failure: Exception | None
         with lease:
             try:
-                failure = self._give_answers(tasks, self._exchange(lease.connection, tasks))
+                failure = self._give_answers(
+                    tasks, self._exchange(lease.connection, tasks, self.nodes.has_replica(node))
+                )
                 # The primary has become a replica; its name may lead to another server now.
                 is_broken = isinstance(failure, redis.ReadOnlyError)
             except (redis.ConnectionError, OSError) as error:
@@ -280,8 +293,8 @@ class Server:
                 task.answer = answer
         return failure
 
-    def _exchange(self, connection: Any, tasks: Sequence[_Task]) -> list[Answer]:
-        answers = self._say(connection, tasks)
+    def _exchange(self, connection: Any, tasks: Sequence[_Task], has_replica: bool) -> list[Answer]:
+        answers = self._say(connection, tasks, has_replica=has_replica)
         forgotten = [number for number, one in enumerate(answers) if isinstance(one, redis.exceptions.NoScriptError)]
         if forgotten:
             again = self._say(connection, [tasks[number] for number in forgotten], in_full=True)
@@ -289,7 +302,9 @@ class Server:
                 answers[number] = answer
         return answers
 
-    def _say(self, connection: Any, tasks: Sequence[_Task], *, in_full: bool = False) -> list[Answer]:
+    def _say(
+        self, connection: Any, tasks: Sequence[_Task], *, in_full: bool = False, has_replica: bool = False
+    ) -> list[Answer]:
         commands: list[Command] = []
         places = []
         for task in tasks:
@@ -297,6 +312,9 @@ class Server:
                 commands.append(("ASKING",))
             places.append(len(commands))
             commands.append(_spelled(task.command, in_full=in_full))
+            if task.is_copied and has_replica:
+                # Half of the timeout, after which it goes on: a replica that is gone must not stop every login.
+                commands.append(("WAIT", 1, int(self._timeout * 500)))
         answers = self._talk(connection, commands)
         return [answers[place] for place in places]
 
@@ -350,6 +368,12 @@ def _policy_in(answer: Answer) -> str | None:
     text = answer.decode() if isinstance(answer, bytes) else str(answer)
     _, _, rest = text.partition("maxmemory_policy:")
     return rest.split()[0] if rest.split() else None
+
+
+def _task_of(request: Request) -> _Task:
+    if isinstance(request, Once):
+        return _Task(request.command, request.was_done)
+    return _Task(request.command, is_copied=True) if isinstance(request, Copied) else _Task(request)
 
 
 def _next_answer(connection: Any) -> Answer:

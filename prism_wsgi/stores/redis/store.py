@@ -26,7 +26,7 @@ from prism_wsgi.stores.redis.fields import USE, Value, fields_of, ids_in, named,
 from prism_wsgi.stores.redis.nodes import Nodes, OneServer
 from prism_wsgi.stores.redis.scripts import END, SAVE, TOUCH, UNDO
 from prism_wsgi.stores.redis.sentinel import MasterConnections
-from prism_wsgi.stores.redis.server import DONE, MAX_ATTEMPTS, Answer, Command, Once, Server
+from prism_wsgi.stores.redis.server import DONE, MAX_ATTEMPTS, Answer, Command, Copied, Once, Request, Server
 from prism_wsgi.stores.redis.upkeep import Upkeep, glob
 
 MARGIN_MS = 60_000
@@ -271,17 +271,19 @@ class RedisStore:
 
     # The indexes, which may list more than is stored
 
-    def _listing(self, *sessions: StoredSession) -> list[Command]:
+    def _listing(self, *sessions: StoredSession) -> list[Request]:
         """Return the commands that list the sessions under their users; they run before the save."""
         entries: dict[str, list[Value]] = {}
         for session in sessions:
             for user in {session.user, session.actor} - {None}:
                 entries.setdefault(user or "", []).extend((_forgotten_at(session) + MARGIN_MS, session.id))
-        commands: list[Command] = []
+        is_new = any(one.version == 0 for one in sessions)
+        commands: list[Request] = []
         for user, scored in entries.items():
             key = self._user_key(user)
             # An entry's moment never moves back. PERSIST, since older releases gave indexes a TTL.
-            commands += [("ZADD", key, "GT", *scored), ("PERSIST", key)]
+            adding = ("ZADD", key, "GT", *scored)
+            commands += [Copied(adding) if is_new else adding, ("PERSIST", key)]
         return commands
 
     def _keep_up(self, session: StoredSession) -> None:

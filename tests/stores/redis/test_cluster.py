@@ -16,7 +16,7 @@ from prism_wsgi.errors import SessionConflict
 from prism_wsgi.testing import ManualClock, StoreContract, loaded, marker_of, new_session, race
 from tests.support.interrupting import interruptions
 from tests.support.own_redis import OwnCluster, OwnRedis
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 pytest_plugins = ["tests.support.redis_fixtures"]
 pytestmark = pytest.mark.whole  # they start servers
@@ -239,6 +239,41 @@ def test_sessions_are_found_saved_and_ended_when_a_replica_has_taken_over(
     assert store.count() == 3
     assert store.destroy_all("alice") == 3
     failing.start()
+    cluster.wait_until_whole()
+
+
+def test_new_session_of_a_user_is_listed_on_a_replica_too_before_it_is_saved(
+    cluster: OwnCluster, store: RedisStore
+) -> None:
+    """The list and the session are on different masters: if the list's dies, its replica must know the session."""
+    index = store._user_key("alice")
+    listing_on = cluster.owner_of(int(key_slot(index)))
+    saved_on = next(one for one in cluster.masters() if one is not listing_on)
+    session = session_on(cluster, store, saved_on, user="alice")
+    (replica,) = cluster.replicas_of(listing_on)
+    store.ping()  # so that it knows where everything is
+    replica.freeze()
+    saving = threading.Thread(target=store.save, args=(session,))
+    saving.start()
+    eventually(lambda: listing_on.client.zscore(index, session.id), "it is not listed")
+    was_saved_too_soon = saved_on.client.exists(store._session_key(session.id))
+    replica.thaw()
+    saving.join(PATIENCE)
+    assert not was_saved_too_soon
+    assert store.find(user="alice") == [replace(session, version=1)]
+
+
+def test_list_of_a_user_that_a_replica_has_taken_over_lacks_no_session(
+    cluster: OwnCluster, store: RedisStore
+) -> None:
+    listing_on = cluster.owner_of(int(key_slot(store._user_key("alice"))))
+    elsewhere = [one for one in cluster.masters() if one is not listing_on]
+    sessions = [session_on(cluster, store, one, user="alice") for one in elsewhere * 10]
+    for one in sessions:
+        store.save(one)
+    listing_on.kill()  # at once: what its replica lacks is lost
+    assert store.destroy_all("alice") == 20
+    listing_on.start()
     cluster.wait_until_whole()
 
 
