@@ -9,7 +9,7 @@ branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 
-# One DDL statement a revision: MariaDB commits each at once, and a run that is cut off goes on from there.
+# One DDL statement a revision: MariaDB commits each at once, and the run after an interrupted one continues there.
 def upgrade(table_name: str) -> None:
     ${upgrades if upgrades else "pass"}
 

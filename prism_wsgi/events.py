@@ -43,7 +43,7 @@ class Kind(StrEnum):
     LOGGED_IN = "logged_in"
     """A user has logged in; with an `actor`, an administrator has begun to impersonate the user."""
     CONFIRMED = "confirmed"
-    """The user has proved anew who they are."""
+    """The user has proved again who they are."""
     LOGGED_OUT = "logged_out"
     """A user has logged out; with an `actor`, an administrator has stopped impersonating the user."""
     ID_CHANGED = "id_changed"

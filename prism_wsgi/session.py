@@ -332,7 +332,7 @@ class Session(MutableMapping[str, Any]):
             state.note_write(Choice.MAX_LIFETIME)
 
     def confirm_login(self, auth_method: str | None = None) -> None:
-        """Record that the user has proved anew who they are, under a new id; data and CSRF token stay.
+        """Record that the user has proved again who they are, under a new id; data and CSRF token stay.
 
         `is_fresh()` and the absolute lifetime count from this moment. Without `auth_method` the earlier one stays.
         Raises NotLoggedIn when nobody is logged in or the user is impersonated, and ResponseStarted when the headers

@@ -1,4 +1,4 @@
-"""Index who is logged in: listing and ending the sessions of one user."""
+"""Index the user of a session, to list and end a user's sessions."""
 
 from prism_wsgi import migrate
 

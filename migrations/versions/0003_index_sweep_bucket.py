@@ -1,4 +1,4 @@
-"""Index the hour of expiry: what the sweeper looks for."""
+"""Index the hour of expiry, for the sweeper."""
 
 from prism_wsgi import migrate
 

@@ -1,4 +1,4 @@
-"""Add what is known of a session beside its data: last use, proof of the user, actor, client, device."""
+"""Add columns for the last use, the user's proof, the actor, the client and the device."""
 
 from typing import Any
 

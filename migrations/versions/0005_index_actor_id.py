@@ -1,4 +1,4 @@
-"""Index who acts as somebody else: ending an administrator's impersonations."""
+"""Index the actor of a session, to end an administrator's impersonations."""
 
 from prism_wsgi import migrate
 

@@ -1,4 +1,4 @@
-"""Create the table of the runs of sweeps."""
+"""Create the table of sweeps."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Create the table of events: what happened to logins and sessions."""
+"""Create the table of the events of logins and sessions."""
 
 import sqlalchemy as sa
 from alembic import op

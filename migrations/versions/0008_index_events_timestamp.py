@@ -1,4 +1,4 @@
-"""Index when events happened: deleting a day of them."""
+"""Index the time of events, to delete old ones."""
 
 from prism_wsgi import migrate
 

@@ -1,4 +1,4 @@
-"""Index whom events concern: listing and erasing those of one user."""
+"""Index the user of events, to list and erase a user's events."""
 
 from prism_wsgi import migrate
 

@@ -1,4 +1,4 @@
-"""Index who acted as somebody else in an event."""
+"""Index the actor of events, to list and erase a user's events."""
 
 from prism_wsgi import migrate
 

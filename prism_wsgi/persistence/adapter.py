@@ -104,7 +104,7 @@ class StoreAdapter:
             raise
 
     def _stands(self, marker: StoredSession) -> bool:
-        """Tell whether a marker whose save has failed is stored all the same."""
+        """Tell whether a marker is stored although its save has failed."""
         stored = self._ask(self.store.load, marker.id)
         return stored is not None and stored.superseded and stored.data == marker.data
 

@@ -70,7 +70,7 @@ class CookiePolicy:
     def received(self, environ: WSGIEnvironment) -> Token | Reason | None:
         """Return the one valid token among a request's cookies, or why there is none.
 
-        A token from an earlier form of the cookie has `outdated_key` set, so that the response sends it anew.
+        A token from an earlier form of the cookie has `outdated_key` set, so that the response sends it again.
         """
         header = environ.get("HTTP_COOKIE", "")
         found = self._chosen(read_cookie(header, self.name), self.signer)

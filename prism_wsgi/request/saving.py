@@ -130,7 +130,7 @@ def _record_use(state: SessionState) -> None:
         return
     expires_at = site.lifetimes.touched(stored.expires_at, state.next_expiry(), state.ttl)
     if expires_at is None:
-        # Another request has recorded the use; this browser's cookie is renewed all the same.
+        # Another request has recorded the use, but this browser's cookie still has to be renewed.
         state.hold_touched(stored)
         return
     row = replace(
@@ -147,7 +147,7 @@ def _record_use(state: SessionState) -> None:
             state.miss_touch()
     except StoreError as error:
         state.miss_touch()
-        # The failure is logged, and the page is answered all the same, because this is only bookkeeping. A `touch`
+        # The failure is logged, and the page is still answered, because this is only bookkeeping. A `touch`
         # that takes other arguments is a mistake in the program.
         if isinstance(error.__cause__, TypeError):
             raise

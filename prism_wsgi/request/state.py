@@ -301,7 +301,7 @@ class SessionState:
         self.written, self.holds_mutable = True, False
 
     def confirm_login(self, login: Login) -> None:
-        """Move to a new id, because the user has proved anew who they are."""
+        """Move to a new id, because the user has proved again who they are."""
         self.decided = (self.decided | {Choice.PROOF}) - {Choice.TOLD}
         self._move()
         self.document.login = login

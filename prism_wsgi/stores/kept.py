@@ -188,7 +188,7 @@ class _Pool(Generic[ConnectionT]):
             return False
         if lease.since - since > self._max_idle:
             self.discard(connection)
-            self.drop_idle()  # the others have idled for longer
+            self.drop_idle()  # the others were idle for longer
             return False
         lease.connection = connection
         return True

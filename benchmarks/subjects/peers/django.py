@@ -29,7 +29,7 @@ _SQLITE_OPTIONS = {
 
 
 class Router:
-    """Sends sessions to the engine whose application is being called."""
+    """A database router that sends sessions to the engine whose application is being called."""
 
     current = "default"
 

@@ -71,7 +71,7 @@ class Statements:
         self.insert = Statement(insert(table).values(**born, **saved, **named, sweep_bucket=bucket), engine)
         self.end = Statement(delete(table).where(has_id, is_session), engine)
         self.delete = Statement(delete(table).where(has_id), engine)
-        # On a row that never exists: a server that takes no writes, or none from this user, refuses it all the same.
+        # On a row that never exists: a server that takes no writes, or none from this user, refuses even that.
         self.ping = Statement(update(table).values(last_seen_at=columns.last_seen_at).where(has_id), engine)
         update_version = update(table).values(version=columns.version + one, **saved).where(has_id, has_version)
         move = (
