@@ -1,7 +1,9 @@
 """Bottle's plugin: `app.install(SessionPlugin(secret=...))` makes `request.session` a Session."""
 
 if __name__ == "bottle":
-    raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
+    raise ImportError(
+        "prism_wsgi's own directory is on sys.path, and hides the package bottle: start Python in another directory"
+    )
 
 from collections.abc import Iterable
 from typing import Any, TypeVar, Unpack

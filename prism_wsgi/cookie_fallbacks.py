@@ -284,5 +284,5 @@ def _secrets(given: Secret | Sequence[Secret]) -> list[bytes]:
     several = [given] if isinstance(given, str | bytes) else given
     keys = [one.encode() if isinstance(one, str) else one for one in several]
     if not all(keys):
-        raise ConfigError("secret must not be empty; leave it out where the cookie was not signed")
+        raise ConfigError("secret must not be empty; leave it out if the cookie was not signed")
     return keys

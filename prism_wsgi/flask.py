@@ -1,7 +1,9 @@
 """Flask's session interface: `PrismSessions(app)` makes `flask.session` a Session."""
 
 if __name__ == "flask":
-    raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
+    raise ImportError(
+        "prism_wsgi's own directory is on sys.path, and hides the package flask: start Python in another directory"
+    )
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,9 @@
 """Pyramid's include: `config.include("prism_wsgi.pyramid")` makes `request.session` a PyramidSession."""
 
 if __name__ == "pyramid":
-    raise ImportError("This is prism_wsgi's own directory, and it must not be on sys.path: start Python elsewhere")
+    raise ImportError(
+        "prism_wsgi's own directory is on sys.path, and hides the package pyramid: start Python in another directory"
+    )
 
 from collections.abc import Iterable
 from dataclasses import replace

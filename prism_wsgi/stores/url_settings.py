@@ -53,7 +53,7 @@ def split_settings(url: str, initialize: Callable[..., None]) -> tuple[str, dict
         if name not in readers:
             others.append(part)
         elif name in own:
-            raise ConfigError(f"{name} must stand once in the URL of a store")
+            raise ConfigError(f"{name} may stand only once in the URL of a store")
         else:
             own[name] = readers[name](f"{name} in the URL", unquote_plus(value))
     return (f"{place}?{'&'.join(others)}" if others else place), own
