@@ -85,7 +85,7 @@ def test_a_question_mark_in_a_password_begins_no_query() -> None:
         ("timeout=soon", "timeout in the URL must be a number, not 'soon'"),
         ("timeout=0", "timeout must be a positive number of seconds"),
         ("table_name=a-b", "table_name must be a plain name"),
-        ("timeout=1&timeout=2", "timeout must stand once in the URL"),
+        ("timeout=1&timeout=2", "timeout may stand only once in the URL"),
     ],
 )
 def test_a_setting_in_the_url_is_checked_and_the_password_not_shown(query: str, said: str) -> None:
