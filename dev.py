@@ -30,7 +30,7 @@ def test(arguments: list[str]) -> int:
     # there are processors. tests/support/lanes.py says what is dealt to a process together, and what comes first.
     processes = (os.cpu_count() or 1) + (0 if "--quick" in arguments else 2)
     workers = (f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder")
-    # The tests start hundreds of programs, each of which would compile the project's modules anew.
+    # The tests start hundreds of programs, each of which would compile the project's modules again.
     environ = {"PYTHONDONTWRITEBYTECODE": ""}
     if "TMPDIR" not in os.environ and has_memory_for_files():
         environ["TMPDIR"] = str(MEMORY)

@@ -36,7 +36,7 @@ _UNSAVED_KEY = "prism.flask.unsaved"
 _USER, _FRESH, _REMEMBER, _REMEMBER_SECONDS = "_user_id", "_fresh", "_remember", "_remember_seconds"
 
 _ONLY_BY_LOGIN = "_persistent_only_by_login"
-"""In a session that is persistent because its user asked to be remembered, and not because of the application."""
+"""The key in a session that is persistent because its user asked to be remembered, not because of the application."""
 
 
 class Remember(StrEnum):
@@ -66,7 +66,7 @@ class FlaskSession(Session):
     def permanent(self) -> bool:
         """Whether the application wants the cookie to outlive the browser's session; Flask's name for `persistent`.
 
-        False where `login_user(remember=True)` alone makes it do so: Flask-Login's "strong" protection logs out a
+        False if only `login_user(remember=True)` makes it persistent: Flask-Login's "strong" protection logs out a
         session that is not permanent, and lets one that is go on.
         """
         return self.persistent and _ONLY_BY_LOGIN not in self

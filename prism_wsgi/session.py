@@ -501,7 +501,7 @@ class Session(MutableMapping[str, Any]):
         return values
 
     def _change(self, change: Callable[[dict[str, Any]], None], name: str | Choice | None = None) -> None:
-        """Let `change` alter the session, at a key or choice of that name; save it when the response is over."""
+        """Let `change` alter the session, at the key or choice `name`; save it at once if the response is over."""
         state = self._state
         if state.stage is not DETACHED:
             change(self._read_to_write())
@@ -514,7 +514,7 @@ class Session(MutableMapping[str, Any]):
                 commit(state)
 
     def _alone(self) -> AbstractContextManager[object]:
-        """Keep other threads out where the response is over, since several may have the session then."""
+        """Keep other threads out if the response is over, since several may use the session then."""
         return _late_writes() if self._state.stage is DETACHED else nullcontext()
 
     def _begin_move(self) -> None:

@@ -1,4 +1,4 @@
-"""Django: the session engine, `SESSION_ENGINE = "prism_wsgi.django"`, and an application for `INSTALLED_APPS`."""
+"""Django's session engine, `SESSION_ENGINE = "prism_wsgi.django"`, and an application for `INSTALLED_APPS`."""
 
 from prism_wsgi.django.engine import SessionStore
 

@@ -1,4 +1,4 @@
-"""Sessions in Django's admin: list them, find a user's, end one or all of a user's."""
+"""Sessions in Django's admin: listing them, finding a user's sessions, and ending them."""
 
 import re
 from datetime import UTC, datetime
@@ -26,15 +26,15 @@ class LiveSessionAdmin(admin.ModelAdmin):
     """The page of the live sessions; it needs the permissions to view them and to delete them."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return False: a session begins with a visitor."""
+        """Return False, because only a visitor can begin a session."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return False: what is in a session is the visitor's."""
+        """Return False, because the data in a session belongs to the visitor."""
         return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show a page of sessions, or end those that a form names."""
+        """Show a page of sessions, or end the sessions that a form names."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method == "POST":

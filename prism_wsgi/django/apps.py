@@ -1,4 +1,4 @@
-"""SessionsConfig: the application for `INSTALLED_APPS`: checks, `migrate`, the admin and `manage.py prism`."""
+"""The application for `INSTALLED_APPS`: system checks, `migrate`, the admin and `manage.py prism`."""
 
 import sys
 from typing import Any
@@ -27,7 +27,7 @@ class SessionsConfig(AppConfig):
 
 
 def bring_tables(*, using: str, verbosity: int = 1, **_: Any) -> None:
-    """Bring the tables of the sessions to the newest revision, in the database that `PRISM_SESSION_STORE` names."""
+    """Upgrade the tables of the sessions to the newest revision, in the database that `PRISM_SESSION_STORE` names."""
     if using != database_alias() or is_in_memory(using):
         return
     steps = migrate.upgrade(database_url(using))

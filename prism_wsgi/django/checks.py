@@ -16,7 +16,7 @@ JSON_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Return what is wrong with the settings of the sessions: `prism_wsgi.E001`, `.W001`, `.W002`."""
+    """Return the problems of the sessions' settings: `prism_wsgi.E001`, `.W001`, `.W002`."""
     if settings.SESSION_ENGINE != ENGINE:
         return []
     try:

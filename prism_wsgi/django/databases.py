@@ -12,7 +12,7 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+mysqldb"}
 _FOR_LIBPQ = frozenset(
     {"options", "passfile", "service", "sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs"}
 )
-"""Those OPTIONS of a PostgreSQL database that say how to reach the server."""
+"""The OPTIONS of a PostgreSQL database that say how to reach the server."""
 
 
 def database_url(alias: str) -> str:
@@ -39,15 +39,15 @@ def database_url(alias: str) -> str:
 def is_in_memory(alias: str) -> bool:
     """Tell whether the sessions of an alias are kept in memory: those of a test run, and of a database in memory.
 
-    Only Django's own connection sees what a test writes before it rolls that back, or a database in memory; and
-    another connection would keep the test run from dropping its database.
+    Only Django's connection sees the writes that a test rolls back, or a database in memory. Another connection would
+    also keep the test run from dropping its database.
     """
     connection: Any = connections[alias]
     return _is_test_run() or (connection.vendor == "sqlite" and connection.is_in_memory_db())
 
 
 def _is_test_run() -> bool:
-    # `manage.py test` and pytest-django call setup_test_environment(), which leaves this there.
+    # `manage.py test` and pytest-django call setup_test_environment(), which sets this attribute.
     test_utils = sys.modules.get("django.test.utils")
     return hasattr(getattr(test_utils, "_TestState", None), "saved_data")
 

@@ -1,4 +1,4 @@
-"""SessionStore: Django's sessions, kept by prism_wsgi."""
+"""Django's session engine, which keeps sessions in a store of prism_wsgi."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ from prism_wsgi.sweeper import Sweeper
 
 
 class SessionStore(SessionBase):
-    """One visitor's session, with the methods and the meaning that Django gives them.
+    """One visitor's session, with the methods of Django's sessions.
 
-    `session_key`, which stands in the cookie, is the session's secret; the store keeps its hash. Writes of requests
-    at once are merged key by key, and a change inside a value is saved without `modified = True`.
+    `session_key`, the cookie's value, is the session's secret; the store keeps its hash. Writes of simultaneous
+    requests are merged key by key, and a change inside a value is saved without `modified = True`.
 
-    Any access may raise StoreUnavailable: a failing store is no anonymous visitor.
+    Any access may raise StoreUnavailable: when the store fails, a user must not seem to be logged out.
     """
 
     _session_key: str | None
@@ -42,7 +42,7 @@ class SessionStore(SessionBase):
     # The verbs of a session engine
 
     def exists(self, session_key: str | None) -> bool:
-        """Tell whether there is a session of this key."""
+        """Tell whether there is a session with this key."""
         identity = key_identity(session_key)
         if identity is None:
             return False
@@ -54,10 +54,10 @@ class SessionStore(SessionBase):
         return row is not None and not row.superseded and not row.is_expired(site.now())
 
     def load(self) -> dict[str, Any]:
-        """Return what is stored under the key, afresh; nothing, and forget the key, where there is no such session.
+        """Return the values that are stored under the key. If there is no session, forget the key and return nothing.
 
-        Where the session has just moved to another key, which the browser is being told, the key stays: the response
-        must neither delete nor replace the newer cookie.
+        If another request has just moved the session to a new key, the old key stays, because this response must
+        neither delete nor replace the newer cookie.
         """
         self._state = self._opened()
         if self._state is None:
@@ -66,17 +66,17 @@ class SessionStore(SessionBase):
         return self._state.document.values
 
     def create(self) -> None:
-        """Store a new session with what this one holds, under a new key."""
+        """Store the values of this session as a new session, under a new key."""
         values = self._get_session(no_load=True)
         self._state = DjangoState(configured_site(), self.get_expiry_age)
         self._store(values, self._state)
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:
-        """Store the session, merged with what other requests have stored; record its use where nothing has changed.
+        """Store the session, merged with the changes of other requests; if nothing has changed, record its use.
 
         Raises UpdateError when the session has ended or moved meanwhile, and with `must_create` CreateError when
-        there is one of this key.
+        there is a session with this key.
         """
         if self.session_key is None:
             self.create()
@@ -93,7 +93,7 @@ class SessionStore(SessionBase):
         self._store(values, state)
 
     def delete(self, session_key: str | None = None) -> None:
-        """End a session: this one, or the one of another key; a request under way elsewhere cannot bring it back."""
+        """End this session, or the one with another key; no request under way can bring it back."""
         if session_key is None or session_key == self.session_key:
             state = self._state if self._state is not None else self._opened()
             self._state = None
@@ -103,7 +103,7 @@ class SessionStore(SessionBase):
             state.destroy()
 
     def cycle_key(self) -> None:
-        """Move the session to a new key, in one step; the old one opens nothing from now on."""
+        """Move the session to a new key in one step; the old key then opens nothing."""
         values = self._session
         state = self._state
         if state is None or state.phase is not STORED:
@@ -113,13 +113,13 @@ class SessionStore(SessionBase):
         try:
             self._store(values, state)
         except UpdateError:
-            # Another request has ended the session. Of what it held, only what this request wrote may live on.
+            # Another request has ended the session. Only the values that this request wrote may be kept.
             self._session_cache = {key: values[key] for key in values if key in state.decided}
             self.create()
         self.modified = True
 
     def flush(self) -> None:
-        """End the session and forget it; what is written afterwards begins a new one."""
+        """End the session and forget it; a later write begins a new one."""
         self.clear()
         self.delete()
         self._session_key = None
@@ -141,10 +141,10 @@ class SessionStore(SessionBase):
         """Do as `flush` does."""
         await sync_to_async(self.flush)()
 
-    # How they do so
+    # Helpers
 
     def _opened(self, session_key: str | None = None) -> DjangoState | None:
-        """Return the stored session of a key (this one's unless given), or what moved away from it; None: neither."""
+        """Return the state of the session with a key, this one unless given; None if nothing is stored there."""
         key = session_key or self.session_key
         if key is None or key_identity(key) is None:
             return None
@@ -165,7 +165,7 @@ class SessionStore(SessionBase):
         if state.phase is GONE or state.outcome is Outcome.DROPPED:
             raise UpdateError
         self._session_key = state.identity.secret
-        self._session_cache = state.document.values  # with what other requests have stored
+        self._session_cache = state.document.values  # with the changes of other requests
 
     def _has_changed_inside(self) -> bool:
         state = self._state

@@ -1,4 +1,4 @@
-"""LiveSession: the name of sessions in Django's admin."""
+"""The model that names sessions in Django's admin."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class LiveSession(models.Model):
-    """A live session, as Django's permissions know it. It has no table: the admin reads the store."""
+    """A live session, for Django's permissions. It has no table, because the admin reads the store."""
 
     class Meta:
         """No table, and the two permissions that the admin asks for."""

@@ -33,7 +33,7 @@ OPTIONS = frozenset(
         "touch_interval",
     }
 )
-"""The settings of SessionMiddleware that `PRISM_SESSION_OPTIONS` may hold. Django's own settings say the others."""
+"""The settings of SessionMiddleware that `PRISM_SESSION_OPTIONS` may hold. Django's settings set the others."""
 
 
 def store_setting() -> "str | SessionStore":
@@ -48,7 +48,7 @@ def store_setting() -> "str | SessionStore":
 
 
 def database_alias() -> str | None:
-    """Return the alias of the database that has the sessions, None where a URL or a store names their place."""
+    """Return the alias of the database of the sessions, None if the setting is a URL or a store."""
     value = getattr(settings, "PRISM_SESSION_STORE", None)
     return value if isinstance(value, str) and not urls.is_url(value) else None
 
@@ -80,12 +80,12 @@ def _site(store: Any) -> Site:
         ).site
     except ConfigError as error:
         raise ImproperlyConfigured(str(error)) from error
-    return replace(site, csrf_keys=())  # Django draws its tokens anew by itself
+    return replace(site, csrf_keys=())  # Django replaces its tokens itself
 
 
 @cache
 def _opened(url: str) -> SessionStore:
-    """Return the store of a URL, the same one whatever else a test overrides: sessions in memory are to stay."""
+    """Return the store of a URL, always the same one, so that sessions in memory outlive a test's other settings."""
     return urls.open_store(url)
 
 

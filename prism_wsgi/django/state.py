@@ -53,12 +53,12 @@ class DjangoState(SessionState):
                 self.note_write(key)
 
     def differs_from(self, values: dict[str, Any]) -> bool:
-        """Tell whether `values` are other ones than those that are stored."""
+        """Tell whether `values` differ from the stored values."""
         stored, document = self.identity.stored, replace(self.document, values=values)
         return stored is not None and not self.site.codec.is_unchanged(document, stored.data)
 
     def move_to_new_key(self) -> None:
-        """Move to a new key. Where this request goes on to log somebody in, they keep it: nobody else has seen it."""
+        """Move to a new key. A login later in this request keeps that key, because nobody else has seen it."""
         self._has_new_key = False
         self.regenerate()
         self._has_new_key = True
@@ -75,9 +75,9 @@ class DjangoState(SessionState):
 
 
 def key_identity(key: str | None) -> Identity | None:
-    """Return the identity that a session key names; None for a text that is none.
+    """Return the identity that a session key names, None for a text that is no key.
 
-    A key that Django's own engines drew names the session that was imported under it.
+    A key from one of Django's engines names the session that was imported under it.
     """
     if not isinstance(key, str):
         return None

@@ -23,7 +23,7 @@ SUPERSEDED_MS = 10_000
 """The lifetime of a marker in ms: requests that are under way with the old cookie must find it."""
 PAGE = 100
 MAX_ATTEMPTS = 40
-"""The most looks at a session that is to be ended, while others save and move it."""
+"""The largest number of loads of a session that is being ended, while other requests save and move it."""
 
 _ResultT = TypeVar("_ResultT")
 
@@ -175,8 +175,8 @@ class StoreAdapter:
     def _retired(self, session_id: str) -> list[str]:
         """Retire the session behind an id; return the id and those it moved to, as long as the user is the same.
 
-        A request that is about to move the session has read it already. Were it only deleted, it might be the marker
-        that is deleted, and the session would live on under its new id. Once it is retired nobody moves it.
+        A request that is about to move the session has read it already. A mere delete might delete that request's
+        marker, and the session would live on under its new id. Once the session is retired, no request can move it.
         """
         ids = [session_id]
         user: str | None = None
@@ -194,13 +194,13 @@ class StoreAdapter:
         return ids
 
     def _retire(self, row: StoredSession) -> bool:
-        """Put a marker that leads nowhere in the place of a session; False where it has been saved meanwhile."""
+        """Replace a session by a marker that leads nowhere; return False if another request saved it meanwhile."""
         try:
             self._ask(self.store.save, replace(row, data=b"", superseded=True))
         except SessionConflict:
             return False
         except (SessionGone, StoreUnavailable):
-            pass  # a store that is full may delete all the same
+            pass  # a full store may still delete it
         return True
 
     def _sealed(self, row: StoredSession, secret: str | None) -> StoredSession:

@@ -186,7 +186,7 @@ class CookiePolicy:
     def _holds_token(self, header: str) -> bool:
         """Tell whether anything in a Cookie header that has one of our names has the form of a token.
 
-        Quoted and comma-joined ones count, which no reader of ours takes for a cookie.
+        Quoted and comma-joined tokens count too, although we do not read them as cookies.
         """
         for pair in header.split(";"):
             named = self._naming.search(pair)

@@ -68,7 +68,7 @@ def was_saved(session: StoredSession, stored: StoredSession | None) -> bool:
 
 
 def checked_owner(user: str) -> str:
-    """Return the user whose sessions are meant. Raises TypeError for None, the user of all anonymous sessions."""
+    """Return the user. Raises TypeError for None, which all anonymous sessions have as their user."""
     if not isinstance(user, str):
         raise TypeError(f"user must be text, as given to login(), not {type(user).__name__}")
     return user

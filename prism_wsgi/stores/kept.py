@@ -33,7 +33,7 @@ REFUSED_SECONDS = 1.0
 _LOOK_SECONDS = 0.1
 
 COLLECT_AFTER_SECONDS = 0.5
-"""How long a store's caller waits for a connection before garbage is collected, in which a lost one may hang."""
+"""How long a request waits for a connection before it collects garbage, which may hold a lost connection."""
 _COLLECT_INTERVAL_SECONDS = 10.0
 
 _abandoned: list[object] = []
@@ -152,12 +152,12 @@ class _Pool(Generic[ConnectionT]):
             self._replace_lost()
 
     def _wait(self, seconds: float) -> Lease[ConnectionT] | weakref.ref[Lease[ConnectionT]]:
-        """Return what comes free. Raises `queue.Empty` when the time is over."""
+        """Return the next free lease. Raises `queue.Empty` when the time is over."""
         patience = min(seconds / 2, COLLECT_AFTER_SECONDS)
         with suppress(queue.Empty):
             return self.free.get(True, patience)
         now = time.monotonic()
-        if now >= self._collects_again:  # seldom: under load all leases may be in use, and a collection takes a while
+        if now >= self._collects_again:  # rarely: under load all leases may be in use, and a collection takes time
             self._collects_again = now + _COLLECT_INTERVAL_SECONDS
             gc.collect()
         return self.free.get(True, seconds - patience)

@@ -49,7 +49,7 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A command that is answered when a replica has its effect as well.
+    """A command that is answered only when a replica has its effect too.
 
     It makes a difference only if keys are on several servers: a replica of a single server has its writes in order.
     """
@@ -313,7 +313,7 @@ class Server:
             places.append(len(commands))
             commands.append(_spelled(task.command, in_full=in_full))
             if task.is_copied and has_replica:
-                # Half of the timeout, after which it goes on: a replica that is gone must not stop every login.
+                # Half of the timeout; then the login goes on, because a lost replica must not stop every login.
                 commands.append(("WAIT", 1, int(self._timeout * 500)))
         answers = self._talk(connection, commands)
         return [answers[place] for place in places]

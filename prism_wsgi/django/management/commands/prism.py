@@ -20,7 +20,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Hand the arguments over as they are: `manage.py prism sweep --every 300`."""
+        """Pass the arguments on unchanged: `manage.py prism sweep --every 300`."""
         alias = database_alias()
         url = store_setting() if alias is None else database_url(alias)
         if not isinstance(url, str):
@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
 
 def _import_defaults(alias: str, arguments: list[str]) -> dict[str, Any]:
-    """Return what this project's settings say of Django's own sessions and users."""
+    """Return the defaults of an import, from this project's settings of Django's sessions and users."""
     found = {
         "source": database_url(alias),
         "secret_key": settings.SECRET_KEY,
