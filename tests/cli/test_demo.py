@@ -131,6 +131,14 @@ def test_id_from_the_database_opens_nothing_and_neither_does_a_cookie_after_logo
     assert "Before you logged out, the cookie opened: Ada. Now it opens: nobody." in after
 
 
+def test_race_is_shown_with_what_both_sessions_kept_or_not_at_all(address: str) -> None:
+    browser = Browser(address)
+    submit(browser, "/race/write", article="lens")
+    assert browser.get("/race").text.count("<strong>1</strong> of 6 writes kept") == 2
+    log_in(browser)  # under a new id, which the session that is written whole does not have
+    assert "writes kept" not in browser.get("/race").text
+
+
 def test_pages_stand_in_the_frame_of_the_shop_with_the_code_behind_them(address: str) -> None:
     browser = Browser(address)
     log_in(browser)

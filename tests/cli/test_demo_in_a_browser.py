@@ -80,7 +80,7 @@ def test_id_that_the_store_knows_opens_nothing_and_neither_does_a_cookie_after_l
     assert "Before you logged out, the cookie opened: Ada. Now it opens: nobody." in page.text
 
 
-def test_remembered_login_outlives_the_browser_and_another_ends_with_it(device: Devices) -> None:
+def test_remembered_login_gets_a_cookie_that_outlives_the_browser_and_another_does_not(device: Devices) -> None:
     for stay, said in (("remember", "30 days without use, and outlives"), ("browser", "60 minutes without use, or")):
         page = log_in(device(), stay=stay)
         assert said in page.text

@@ -16,9 +16,13 @@ written_whole: dict[str, dict[str, bool]] = {}
 def show(request: Request) -> dict[str, Any]:
     """Return what the race's page shows: what both sessions have kept."""
     session = request.session
-    kept = [article for article in ARTICLES if f"race.{article.key}" in session]
-    kept_whole = [article for article in ARTICLES if article.key in written_whole.get(session.id, {})]
-    return {"articles": ARTICLES, "kept": kept, "kept_whole": kept_whole}
+    whole = written_whole.get(session.id)  # None before a race, and where a login has given the session a new id
+    return {
+        "articles": ARTICLES,
+        "has_run": whole is not None,
+        "kept": [article for article in ARTICLES if f"race.{article.key}" in session],
+        "kept_whole": [article for article in ARTICLES if article.key in (whole or {})],
+    }
 
 
 def clear(request: Request) -> None:
