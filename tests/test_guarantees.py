@@ -186,7 +186,8 @@ def test_touch_never_rolls_back_a_writer(browser: Browser, site: SessionMiddlewa
     browser.do(put("x", 1))
     other = copy_of(browser, site)
     clock.advance(TTL / 2)
-    browser.visit(meanwhile(look, lambda: other.do(put("x", 2)), look))
+    reader = browser.visit(meanwhile(look, lambda: other.do(put("x", 2)), look))
+    assert reader.set_cookies == [], "the write has recorded the use, and this version is not stored any more"
     assert other.read() == {"x": 2}
     clock.advance(TTL * 0.9)
     assert other.read() == {"x": 2}

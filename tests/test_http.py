@@ -29,7 +29,7 @@ def test_the_session_is_on_the_request() -> None:
     assert request.session is request.environ["prism.session"]
 
 
-def test_and_on_any_request_of_webobs() -> None:
+def test_any_request_of_webobs_has_the_session() -> None:
     assert isinstance(on_site(webob.Request).session, Session)
 
 
@@ -54,12 +54,12 @@ def test_get_session_takes_the_environ_or_a_request() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, None, object(), {"prism.session": {}}, webob.Request.blank("/")])
-def test_without_the_middleware_it_says_so(given: Any) -> None:
+def test_get_session_without_the_middleware_names_the_middleware(given: Any) -> None:
     with pytest.raises(ConfigError, match="SessionMiddleware"):
         get_session(given)
 
 
-def test_a_request_without_the_middleware_says_so_too() -> None:
+def test_the_session_of_a_request_without_the_middleware_names_the_middleware() -> None:
     with pytest.raises(ConfigError, match="SessionMiddleware"):
         _ = Request(new_environ()).session
 
@@ -118,7 +118,7 @@ def test_a_response_sets_a_cookie_value() -> None:
     ]
 
 
-def test_it_can_set_several() -> None:
+def test_a_response_can_set_several_cookies() -> None:
     response = Response()
     response.set_cookie(Cookie("a", "1"))
     response.set_cookie(Cookie("b", "2"))

@@ -100,7 +100,7 @@ VALID: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", VALID, ids=lambda settings: str(settings).partition(" object at")[0])
-def test_what_a_setting_takes(settings: dict[str, Any]) -> None:
+def test_each_setting_takes_what_its_documentation_says(settings: dict[str, Any]) -> None:
     SessionMiddleware(plain_page, **{"secret": SECRET, **settings})
 
 
@@ -161,7 +161,7 @@ def test_a_cookie_name_that_no_browser_takes_is_refused(name: Any) -> None:
         SessionMiddleware(plain_page, secret=SECRET, cookie_name=name)
 
 
-def test_a_wrong_setting_is_a_value_error_too() -> None:
+def test_a_config_error_is_a_value_error() -> None:
     assert issubclass(ConfigError, ValueError)
 
 

@@ -91,7 +91,7 @@ def test_a_later_renewal_cannot_be_written_into_a_token(site: Site) -> None:
         assert not accepted(site, f"prism_session={secret}.{claim}.{signature}")
 
 
-def test_another_key_opens_nothing(site: Site) -> None:
+def test_a_cookie_opens_nothing_under_another_key(site: Site) -> None:
     browser = visitor(site)
     assert not accepted(same_sessions(browser, secret=OTHER_SECRET), browser.cookie_header)
     assert site.calls == []

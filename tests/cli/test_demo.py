@@ -194,7 +194,7 @@ def test_name_out_of_bounds_is_refused_in_words(address: str, name: str) -> None
     assert "A name has 1 to 40 printable characters" in log_in(Browser(address), name)
 
 
-def test_basket_is_limited(address: str) -> None:
+def test_basket_of_the_demo_holds_at_most_nine_of_an_article(address: str) -> None:
     browser = Browser(address)
     token = browser.get("/").field("csrf_token")
     pages = [browser.post("/basket/add", csrf_token=token, article="lens").text for _ in range(10)]

@@ -61,7 +61,7 @@ def test_a_session_is_shown_without_its_data(url: str) -> None:
     assert "data" not in shown
 
 
-def test_sessions_are_revoked(url: str) -> None:
+def test_sessions_of_redis_are_revoked_by_id_user_age_and_all(url: str) -> None:
     for number in range(1, 5):
         keep(url, number, user="ada" if number < 3 else None, began=number * HOUR)
     assert run("sessions", "revoke", "--id", session_id(1), "--yes", "--url", url).stdout == "Revoked: 1\n"
@@ -73,7 +73,7 @@ def test_sessions_are_revoked(url: str) -> None:
     assert listed(url) == []
 
 
-def test_stats_count(url: str) -> None:
+def test_stats_count_live_and_logged_in_sessions_of_redis(url: str) -> None:
     keep(url, 1, user="ada")
     keep(url, 2)
     counted = json.loads(run("stats", "--json", "--url", url).stdout)

@@ -196,7 +196,7 @@ def test_a_row_with_a_moment_that_is_no_date_hides_no_other(url: str, moment: in
     assert "s since 1970" in run("sessions", "show", "--id", odd.id, "--url", url, *more).stdout
 
 
-def test_show_as_json(url: str) -> None:
+def test_a_session_is_shown_as_json(url: str) -> None:
     one = keep(url, 1)
     assert json.loads(run("sessions", "show", "--json", "--id", one, "--url", url).stdout)["id"] == one
 

@@ -89,7 +89,7 @@ def test_sweep_without_time_enough_says_what_remains_and_exits_with_3(url: str) 
     assert expired(url) == 20
 
 
-def test_json_summary(url: str) -> None:
+def test_sweep_summarizes_itself_as_json(url: str) -> None:
     keep_expired(url, 3)
     summary = json.loads(run("sweep", "--json", "--url", url).stdout)
     assert summary.pop("seconds") > 0

@@ -63,7 +63,7 @@ NOTICED = (AssertionError, ArithmeticError, NameError, SyntaxError, configparser
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_noticed(reader: Reader, tmp_path: Path, text: str) -> None:
+def test_a_page_that_is_wrong_fails(reader: Reader, tmp_path: Path, text: str) -> None:
     with pytest.raises(NOTICED):
         follow(reader, tmp_path / "page.md", text)
 
@@ -75,7 +75,7 @@ def test_right_page_is_followed(reader: Reader, tmp_path: Path) -> None:
     follow(reader, tmp_path / "page.md", f"{program}{console}{code}")
 
 
-def test_what_varies_may_differ_and_nothing_else() -> None:
+def test_moments_and_speeds_may_differ_from_the_page_and_nothing_else() -> None:
     assert answers(
         "in 3 batches, 70 rows/s at 2026-11-23T14:20:00Z", "in 1 batches, 9 rows/s at 2027-01-01T00:00:00Z"
     )

@@ -79,8 +79,13 @@ def test_bottle_login_changes_the_cookie_and_the_old_one_opens_nothing(serve: Vi
     assert body(stolen) == {"user": None, "notes": []}
 
 
-def test_pyramid_signs_in_and_out_with_flash_messages(serve: Visit) -> None:
-    browser = serve("pyramid_app")
+FORMS = {"flask_app": 403, "pyramid_app": 400}
+"""The examples with a form to sign in, and how they refuse one without its CSRF token."""
+
+
+@pytest.mark.parametrize("example", FORMS)
+def test_a_visitor_of_an_example_signs_in_and_out_with_flash_messages(serve: Visit, example: str) -> None:
+    browser = serve(example)
     start = browser.get("/")
     assert "You are nobody." in start.text
     inside = browser.post("/login", user="ada", csrf_token=start.field("csrf_token"))
@@ -92,16 +97,21 @@ def test_pyramid_signs_in_and_out_with_flash_messages(serve: Visit) -> None:
     assert "You are nobody." in outside.text
 
 
-def test_pyramid_refuses_a_form_without_its_csrf_token_or_with_the_one_from_before_login(serve: Visit) -> None:
-    browser = serve("pyramid_app")
+@pytest.mark.parametrize(("example", "refusal"), FORMS.items())
+def test_an_example_refuses_a_form_without_its_csrf_token_or_with_the_one_from_before_login(
+    serve: Visit, example: str, refusal: int
+) -> None:
+    browser = serve(example)
     token = browser.get("/").field("csrf_token")
-    assert browser.post("/login", user="ada").status == 400
+    assert browser.post("/login", user="ada").status == refusal
+    assert browser.post("/login", user="ada", csrf_token="é").status == refusal
     assert browser.post("/login", user="ada", csrf_token=token).status == 200
-    assert browser.post("/logout", csrf_token=token).status == 400
+    assert browser.post("/logout", csrf_token=token).status == refusal
 
 
-def test_pyramid_lets_nobody_else_sign_in(serve: Visit) -> None:
-    browser = serve("pyramid_app")
+@pytest.mark.parametrize("example", FORMS)
+def test_an_example_signs_in_nobody_but_its_users(serve: Visit, example: str) -> None:
+    browser = serve(example)
     token = browser.get("/").field("csrf_token")
     assert browser.post("/login", user="<script>", csrf_token=token).status == 403
     assert "You are nobody." in browser.get("/").text

@@ -77,7 +77,7 @@ def test_a_database_url_is_a_store_in_that_database(sqlite_url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://localhost:6379/0", "rediss://localhost", "valkey://localhost", "unix:///redis"]
 )
-def test_a_redis_url_is_a_store_there(url: str) -> None:
+def test_a_redis_url_in_an_ini_file_is_a_store(url: str) -> None:
     assert isinstance(read_settings({"store": url})["store"], RedisStore)
 
 

@@ -164,7 +164,7 @@ def test_a_changed_type_is_found(mariadb_url: str) -> None:
     assert difference.startswith("prism_sessions.data: type is BLOB()")
 
 
-def test_looking_changes_nothing(database_url: str) -> None:
+def test_current_and_check_change_nothing_in_the_database(database_url: str) -> None:
     assert migrate.current(database_url) is None
     assert not migrate.check(database_url).ok
     assert table_names(database_url) == set()

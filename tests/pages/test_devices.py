@@ -212,7 +212,7 @@ def test_answer_to_a_form_leads_back_to_the_page_below_any_prefix(
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS"])
-def test_other_methods_are_refused(
+def test_methods_other_than_get_head_and_post_are_refused(
     in_memory: MemoryStore, clock: ManualClock, page: DevicesPage, method: str
 ) -> None:
     answer = Visitor(site_with(page, in_memory, clock)).get("/devices", method=method)

@@ -40,7 +40,7 @@ def row_of(browser: Browser) -> StoredSession:
     return row
 
 
-def test_nothing_is_recorded_unless_asked_for(store: ThreeVerbStore, clock: Clock) -> None:
+def test_address_and_user_agent_are_not_recorded_by_default(store: ThreeVerbStore, clock: Clock) -> None:
     browser = Site(store, clock).browser()
     browser.visit(lambda session: session.login("ann"), **PHONE)
     browser.visit(write(n=1), **PHONE)

@@ -134,7 +134,7 @@ def test_changes_of_different_keys_all_survive(browser: Browser) -> None:
     assert browser.read().keys() == {"before", *map(str, range(8))}
 
 
-def test_counting_is_exact(browser: Browser) -> None:
+def test_counting_in_an_encrypted_session_is_exact(browser: Browser) -> None:
     browser.do(put("n", 0))
     run_at_once([lambda: [browser.do(count) for _ in range(5)]] * 4)
     assert browser.read() == {"n": 20}

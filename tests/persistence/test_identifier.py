@@ -176,7 +176,7 @@ def test_an_id_that_is_taken_is_not_overwritten(site: Site, monkeypatch: pytest.
     assert bob.visit(read("name")).result == "Bob"
 
 
-def test_regenerate_does_not_overwrite_either(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regenerate_with_a_taken_id_overwrites_nobodys_session(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(monkeypatch, b"a", b"b", b"a", b"c")
     ann, bob = site.browser(), site.browser()
     ann.visit(write(name="Ann"))

@@ -92,7 +92,7 @@ USES: dict[str, Callable[[Session], object]] = {
 TELL_NOTHING = {"accessed", "modified", "client_of", "passive", "__reversed__"}
 
 
-def test_no_way_to_use_a_session_is_left_out_here() -> None:
+def test_the_uses_of_a_session_tested_here_are_all_there_are() -> None:
     of_mappings = {name for name, _ in inspect.getmembers(MutableMapping) if name not in dir(object)}
     of_mappings -= {name for name in of_mappings if name.startswith(("_abc", "__abstract", "__class_getitem"))}
     of_mappings -= {
@@ -181,7 +181,7 @@ def test_a_response_that_sets_the_cookie_is_private(handler: Callable[[Session],
     assert page.all("Vary") == ["Cookie"]
 
 
-def test_the_very_first_cookie_makes_a_page_private_too() -> None:
+def test_a_page_with_the_first_cookie_is_private() -> None:
     page = public_site().browser().visit()
     assert page.all("Cache-Control") == ["private"]
 
@@ -203,7 +203,7 @@ def test_an_application_that_is_stricter_is_left_alone(theirs: str) -> None:
         (['ext="A, b", public'], 'ext="A, b", private'),
     ],
 )
-def test_other_directives_stay(theirs: list[str], expected: str) -> None:
+def test_directives_of_cache_control_that_do_not_contradict_private_stay(theirs: list[str], expected: str) -> None:
     page = visitor().visit(regenerate, headers=[("Cache-Control", value) for value in theirs])
     assert page.all("Cache-Control") == [expected]
 
@@ -243,7 +243,7 @@ def test_a_publicly_cacheable_page_that_touched_the_session_is_made_private(
     assert [record.reason for record in caplog.records] == ["public_cache_overridden"]  # type: ignore[attr-defined]
 
 
-def test_a_page_for_everybody_does_not_renew_a_key_either() -> None:
+def test_a_public_page_signs_no_cookie_anew_with_the_new_key() -> None:
     browser = visitor(secret="old-0123456789abcdefghijklmnopqrstuvwxyz")
     browser.site = public_site(
         store=browser.site.store,

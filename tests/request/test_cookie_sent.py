@@ -27,7 +27,7 @@ SET_COOKIE = re.compile(
 )
 
 
-def test_the_golden_cookie(site: Site) -> None:
+def test_the_first_cookie_has_every_attribute_of_the_defaults(site: Site) -> None:
     line = site.browser().visit().all("Set-Cookie")[0]
     value = r"[A-Za-z0-9_-]{43}\.0\.[A-Za-z0-9_-]{43}"
     assert re.fullmatch(rf"prism_session={value}; Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=Lax", line)
@@ -47,7 +47,7 @@ def test_the_golden_cookie(site: Site) -> None:
         ({"cookie_name": "__Host-sid"}, "Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=Lax"),
     ],
 )
-def test_each_setting_has_its_attribute(settings: dict[str, Any], attributes: str) -> None:
+def test_each_cookie_setting_is_an_attribute_of_set_cookie(settings: dict[str, Any], attributes: str) -> None:
     line = Site(**settings).browser().visit(path="/shop/").all("Set-Cookie")[0]
     assert line.partition("; ")[2] == attributes
 
@@ -145,7 +145,7 @@ def test_a_cookie_for_the_browser_session_ends_with_it() -> None:
     assert browser.visit(read("n")).result is None
 
 
-def test_remember_me_overrides_it_for_one_session() -> None:
+def test_a_persistent_session_outlives_the_browser_whatever_the_setting() -> None:
     browser = Site(persistent=False).browser()
 
     def remember(session: Session) -> None:
@@ -157,7 +157,7 @@ def test_remember_me_overrides_it_for_one_session() -> None:
     assert browser.visit(lambda session: (session["n"], session.persistent)).result == (1, True)
 
 
-def test_forget_me_does_too() -> None:
+def test_a_session_that_is_not_persistent_ends_with_the_browser_whatever_the_setting() -> None:
     browser = Site().browser()
     browser.visit(write(n=1))
 
@@ -271,7 +271,7 @@ BAD_COOKIES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "named"), BAD_COOKIES)
-def test_what_browsers_would_drop_is_refused(change: dict[str, Any], named: str) -> None:
+def test_a_cookie_that_browsers_would_drop_is_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidCookie, match=re.escape(named)):
         Cookie(**{"name": "a", "value": "b", **change})
 
@@ -285,7 +285,7 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS)
-def test_and_refused_when_the_middleware_is_made(settings: dict[str, Any]) -> None:
+def test_a_setting_whose_cookie_browsers_would_drop_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Site(**settings)
 
@@ -306,7 +306,7 @@ def test_a_name_that_leaves_no_room_for_the_token_is_refused() -> None:
     samesite=st.sampled_from(SameSite),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-def test_what_is_accepted_matches_the_grammar(
+def test_every_cookie_that_is_accepted_matches_the_grammar_of_set_cookie(
     name: str,
     value: str,
     path: str,

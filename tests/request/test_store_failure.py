@@ -124,7 +124,9 @@ def test_in_raise_mode_the_error_goes_to_the_server(
 
 
 @pytest.mark.parametrize(("_name", "handler", "failing"), FAILURES, ids=IDS)
-def test_a_generator_is_refused_just_so(site: Site, _name: str, handler: Any, failing: set[str]) -> None:
+def test_a_generator_that_uses_a_failing_store_is_a_503(
+    site: Site, _name: str, handler: Any, failing: set[str]
+) -> None:
     browser = visitor(site)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

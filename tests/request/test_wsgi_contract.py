@@ -136,7 +136,7 @@ def test_however_the_application_answers_its_changes_are_saved(browser: Browser,
 
 @pytest.mark.parametrize("app", [app for app in APPS if app is not saving_in_between])
 @pytest.mark.parametrize("plain", [False, True])
-def test_and_a_new_visitor_gets_the_cookie(app: WSGIApplication, plain: bool) -> None:
+def test_a_new_visitor_gets_the_cookie_however_the_application_answers(app: WSGIApplication, plain: bool) -> None:
     browser = Site(plain=plain, cookie_on="write").browser()
     page = browser.request(app)
     assert list(page.cookies) == ["prism_session"]
@@ -323,7 +323,7 @@ def test_a_body_whose_close_fails_does_not_keep_the_session_from_being_saved(bro
     assert browser.visit(read("n")).result == 2
 
 
-def test_closing_twice_closes_once() -> None:
+def test_a_response_that_is_closed_twice_closes_the_body_once() -> None:
     body = Body([b"a"])
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -193,7 +193,7 @@ def test_more_than_the_limit_wait_and_are_told_the_setting(server: Server) -> No
     assert use(lines).number == 0
 
 
-def test_one_that_waits_gets_the_connection_that_comes_free(server: Server) -> None:
+def test_a_caller_that_waits_gets_the_connection_that_comes_free(server: Server) -> None:
     lines = lines_to(server, 2)
     assert {type(one) for one in at_once(16, lambda: [use(lines) for _ in range(50)])} == {list}
     assert server.opened <= 2
@@ -242,12 +242,18 @@ def test_only_errors_of_a_store_leave_a_connection_in_a_known_state(
     assert lines.in_use == 0
 
 
-def test_idle_connections_are_dropped_and_others_opened(server: Server) -> None:
-    lines = lines_to(server)
+def one_in_use_others_idle(lines: KeptConnections[Line]) -> Lease[Line]:
+    """Open as many connections as there may be; return the lease of the one that stays in use."""
     first, *others = take_all(lines)
     for lease in others:
         with lease:
             pass
+    return first
+
+
+def test_idle_connections_are_dropped_and_others_opened(server: Server) -> None:
+    lines = lines_to(server)
+    first = one_in_use_others_idle(lines)
     lines.drop_idle()
     assert server.open_lines == [0]
     with first:
@@ -257,10 +263,7 @@ def test_idle_connections_are_dropped_and_others_opened(server: Server) -> None:
 
 def test_closing_closes_what_idles_and_what_comes_back_later(server: Server) -> None:
     lines = lines_to(server)
-    first, *others = take_all(lines)
-    for lease in others:
-        with lease:
-            pass
+    first = one_in_use_others_idle(lines)
     lines.close()
     assert server.open_lines == [0]
     with first:

@@ -91,7 +91,7 @@ def test_a_change_inside_a_value_is_saved_with_the_time_of_access(site: str) -> 
     assert visitor.values() == {"basket": ["apple", "pear"]}
 
 
-def test_what_follows_save_counts_until_the_response_begins(site: str) -> None:
+def test_changes_after_save_are_kept_until_the_response_begins(site: str) -> None:
     visitor = Customer(site)
     visitor.ask("save_and_put", colour="blue")
     assert visitor.values() == {"colour": "blue"}
@@ -129,7 +129,7 @@ def test_login_keeps_the_values_under_a_new_id(site: str) -> None:
     assert visitor.ask("my_id") != before
 
 
-def test_logout_leaves_nothing(site: str) -> None:
+def test_logout_leaves_no_cookie_and_no_values(site: str) -> None:
     visitor = Customer(site)
     visitor.ask("login", user="ada")
     assert visitor.ask("logout") == []

@@ -187,7 +187,7 @@ def test_a_secret_key_that_is_wrong_imports_nothing(empty_sqlite_url: str, tmp_p
 
 
 @pytest.mark.parametrize("what", ["no table", "no file", "no target"])
-def test_what_cannot_be_read_is_named(what: str, sqlite_url: str, tmp_path: Path) -> None:
+def test_an_import_names_the_table_or_file_that_is_missing(what: str, sqlite_url: str, tmp_path: Path) -> None:
     source, target = sqlite_url, sqlite_url
     migrate.upgrade(sqlite_url)
     if what == "no file":

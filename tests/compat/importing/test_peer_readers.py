@@ -51,7 +51,7 @@ def signed(data: bytes) -> str:
 @example(b'{"n": ' + b"9" * 5000 + b"}", NEVER)
 @example(b'{"n": "\\ud800"}', NEVER)
 @example(b'{"user": "' + b"x" * 20_000 + b'"}', NEVER)
-def test_django(data: bytes, moment: object) -> None:
+def test_any_bytes_signed_by_django_are_read_without_an_error(data: bytes, moment: object) -> None:
     row = {"session_key": KEY, "session_data": signed(data), "expire_date": moment}
     assert result_of(DjangoPeer(["key"]), row).read == 1
 
@@ -59,7 +59,7 @@ def test_django(data: bytes, moment: object) -> None:
 @given(st.text())
 @example(":")
 @example("::")
-def test_django_unsigned(text: str) -> None:
+def test_any_text_that_django_has_not_signed_is_skipped(text: str) -> None:
     row = {"session_key": KEY, "session_data": text, "expire_date": NEVER}
     assert result_of(DjangoPeer(["key"]), row).skipped == {Skip.BAD_SIGNATURE: 1}
 
@@ -71,13 +71,13 @@ def test_django_unsigned(text: str) -> None:
 @example(b"\x81\xa1n\xd4\x05\x00", NEVER)  # somebody's own type
 @example(b"\x91" * 2000, NEVER)
 @example(b"\x81\xa1n" * 500 + b"\x01", NEVER)
-def test_flask_session(data: bytes | None, moment: object) -> None:
+def test_any_bytes_of_flask_session_are_read_without_an_error(data: bytes | None, moment: object) -> None:
     row = {"id": 1, "session_id": f"session:{KEY}", "data": data, "expiry": moment}
     assert result_of(FlaskSessionPeer("session:"), row).read == 1
 
 
 @given(any_data | (any_data | json_data.map(zlib.compress)).map(lambda data: pickle.dumps({"session": data})))
-def test_beaker(data: bytes) -> None:
+def test_any_bytes_in_a_pickle_of_beakers_are_read_without_an_error(data: bytes) -> None:
     assert result_of(BeakerPeer(60), {"namespace": KEY, "data": data}).read == 1
 
 
@@ -85,7 +85,7 @@ def test_beaker(data: bytes) -> None:
 @example({"_accessed_time": 10**400, "n": 1})
 @example({"_creation_time": 1e308, "n": 1})
 @example({"user": True})
-def test_beaker_values(values: dict[str, object]) -> None:
+def test_any_values_of_beakers_are_read_without_an_error(values: dict[str, object]) -> None:
     text = b64encode(zlib.compress(json.dumps(values).encode())).decode()
     assert result_of(BeakerPeer(60), {"namespace": KEY, "data": pickle.dumps({"session": text})}).read == 1
 
