@@ -100,9 +100,9 @@ class Client:
             self.user, self.data = None, {}
         self.ask(action, key=key, value=value)
 
-    def visit(self, seed: int) -> None:
+    def visit(self, seed: int, requests: int = REQUESTS) -> None:
         chance = random.Random(seed)
-        for number in range(REQUESTS):
+        for number in range(requests):
             self.step(number, chance)
 
 
