@@ -37,9 +37,14 @@ def checked_user(user: object, verb: str = "login()") -> str:
     """Return a user's name. Raises TypeError and ValueError, which name the `verb`, for any other value."""
     if not isinstance(user, str):
         raise TypeError(f"{verb} takes the user's name or id as text, not {type(user).__name__}; use str(user.id)")
-    if not 1 <= len(user) <= MAX_USER_CHARACTERS or not user.isprintable():
+    if not is_user(user):
         raise ValueError(f"{verb} takes 1 to {MAX_USER_CHARACTERS} printable characters")
     return user
+
+
+def is_user(text: str) -> bool:
+    """Tell whether a text can be a user's name."""
+    return 1 <= len(text) <= MAX_USER_CHARACTERS and text.isprintable()
 
 
 def checked_method(auth_method: object) -> str | None:

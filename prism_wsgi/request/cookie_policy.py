@@ -131,15 +131,16 @@ class CookiePolicy:
             max_age = f"; Max-Age={max(0, -(-(expires_at - self._now()) // 1000))}"
         return f"{self.name}={value}{max_age}{self._attributes}"
 
-    def deletions(self, *, of_session: bool, replaces_all: bool) -> list[str]:
+    def deletions(self, *, is_logout: bool, replaces_all: bool) -> list[str]:
         """Return the `Set-Cookie` values that delete earlier forms, beside one that sets or deletes ours.
 
-        `of_session`: the session has ended. `replaces_all`: the request brought cookies that contradict each other.
+        `is_logout`: the session has ended, or its user has left it. `replaces_all`: the request brought cookies that
+        contradict each other.
         """
         if replaces_all and self.cookie.domain is not None:
             # Browsers treat a cookie that this site set before it had a domain as another one, and send both.
             return [*self._deletions, _host_only(self.cookie).deletion().header_value]
-        return self._deletions if of_session or replaces_all else self._earlier_deletions
+        return self._deletions if is_logout or replaces_all else self._earlier_deletions
 
     def lapses_at(self, token: Token) -> int:
         """Return when a token's session will have been idle for its lifetime, in Unix ms."""

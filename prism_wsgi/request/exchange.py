@@ -144,7 +144,7 @@ class Exchange:
         if outcome is Outcome.DESTROYED:
             if not cookies.is_sent_by(self._environ):
                 return []
-            return [cookies.deletion, *cookies.deletions(of_session=True, replaces_all=self._is_contradicted)]
+            return [cookies.deletion, *cookies.deletions(is_logout=True, replaces_all=self._is_contradicted)]
         token = state.token_due()
         if token is not None:
             ours = cookies.header_value(token, state.expires_at)
@@ -156,7 +156,7 @@ class Exchange:
             ours = cookies.header_value(Token(state.identity.secret, 0), state.expires_at)
         else:
             return []
-        return [ours, *cookies.deletions(of_session=False, replaces_all=self._is_contradicted)]
+        return [ours, *cookies.deletions(is_logout=state.is_logout, replaces_all=self._is_contradicted)]
 
     def _may_offer(self) -> bool:
         return self._site.offers_cookie and not self._is_contradicted and self._site.cookies.may_offer(self._environ)

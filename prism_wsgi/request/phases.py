@@ -59,6 +59,8 @@ class Choice(Enum):
     MAX_LIFETIME = auto()
     LOGIN = auto()
     """Somebody was logged in or out."""
+    LOGOUT = auto()
+    """A login library has taken the user out of a session that stays."""
     PROOF = auto()
     """A user has just proved who they are."""
     TOLD = auto()

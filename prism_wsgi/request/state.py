@@ -8,7 +8,7 @@ from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavaila
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
-from prism_wsgi.persistence.login import NOBODY, Login, named_user
+from prism_wsgi.persistence.login import NOBODY, Login, is_user, named_user
 from prism_wsgi.request.adoption import adopt
 from prism_wsgi.request.observing import tell_logout
 from prism_wsgi.request.peer_fallbacks import Earlier
@@ -146,6 +146,11 @@ class SessionState:
     def is_login(self) -> bool:
         """Whether this request has logged somebody in."""
         return Choice.LOGIN in self.decided and Choice.PROOF in self.decided
+
+    @property
+    def is_logout(self) -> bool:
+        """Whether this request has logged somebody out, whatever it has written since."""
+        return self.endings > 0 or Choice.LOGOUT in self.decided
 
     @property
     def is_proof_untold(self) -> bool:
@@ -309,6 +314,7 @@ class SessionState:
 
     def forget_user(self) -> None:
         """Move to a new id, with nobody logged in; the other data stays."""
+        self.decided |= {Choice.LOGOUT}
         self._move()
         self._drop_csrf_tokens()
         self.document.login = NOBODY
@@ -546,6 +552,9 @@ class SessionState:
             with suppress(SerializationError):
                 self.document.values[key] = self.site.codec.check(key, value)
                 self.written = True
+        user = named_user(self.document.values.get(self.site.user_id_key or ""))
+        if user is not None and is_user(user):
+            self.document.login = Login(user)  # whose proof lies in the past, at a moment that nobody knows
 
     def _begin(self) -> None:
         now = self.site.now()

@@ -48,6 +48,26 @@ def test_an_earlier_name_is_kept_while_workers_run_that_know_nothing_else(site: 
     assert names(browser) == []
 
 
+def test_a_logout_deletes_a_kept_earlier_form_though_the_request_goes_on_to_write(site: Site) -> None:
+    def leave(session: Session) -> None:
+        session.logout()
+        session.flash("Goodbye")
+
+    browser = site.browser()
+    browser.visit(partial(log_in, "ada"))
+    change(browser, **RENAMED, keep_fallbacks=True)
+    browser.visit(leave)
+    assert names(browser) == ["__Host-session"]
+
+
+def test_a_logout_by_a_login_library_deletes_a_kept_earlier_form(site: Site) -> None:
+    browser = site.browser()
+    browser.visit(write(user_id="7"))
+    change(browser, **RENAMED, keep_fallbacks=True, user_id_key="user_id")
+    browser.visit(lambda session: session.pop("user_id"))
+    assert names(browser) == ["__Host-session"]
+
+
 def test_the_present_cookie_counts_more_than_an_earlier_one(site: Site) -> None:
     browser = site.browser()
     browser.visit(write(n="old"))

@@ -480,6 +480,24 @@ FORGED: dict[str, tuple[AnyCookie, Callable[[], str]]] = {
 }
 
 
+def test_the_store_knows_who_was_logged_in_by_a_session_that_was_in_its_cookie() -> None:
+    site, store = data_site(FlaskCookie(SECRET), user_id_key="_user_id")
+    browser = Browser(site)
+    browser.cookies["session"] = flask_cookie({"_user_id": "7"})
+    assert browser.read() == {"_user_id": "7"}
+    (row,) = store.find(user="7")
+    assert row.authenticated_at is None
+
+
+def test_a_name_that_no_user_can_have_in_a_cookie_logs_nobody_in() -> None:
+    site, store = data_site(FlaskCookie(SECRET), user_id_key="_user_id")
+    browser = Browser(site)
+    browser.cookies["session"] = flask_cookie({"_user_id": "x" * 300})
+    browser.read()
+    (row,) = store.find_all()
+    assert row.user is None
+
+
 @pytest.mark.parametrize(("cookie", "value"), FORGED.values(), ids=FORGED)
 def test_a_cookie_that_is_not_genuine_or_too_old_opens_nothing(cookie: AnyCookie, value: Callable[[], str]) -> None:
     site, store = data_site(cookie)
