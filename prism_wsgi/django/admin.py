@@ -71,7 +71,7 @@ def _found(user: str, after: str | None) -> list[Listed] | None:
 
 
 def _rows(found: list[Listed]) -> list[dict[str, Any]]:
-    """Return what the page shows of each session, with the user's name in place of the bare key."""
+    """Return the page's row for each session, with the user's name instead of the key."""
     names = _names({one.user for one in found if one.user is not None})
     return [
         {
@@ -98,7 +98,7 @@ def _names(keys: set[str]) -> dict[str, str]:
 
 
 def _end(request: HttpRequest) -> int:
-    """End the session or the user's sessions that the form names, but for the administrator's own."""
+    """End the session or the user's sessions that the form names, except the administrator's own."""
     site, own = configured_site(), _own_id(request)
     store = site.adapter.store
     session_id, user = request.POST.get("end", ""), request.POST.get("end_user", "")
