@@ -739,3 +739,36 @@ def test_only_the_sessions_own_csrf_token_is_one(browser: Browser) -> None:
         ("\udcff", False),
     ):
         assert browser.do(methodcaller("is_csrf_token", value)) is is_one
+
+
+# Logins that nobody has told of
+
+
+@pytest.mark.parametrize("key", ["_user_id", "_auth_user_id", "auth.userid", "user_id"])
+def test_a_user_under_the_key_of_a_login_library_who_is_not_logged_in_is_warned_of_once(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = SessionMiddleware(application, store=MemoryStore(), secret=SECRET, secure=False)
+    for user in ("7", "8"):
+        Browser(site).do(put(key, user))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"set user_id_key={key!r}" in record.getMessage()
+
+
+def test_nothing_is_said_of_a_user_who_is_logged_in_or_gone_and_of_a_key_that_is_followed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def log_in(session: Session) -> None:
+        session["user_id"] = 7
+        session.login("7")
+
+    site = SessionMiddleware(application, store=MemoryStore(), secret=SECRET, secure=False)
+    browser = Browser(site)
+    browser.do(log_in)
+    browser.do(put("user_id", 7))
+    Browser(site).do(put("user_id", None))
+    Browser(site).do(put("user", "7"))
+    followed = SessionMiddleware(application, store=MemoryStore(), secret=SECRET, secure=False, user_id_key="user_id")
+    Browser(followed).do(put("user_id", 7))
+    assert caplog.records == []

@@ -62,8 +62,8 @@ def imports() -> None:
     """Import the sessions that another package stored.
 
     Visitors keep their sessions by their old cookies, once `cookie_fallbacks` names them. Sessions that cannot be
-    read are counted, and nothing is ever unpickled. You can repeat an import: sessions that are in the store stay as
-    they are. The other package's table is only read.
+    read are counted, and nothing is ever unpickled. You can repeat an import: no session is imported twice, and one
+    that still waits for its visitor is ended if the package has ended it. The other package's table is only read.
 
     \b
     Exit codes:
@@ -199,12 +199,23 @@ def _import(peer: Peer, **given: Unpack[ImportOptions]) -> None:
 
 def _as_json(result: ImportResult, dry_run: bool) -> str:
     skipped = {reason.value: count for reason, count in sorted(result.skipped.items())}
-    return dumps({"read": result.read, "imported": result.imported, "skipped": skipped, "dry_run": dry_run})
+    return dumps(
+        {
+            "read": result.read,
+            "imported": result.imported,
+            "ended": result.ended,
+            "skipped": skipped,
+            "dry_run": dry_run,
+        }
+    )
 
 
 def _as_text(result: ImportResult, dry_run: bool) -> str:
     verb = "would be imported" if dry_run else "imported"
     lines = [f"{result.imported} of {result.read} {verb}"]
+    if result.ended:
+        verb = "would be ended" if dry_run else "ended"
+        lines.append(f"  {result.ended:>8}  imported before and {verb}, because the package has ended them")
     for reason in sorted(result.skipped, key=lambda reason: (reason not in HARMLESS, reason)):
         mark = " " if reason in HARMLESS else "!"
         lines.append(f"{mark} {result.skipped[reason]:>8}  {_REASONS[reason]}")

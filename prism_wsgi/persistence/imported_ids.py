@@ -7,15 +7,27 @@ a hash of the key, and so is the secret that the visitor gets.
 import hashlib
 from base64 import urlsafe_b64encode
 
-from prism_wsgi.tokens import ID_LENGTH, RANDOM_BYTES, TIME_BYTES
+from prism_wsgi.tokens import RANDOM_BYTES, TIME_BYTES
+
+TAG_BYTES = 4
+
+
+def waiting_prefix(origin: str) -> str:
+    """Return the beginning of the ids under which sessions of one origin wait.
+
+    It begins with a time of zero, which no drawn secret has, so no cookie can name such an id.
+    """
+    return "0" * 2 * TIME_BYTES + _digest("origin", origin)[:TAG_BYTES].hex()
 
 
 def imported_id(origin: str, key: str) -> str:
-    """Return the id under which the session of an old key waits for its visitor.
+    """Return the id under which the session of an old key waits for its visitor."""
+    return waiting_prefix(origin) + _digest("imported session", origin, key)[TAG_BYTES:].hex()
 
-    It begins with a time of zero, which no drawn secret has, so no cookie can name it.
-    """
-    return _digest("imported session", origin, key).hex().rjust(ID_LENGTH, "0")
+
+def import_record_id(origin: str, key: str) -> str:
+    """Return the id of the marker which tells that the session of an old key has been imported."""
+    return "0" * 2 * TIME_BYTES + _digest("import record", origin, key).hex()
 
 
 def adopted_secret(origin: str, key: str, moved_at: int) -> str:
@@ -28,6 +40,6 @@ def adopted_secret(origin: str, key: str, moved_at: int) -> str:
     return urlsafe_b64encode(drawn).rstrip(b"=").decode("ascii")
 
 
-def _digest(purpose: str, origin: str, key: str) -> bytes:
+def _digest(purpose: str, origin: str, key: str = "") -> bytes:
     # No purpose and no origin holds a zero byte, so the parts cannot run into each other.
     return hashlib.sha256(f"prism_wsgi {purpose}\0{origin}\0{key}".encode()).digest()[:RANDOM_BYTES]

@@ -1,5 +1,6 @@
 """The login of a session: who is logged in, and how they proved it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -7,6 +8,9 @@ from prism_wsgi.stores.base import StoredSession
 
 MAX_USER_CHARACTERS = 255
 MAX_METHOD_CHARACTERS = 64
+
+KNOWN_USER_KEYS = ("_user_id", "_auth_user_id", "auth.userid", "user_id")
+"""The keys under which login libraries, and many applications, put the user."""
 
 
 class Login(NamedTuple):
@@ -67,3 +71,8 @@ def named_user(value: object) -> str | None:
     if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     return None
+
+
+def unseen_user_key(values: Mapping[str, object]) -> str | None:
+    """Return the key of a login library under which a user stands, None if there is none."""
+    return next((key for key in KNOWN_USER_KEYS if named_user(values.get(key)) is not None), None)

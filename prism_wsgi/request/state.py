@@ -8,7 +8,7 @@ from prism_wsgi.errors import SerializationError, SessionConflict, StoreUnavaila
 from prism_wsgi.events import Reason
 from prism_wsgi.persistence.document import Document
 from prism_wsgi.persistence.identity import Identity, drawn_identity, identity_of
-from prism_wsgi.persistence.login import NOBODY, Login, is_user, named_user
+from prism_wsgi.persistence.login import KNOWN_USER_KEYS, NOBODY, Login, is_user, named_user, unseen_user_key
 from prism_wsgi.request.adoption import adopt
 from prism_wsgi.request.observing import tell_logout
 from prism_wsgi.request.peer_fallbacks import Earlier
@@ -323,7 +323,10 @@ class SessionState:
     def follow_user_key(self) -> None:
         """Log the user in or out if a login library has written so under `user_id_key`."""
         key = self.site.user_id_key
-        if key is None or Choice.LOGIN in self.decided or self.phase is UNREAD:
+        if Choice.LOGIN in self.decided or self.phase is UNREAD:
+            return
+        if key is None:
+            self._warn_of_unseen_login()
             return
         user = named_user(self.document.values.get(key))
         login = self.document.login
@@ -581,6 +584,17 @@ class SessionState:
             self.draw_another_id()
         if self.phase is STORED:
             self.phase = NEW
+
+    def _warn_of_unseen_login(self) -> None:
+        if self.document.login.user is not None or self.decided.isdisjoint(KNOWN_USER_KEYS):
+            return
+        key = unseen_user_key(self.document.values)
+        if key in self.decided:
+            self.site.events.warn_once(
+                f"session[{key!r}] names a user, but nobody is logged in to the session. It keeps its id, a cookie "
+                "from before the login opens it, and the user's sessions cannot be listed or ended. Call "
+                f"session.login(), or set user_id_key={key!r}"
+            )
 
     def _drop_csrf_tokens(self) -> None:
         for key in self.site.csrf_keys:

@@ -50,6 +50,26 @@ def test_sound_deployment_is_ok_throughout(migrated_url: str) -> None:
     ]
 
 
+def served(environ: dict[str, Any], app: Any) -> None:
+    list(app(environ, lambda status, headers, exc_info=None, /: lambda data: None))
+
+
+def test_users_of_whom_prism_wsgi_was_not_told_are_a_warning(migrated_url: str) -> None:
+    def log_in(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        get_session(environ)["_user_id"] = "42"
+        start_response("200 OK", [])
+        return [b""]
+
+    environ = {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "https"}
+    served(dict(environ), SessionMiddleware(log_in, store=migrated_url, secret=STRONG, user_id_key="_user_id"))
+    assert " logins " not in run("doctor", "--url", migrated_url).stdout
+    served(dict(environ), SessionMiddleware(log_in, store=migrated_url, secret=STRONG))
+    level, said = finding("logins", migrated_url)
+    assert level == "warn"
+    assert said.startswith("1 of 2 sessions have a user under '_user_id'")
+    assert "set user_id_key='_user_id'" in said
+
+
 def test_schema_that_was_never_made_fails(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "sessions.db").touch()
     advice = f"at none, not at {migrate.head()}; run `prism-wsgi db upgrade`"

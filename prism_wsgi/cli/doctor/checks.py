@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -12,10 +14,14 @@ from prism_wsgi.cli.doctor.findings import Finding, Level
 from prism_wsgi.cli.options import open_database, open_store
 from prism_wsgi.cli.text import instant, one_line, span
 from prism_wsgi.clock import Clock, milliseconds, system_clock
-from prism_wsgi.errors import PrismError, SchemaMissing, StoreUnavailable
-from prism_wsgi.settings import secret_weakness
+from prism_wsgi.errors import PrismError, SchemaMissing, SerializationError, StoreUnavailable
+from prism_wsgi.persistence.document import Codec
+from prism_wsgi.persistence.login import unseen_user_key
+from prism_wsgi.serializers import TypedSerializer
+from prism_wsgi.settings import DEFAULT_MAX_SIZE, secret_weakness
 from prism_wsgi.stores.url_settings import DEFAULT_TABLE_NAME
 from prism_wsgi.stores.urls import is_redis
+from prism_wsgi.tokens import ID_LENGTH, TIME_BYTES
 
 if TYPE_CHECKING:
     from prism_wsgi import RedisStore, SQLAlchemyStore
@@ -25,6 +31,9 @@ _Check: TypeAlias = "Callable[[SQLAlchemyStore], Finding]"
 
 MAX_SKEW_SECONDS = 5.0
 MAX_LAG_MS = 24 * 3600 * 1000
+LATELY_MS = 24 * 3600 * 1000
+"""The age in ms of the sessions that are searched for logins; older ones may be from before a mended setting."""
+LOOKED_AT = 200
 
 _DENIED = re.compile(r"permission denied|command denied|access denied", re.IGNORECASE)
 _NEW_SECRET = f'export {SECRET_VARIABLE}="$(prism-wsgi secret)"'
@@ -47,6 +56,7 @@ def check_database(url: str, table_name: str | None, clock: Clock = system_clock
                 yield found
                 if found.check == "schema" and found.level is Level.FAIL:
                     return
+            yield from _unseen_logins(store, clock)
     except (PrismError, click.ClickException) as error:
         yield Finding("database", Level.FAIL, str(error), _advice(error))
 
@@ -200,6 +210,25 @@ def _last_sweep(store: "SQLAlchemyStore") -> str:
     if last is None:
         return "no sweep has ever run"
     return f"the last one ended at {instant(last.ended_at)}: {last.outcome.replace('_', ' ')}, {last.deleted} deleted"
+
+
+def _unseen_logins(store: "SQLAlchemyStore", clock: Clock) -> Iterator[Finding]:
+    """Yield a hint if the latest sessions name users of whom prism_wsgi has not been told."""
+    codec = Codec(TypedSerializer(), DEFAULT_MAX_SIZE)
+    since = f"{milliseconds(clock) - LATELY_MS:0{2 * TIME_BYTES}x}".ljust(ID_LENGTH, "0")
+    try:
+        sessions = store.find_all(limit=LOOKED_AT, after=since)
+    except StoreUnavailable:
+        return  # this role may not read the sessions
+    keys: Counter[str] = Counter()
+    for session in sessions:
+        with suppress(SerializationError):  # encrypted
+            key = None if session.user is not None else unseen_user_key(codec.decode(session).values)
+            keys.update([] if key is None else [key])
+    for key, count in keys.most_common(1):
+        message = f"{count} of {len(sessions)} sessions have a user under {key!r}, and nobody is logged in to them"
+        fix = f"set user_id_key={key!r}, so that a login gets a new id and can be listed and ended"
+        yield Finding("logins", Level.WARN, message, fix)
 
 
 def check_secret(secret: str) -> Finding:

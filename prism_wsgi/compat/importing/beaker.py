@@ -44,6 +44,10 @@ class BeakerPeer:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
 
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of a row that cannot be read."""
+        return str(row["namespace"])
+
     def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
         """Return the session in a row of `beaker_cache`."""
         key = text(row["namespace"], Skip.NO_SESSION)

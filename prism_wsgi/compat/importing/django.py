@@ -47,6 +47,10 @@ class DjangoPeer:
         # salted_hmac(salt + "signer", value, key, algorithm="sha256")
         self._keys = [hashlib.sha256(f"{SALT}signer{key}".encode()).digest() for key in secret_keys]
 
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of a row that cannot be read."""
+        return str(row["session_key"])
+
     def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
         """Return the session in a row of `django_session`."""
         expires_at = milliseconds(row["expire_date"])

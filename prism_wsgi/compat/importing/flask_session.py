@@ -32,6 +32,10 @@ class FlaskSessionPeer:
     def __init__(self, key_prefix: str) -> None:
         self._prefix = key_prefix
 
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of a row that cannot be read."""
+        return str(row["session_id"]).removeprefix(self._prefix)
+
     def read(self, row: Mapping[str, Any], now: int) -> PeerSession:
         """Return the session in a row of `sessions`."""
         if row["expiry"] is None:

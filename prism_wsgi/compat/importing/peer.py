@@ -85,6 +85,10 @@ class Peer(Protocol):
         """Return the session in a row, at `now` (Unix ms). Raises SkippedError."""
         ...
 
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of a row that cannot be read."""
+        ...
+
 
 def text(value: object, otherwise: Skip) -> str:
     """Return a column's text. Raises SkippedError with the reason `otherwise` for any other value."""

@@ -17,13 +17,17 @@ from click.testing import CliRunner, Result
 
 from prism_wsgi import MemoryStore, RedisStore, SessionMiddleware, SQLAlchemyStore, get_session, migrate
 from prism_wsgi.cli import commands
+from prism_wsgi.clock import system_clock
 from prism_wsgi.compat.importing.beaker import BeakerPeer
+from prism_wsgi.compat.importing.flask_session import FlaskSessionPeer
 from prism_wsgi.compat.importing.importing import import_sessions
 from prism_wsgi.compat.importing.peer import Skip, SkippedError
 from prism_wsgi.cookie_fallbacks import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
 from prism_wsgi.persistence.imported_ids import imported_id
+from prism_wsgi.testing import new_session
 from tests.compat.importing.write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 from tests.support import databases
+from tests.support.plain_store import PlainStore
 
 pytestmark = pytest.mark.whole
 
@@ -217,6 +221,67 @@ def test_rows_are_imported_one_by_one_whatever_the_others_are() -> None:
     assert result.imported == 65
     assert result.skipped == {Skip.TOO_LARGE: 32, Skip.PICKLED: 1, Skip.UNREADABLE: 1}
     assert store.load(imported_id("beaker", f"{1:032x}")) is not None
+
+
+def import_rows(rows: list[dict[str, object]], store: Any, *, dry_run: bool = False) -> tuple[int, int]:
+    """Import from Beaker; return how many sessions were imported, and how many ended."""
+    clock = getattr(store, "_clock", system_clock)
+    result = import_sessions(BeakerPeer(None), rows, store, user_key="n", max_size=1000, dry_run=dry_run, clock=clock)
+    return result.imported, result.ended
+
+
+def waits(number: int, store: Any) -> bool:
+    found = store.load(imported_id("beaker", f"{number:032x}"))
+    return found is not None and not found.superseded
+
+
+@pytest.mark.parametrize("end", ["destroy", "revoke", "destroy_all"])
+def test_a_session_that_was_ended_here_is_not_brought_back_by_a_second_import(every_store: Any, end: str) -> None:
+    rows = [beaker_row(number, number) for number in (1, 2)]
+    store = every_store
+    assert import_rows(rows, store) == (2, 0)
+    (session,) = store.find(user="1")
+    if end == "destroy":
+        store.destroy(session.id)
+    elif end == "revoke":
+        assert store.revoke(session.id, user="1")
+    else:
+        assert store.destroy_all("1") == 1
+    assert import_rows(rows, store) == (0, 0)
+    assert [waits(number, store) for number in (1, 2)] == [False, True]
+
+
+def test_a_session_that_was_ended_in_a_store_of_three_methods_is_not_brought_back(tmp_path: Path) -> None:
+    rows, store = [beaker_row(number, number) for number in (1, 2)], PlainStore(tmp_path / "sessions.db")
+    assert import_rows(rows, store) == (2, 0)
+    store.destroy(imported_id("beaker", f"{1:032x}"))
+    assert import_rows(rows, store, dry_run=True) == import_rows(rows, store) == (0, 0)
+    assert [waits(number, store) for number in (1, 2)] == [False, True]
+
+
+def test_a_second_import_ends_what_waits_and_has_ended_in_the_package(every_store: Any) -> None:
+    rows, store = [beaker_row(number, number) for number in range(1, 7)], every_store
+    theirs = new_session(user="ada", expires_at=int(store._clock() * 1000) + 600_000)
+    store.save(theirs)
+    assert import_rows(rows, store) == (6, 0)
+    deleted, emptied, unreadable, *others = rows
+    text = b64encode(zlib.compress(json.dumps({"_accessed_time": 1}).encode())).decode()
+    emptied["data"] = pickle.dumps({"session": text})
+    unreadable["data"] = b""
+    later = [emptied, unreadable, *others, beaker_row(7, 7)]
+    assert import_rows(later, store, dry_run=True) == import_rows(later, store) == (1, 2)
+    assert [waits(number, store) for number in range(1, 8)] == [False, False, True, True, True, True, True]
+    assert store.load(theirs.id) is not None
+    assert import_rows([deleted, *later], store) == (0, 0)
+
+
+def test_the_import_of_one_package_ends_nothing_of_another_and_an_empty_table_nothing_at_all() -> None:
+    store = MemoryStore()
+    assert import_rows([beaker_row(1, 1)], store) == (1, 0)
+    others = import_sessions(FlaskSessionPeer("session:"), [{"expiry": None}], store, user_key=None, max_size=1000)
+    assert (others.read, others.ended) == (1, 0)
+    assert import_rows([], store) == (0, 0)
+    assert waits(1, store)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
