@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from flask.testing import FlaskClient
 from prism_wsgi import MemoryStore
 from prism_wsgi.flask import PrismSessions, session
 from tests.support.keys import SECRET
+
+pytestmark = pytest.mark.whole  # to hash passwords and make tables takes seconds
 
 PASSWORD = "correct horse battery staple"
 
@@ -57,9 +60,8 @@ def make_app(folder: Path) -> tuple[Flask, MemoryStore]:
 
 
 def with_flask_security(folder: Path) -> Shop:
-    pytest.importorskip("flask_security", reason="Flask-Security-Too is not installed")
-    from flask_security import Security, SQLAlchemyUserDatastore, current_user, hash_password
-    from flask_security.models import fsqla_v3
+    security: Any = pytest.importorskip("flask_security", reason="Flask-Security-Too is not installed")
+    models: Any = pytest.importorskip("flask_security.models.fsqla_v3", reason="Flask-SQLAlchemy is not installed")
     from flask_sqlalchemy import SQLAlchemy
 
     app, store = make_app(folder)
@@ -67,22 +69,22 @@ def with_flask_security(folder: Path) -> Shop:
         SECURITY_PASSWORD_SALT=SECRET, SECURITY_PASSWORD_HASH="pbkdf2_sha512", SECURITY_PASSWORD_SINGLE_HASH=True
     )
     db = SQLAlchemy(app)
-    fsqla_v3.FsModels.set_db_info(db)
+    models.FsModels.set_db_info(db)
 
-    class Role(db.Model, fsqla_v3.FsRoleMixin):  # type: ignore[misc,name-defined]
+    class Role(db.Model, models.FsRoleMixin):  # type: ignore[misc,name-defined]
         pass
 
-    class User(db.Model, fsqla_v3.FsUserMixin):  # type: ignore[misc,name-defined]
+    class User(db.Model, models.FsUserMixin):  # type: ignore[misc,name-defined]
         pass
 
-    users = SQLAlchemyUserDatastore(db, User, Role)
-    Security(app, users)
+    users = security.SQLAlchemyUserDatastore(db, User, Role)
+    security.Security(app, users)
     with app.app_context():
         db.create_all()
-        ada = users.create_user(email="ada@example.org", password=hash_password(PASSWORD), fs_uniquifier="7")
+        ada = users.create_user(email="ada@example.org", password=security.hash_password(PASSWORD), fs_uniquifier="7")
         db.session.commit()
         user = str(ada.fs_uniquifier)
-    app.add_url_rule("/me", "me", lambda: str(current_user.is_authenticated))
+    app.add_url_rule("/me", "me", lambda: str(security.current_user.is_authenticated))
 
     def log_in(browser: FlaskClient) -> int:
         return browser.post("/login", data={"email": "ada@example.org", "password": PASSWORD}).status_code
@@ -91,16 +93,14 @@ def with_flask_security(folder: Path) -> Shop:
 
 
 def with_flask_appbuilder(folder: Path) -> Shop:
-    pytest.importorskip("flask_appbuilder", reason="Flask-AppBuilder is not installed")
-    from flask_appbuilder import AppBuilder
-    from flask_appbuilder.utils.legacy import get_sqla_class
+    appbuilder: Any = pytest.importorskip("flask_appbuilder", reason="Flask-AppBuilder is not installed")
     from flask_login import current_user
 
     app, store = make_app(folder)
     with app.app_context():
-        db = get_sqla_class()()
+        db = import_module("flask_appbuilder.utils.legacy").get_sqla_class()()
         db.init_app(app)
-        builder = AppBuilder(app, db.session)
+        builder = appbuilder.AppBuilder(app, db.session)
         role = builder.sm.find_role("Admin")
         ada = builder.sm.add_user("ada", "Ada", "Lovelace", "ada@example.org", role, PASSWORD)
         user = str(ada.id)

@@ -1,5 +1,6 @@
 """A session's life: new ids, login and logout, the two lifetimes, and what is kept when the application fails."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -81,6 +82,26 @@ def test_a_request_under_way_with_the_old_cookie_neither_writes_nor_sets_a_cooki
     for handler in (read("n"), write(n=99), regenerate):
         assert replay(site, old, handler).all("Set-Cookie") == []
     assert browser.visit(lambda session: (session["n"], session.user)).result == (1, None)
+
+
+@pytest.mark.parametrize("change", ["regenerate", "login", "confirm_login"])
+def test_a_user_whose_browser_missed_the_answer_with_the_new_cookie_is_nobody_and_can_log_in(
+    site: Site, change: str
+) -> None:
+    browser = visitor(site)
+    browser.visit(lambda session: session.login("ann"))
+    old = browser.cookie_header
+    moves: dict[str, Callable[[Session], None]] = {
+        "regenerate": lambda session: session.regenerate(),
+        "login": lambda session: session.login("ann"),
+        "confirm_login": lambda session: session.confirm_login(),
+    }
+    replay(site, old, moves[change])  # nothing of what it sets arrives
+    site.clock.advance(5)
+    page = browser.visit(lambda session: session.user)
+    assert (page.result, page.all("Set-Cookie")) == (None, [])
+    browser.visit(lambda session: session.login("ann"))
+    assert browser.visit(lambda session: (session.user, session["n"])).result == ("ann", 1)
 
 
 def test_a_write_with_the_old_cookie_is_logged_and_costs_no_more_than_finding_the_marker(
