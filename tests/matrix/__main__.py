@@ -8,6 +8,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.newer_debian import command as in_newer_debian
 from tests.support.newer_debian import (
     fill,
     newer_mariadb,
@@ -55,6 +57,7 @@ class Row:
     engine: str
     start: Callable[[], AbstractContextManager[str]] | None
     suite: str = ""  # the release of Debian that has it; empty for this machine's own
+    program: str = ""  # the one that tests start as a cluster and behind Sentinel
 
 
 HURRY = {
@@ -88,8 +91,8 @@ ROWS = (
     Row("MySQL 8.4", "mariadb", None),
     Row("MySQL 9", "mariadb", lambda: address("mariadb", own_mysql), "sid"),
     Row("Redis 7", "redis", installed_redis),
-    Row("Redis 8", "redis", lambda: newer_redis("sid", "redis-server"), "sid"),
-    Row("Valkey 8", "redis", lambda: newer_redis("trixie", "valkey-server"), "trixie"),
+    Row("Redis 8", "redis", lambda: newer_redis("sid", "redis-server"), "sid", "redis-server"),
+    Row("Valkey 8", "redis", lambda: newer_redis("trixie", "valkey-server"), "trixie", "valkey-server"),
 )
 
 
@@ -116,6 +119,8 @@ def run_tests(row: Row, url: str, arguments: list[str]) -> dict[str, str]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--engine={row.engine}"]
         command += [f"--junitxml={report.name}", *arguments, *PATHS]
         environ = {f"PRISM_TEST_{row.engine.upper()}": url, "PRISM_TEST_REQUIRE": row.engine}
+        if row.program:
+            environ["PRISM_TEST_REDIS_PROGRAM"] = shlex.join(in_newer_debian(row.suite, "root", row.program))
         subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, check=False)
         cases = list(ElementTree.parse(report.name).iter("testcase"))
     return {group: _sum(cases, modules) for group, modules in GROUPS.items()}

@@ -80,7 +80,7 @@ WHOLE_FIXTURES = {
 ENGINES = {
     "postgresql": {"postgresql", "postgresql_server"},
     "mariadb": {"mariadb", "mysqlclient", "mariadb_server"},
-    "redis": {"redis", "redis_prefix"},
+    "redis": {"redis", "redis_prefix", "own_url", "cluster", "watched"},
 }
 """The parameters and fixtures by which a test uses each server."""
 

@@ -1,5 +1,7 @@
 """Redis servers of the tests' own, alone, behind sentinels, and as a cluster: these may be killed."""
 
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,16 +34,13 @@ class OwnRedis:
         self._folder = folder / str(self.port)
         self._folder.mkdir()
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        program = shutil.which("redis-server")
-        if program is None:
-            unavailable("redis-server", "the program is not installed")
-        assert program is not None
+        program = _program()
         if is_sentinel:
             config = self._folder / "sentinel.conf"
             config.touch()
-            self._command = [program, str(config), "--sentinel", *place, *arguments]
+            self._command = [*program, str(config), "--sentinel", *place, *arguments]
         else:
-            self._command = [program, "--save", "", *place, *arguments]
+            self._command = [*program, "--save", "", *place, *arguments]
         self.client = redis.Redis(port=self.port, protocol=2, socket_timeout=PATIENCE)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -55,6 +54,7 @@ class OwnRedis:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], stdout=log, stderr=log)
         eventually(self._answers, lambda: (self._folder / "log").read_text(errors="replace")[-2000:])
+        self.client.close()  # tests count connections
 
     def kill(self) -> None:
         """End the server by SIGKILL."""
@@ -327,6 +327,16 @@ def _several() -> Iterator[Callable[..., OwnRedis]]:
             return server
 
         yield make
+
+
+def _program() -> list[str]:
+    """Return the command that starts a server: PRISM_TEST_REDIS_PROGRAM, or the one that is installed."""
+    if named := os.environ.get("PRISM_TEST_REDIS_PROGRAM"):
+        return shlex.split(named)
+    program = shutil.which("redis-server")
+    if program is None:
+        unavailable("redis-server", "the program is not installed")
+    return [str(program)]
 
 
 def _id(node: OwnRedis) -> str:

@@ -4,60 +4,28 @@ import gc
 import itertools
 import logging
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import redis
 
 from prism_wsgi import ConfigError, RedisStore, StoredSession, StoreUnavailable
 from prism_wsgi.testing import loaded, marker_of, new_session, race
-from tests.support import databases
 from tests.support.databases import REDIS
 from tests.support.interrupting import Interrupted, interruptions
+from tests.support.own_redis import own_redis
 
 pytestmark = pytest.mark.whole  # they start servers
 
 
 @pytest.fixture
-def own_url(tmp_path: Path) -> Iterator[str]:
+def own_url() -> Iterator[str]:
     """The URL of a server of the test's own, whose settings it may change."""
-    with running_server(tmp_path) as url:
-        yield url
-
-
-class running_server:  # noqa: N801 - a context manager
-    """A Redis server for the time of a `with` block, which gives its URL."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""]
-        self._command = ["redis-server", *where, *arguments]
-
-    def __enter__(self) -> str:
-        try:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        except FileNotFoundError:
-            databases.unavailable("redis-server", "the program is not installed")
-        client = redis.Redis(port=self.port)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with suppress(redis.RedisError):
-                client.ping()
-                break
-            time.sleep(0.02)
-        client.close()
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+    with own_redis() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["own connections", "the application's client"])
@@ -199,11 +167,10 @@ def test_process_holds_no_more_connections_than_it_was_told_and_gives_idle_ones_
 # Servers that take no writes, and evict
 
 
-def test_ping_finds_a_server_that_takes_no_writes(own_url: str, tmp_path: Path) -> None:
+def test_ping_finds_a_server_that_takes_no_writes(own_url: str) -> None:
     port = own_url.split(":")[2].split("/")[0]
-    (tmp_path / "replica").mkdir()
-    with running_server(tmp_path / "replica", "--replicaof", "127.0.0.1", port) as replica_url:
-        store = RedisStore(replica_url)
+    with own_redis("--replicaof", "127.0.0.1", port) as replica:
+        store = RedisStore(replica.url)
         with pytest.raises(StoreUnavailable, match="ReadOnly"):
             store.ping()
         store.close()
