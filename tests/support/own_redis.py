@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from prism_wsgi import RedisStore, StoreUnavailable
 from tests.support.databases import unavailable
 from tests.support.own_servers import free_port
 from tests.support.waiting import PATIENCE, eventually
@@ -327,6 +328,19 @@ def _several() -> Iterator[Callable[..., OwnRedis]]:
             return server
 
         yield make
+
+
+def wait_until_it_says(sentence: str, store: RedisStore) -> None:
+    """Wait until a store of a short timeout says why it is unavailable, and not that a server was slow."""
+
+    def says() -> bool:
+        try:
+            store.load("0" * 64)
+        except StoreUnavailable as error:
+            return sentence in str(error)
+        raise AssertionError("the store is available")
+
+    eventually(says, f"it does not say: {sentence}")
 
 
 def _program() -> list[str]:
