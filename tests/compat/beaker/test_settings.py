@@ -110,7 +110,7 @@ def test_settings_of_ours_are_taken_too() -> None:
         ({"type": "ext:database"}, "session.url must be set"),
         ({"url": "sqlite://"}, "session.type = ext:database"),
         ({"encrypt_key": "x"}, "session.encryption_key"),
-        ({"data_serializer": "pickle"}, "leave it out"),
+        ({"data_serializer": "pickle"}, "leave the setting out"),
         ({"table_name": "sessions"}, "pass store="),
         ({"sa.pool_recycle": "10"}, "pass store="),
         ({"invalidate_corrupt": "false"}, "must be true"),
