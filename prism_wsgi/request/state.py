@@ -557,7 +557,7 @@ class SessionState:
                 self.written = True
         user = named_user(self.document.values.get(self.site.user_id_key or ""))
         if user is not None and is_user(user):
-            self.document.login = Login(user)  # whose proof lies in the past, at a moment that nobody knows
+            self.document.login = Login(user)  # with no time: nobody knows when the user logged in
 
     def _begin(self) -> None:
         now = self.site.now()

@@ -31,10 +31,10 @@ def required_key(argument: str, session_id: str) -> bytes:
 
 def concerns(table: Table, user: str) -> ColumnElement[bool]:
     """Return the condition that a row of sessions or events has the user as its user or its actor."""
-    return or_(is_user(table.c.user_id, user), is_user(table.c.actor_id, user))
+    return or_(holds_user(table.c.user_id, user), holds_user(table.c.actor_id, user))
 
 
-def is_user(column: ColumnElement[Any], user: str) -> ColumnElement[bool]:
+def holds_user(column: ColumnElement[Any], user: str) -> ColumnElement[bool]:
     """Return the condition that a column holds exactly this user."""
     # MariaDB ignores trailing spaces in comparisons, so append a character; the first comparison uses the index.
     return and_(column == user, column + "." == user + ".")

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, case, delete, func, insert, select, text, update
 
 from prism_wsgi.stores.base import StoredEvent, SweepRun
-from prism_wsgi.stores.sql.rows import concerns, is_user, key_of
+from prism_wsgi.stores.sql.rows import concerns, holds_user, key_of
 from prism_wsgi.stores.sql.schema import HOUR_MS, table_names
 
 ERASED_AT_ONCE = 1000
@@ -90,7 +90,7 @@ class Trail:
         if own:
             connection.execute(delete(self._events).where(columns.id.in_(own)))
         if others:
-            has_user, has_actor = is_user(columns.user_id, user), is_user(columns.actor_id, user)
+            has_user, has_actor = holds_user(columns.user_id, user), holds_user(columns.actor_id, user)
             connection.execute(
                 update(self._events)
                 .where(columns.id.in_(others))
