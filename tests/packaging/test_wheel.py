@@ -1,5 +1,6 @@
 """The wheel: what is in it, and the upgrade from a clean installation in each of the ways there are."""
 
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_wheel_carries_the_templates_and_files_of_the_pages(wheel: Path) -> None
     files = {str(path.relative_to(ROOT)) for path in [*pages.glob("templates/*"), *pages.glob("static/*")]}
     assert {"prism_wsgi/pages/templates/devices.html", "prism_wsgi/pages/static/pages.css"} <= files
     assert files <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_extras_bring_what_the_default_authentication_of_each_database_needs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert [one.split(">")[0] for one in extras["mysql"]] == ["PyMySQL[rsa]"]
+    assert [one.split(">")[0] for one in extras["mariadb"]] == ["PyMySQL"]
 
 
 def test_installed_wheel_upgrades_by_its_own_command(installed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -1147,3 +1149,18 @@ def test_a_sweep_passes_over_what_another_transaction_has_locked(on_server: SQLA
         assert on_server.sweep(2_000_000, 3) == 0
     other.dispose()
     assert on_server.sweep(2_000_000, 3) == 1
+
+
+@pytest.mark.whole
+def test_where_processes_cannot_be_forked_sqlite_works_all_the_same(empty_sqlite_url: str) -> None:
+    program = f"""
+import os
+del os.fork, os.register_at_fork  # as on Windows
+from prism_wsgi import SQLAlchemyStore
+from prism_wsgi.testing import new_session
+store, session = SQLAlchemyStore({empty_sqlite_url!r}), new_session()
+store.save(session)
+print(store.load(session.id).version)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
