@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,10 @@ from tests.support.keys import SECRET
 from tests.support.proxy import CUTS, Fault, Proxy
 from tests.support.visitors import Action, Browser, application
 
-TIMEOUT = 1.0
+HASTY = 1.0
+"""The store's timeout (seconds) in tests that wait until it gives a silent server up."""
+UNHURRIED = 20.0
+"""The timeout in the others, which a busy machine must not use up."""
 LASTING = (Fault.REFUSE, Fault.RESET)
 SLOW = (Fault.LATENCY, Fault.SLICES)
 
@@ -55,13 +59,25 @@ def direct(url: str) -> Iterator[SQLAlchemyStore]:
     store.close()
 
 
-@pytest.fixture
-def rig(direct: SQLAlchemyStore) -> Iterator[Rig]:
+@contextmanager
+def behind_a_proxy(direct: SQLAlchemyStore, timeout: float) -> Iterator[Rig]:
     behind = direct.engine.url
     with Proxy((behind.host or "", behind.port or 0)) as proxy:
-        store = SQLAlchemyStore(behind.set(host="127.0.0.1", port=proxy.port), timeout=TIMEOUT)
+        store = SQLAlchemyStore(behind.set(host="127.0.0.1", port=proxy.port), timeout=timeout)
         yield Rig(proxy, store, direct)
         store.close()
+
+
+@pytest.fixture
+def rig(direct: SQLAlchemyStore) -> Iterator[Rig]:
+    with behind_a_proxy(direct, UNHURRIED) as rig:
+        yield rig
+
+
+@pytest.fixture
+def hasty_rig(direct: SQLAlchemyStore) -> Iterator[Rig]:
+    with behind_a_proxy(direct, HASTY) as rig:
+        yield rig
 
 
 class Attempt:
@@ -199,20 +215,20 @@ def test_slow_network_only_takes_time(rig: Rig, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("state", ["warm", "cold"])
-def test_server_that_says_nothing_is_given_up(rig: Rig, state: str) -> None:
+def test_server_that_says_nothing_is_given_up(hasty_rig: Rig, state: str) -> None:
     """The server may hang, or the network swallow everything: TCP alone never notices, so a store that waited for
     ever would hang here, and pytest-timeout end the test."""
     # More than there are connections, so that some wait for one in vain.
-    attempts = [Attempt(verb, rig.direct) for verb in (*MARKERS, *["load", "save", "replace"] * 6)]
+    attempts = [Attempt(verb, hasty_rig.direct) for verb in (*MARKERS, *["load", "save", "replace"] * 6)]
     if state == "warm":
-        warm_up(rig)
-    with rig.proxy.armed(Fault.BLACKHOLE):
-        outcomes = race([partial(outcome_of, attempt, rig.store) for attempt in attempts])
+        warm_up(hasty_rig)
+    with hasty_rig.proxy.armed(Fault.BLACKHOLE):
+        outcomes = race([partial(outcome_of, attempt, hasty_rig.store) for attempt in attempts])
     for attempt, outcome in zip(attempts, outcomes, strict=True):
         assert isinstance(outcome, StoreError), attempt.verb
         check(attempt, outcome)
-    assert rig.in_use() == 0
-    assert rig.store.load(attempts[0].session.id) is not None
+    assert hasty_rig.in_use() == 0
+    assert hasty_rig.store.load(attempts[0].session.id) is not None
 
 
 def warm_up(rig: Rig) -> None:
@@ -305,19 +321,19 @@ def test_request_is_answered_fully_or_with_a_503_that_leaves_the_cookies_alone(
         assert visitor.old.read() == {}
 
 
-def test_requests_to_a_server_that_says_nothing_are_refused_while_it_is_silent(rig: Rig) -> None:
+def test_requests_to_a_server_that_says_nothing_are_refused_while_it_is_silent(hasty_rig: Rig) -> None:
     clock = ManualClock()
-    visitors = [LoggedIn(rig, clock) for _ in USES]
+    visitors = [LoggedIn(hasty_rig, clock) for _ in USES]
     before = [dict(visitor.browser.cookies) for visitor in visitors]
     clock.advance(1000)  # so that reading touches
-    with rig.proxy.armed(Fault.BLACKHOLE):
+    with hasty_rig.proxy.armed(Fault.BLACKHOLE):
         uses = zip(visitors, USES.values(), strict=True)
         visits = race([partial(visitor.browser.visit, action) for visitor, (action, _) in uses])
     assert {visit.status[:3] for visit in visits} == {"503"}
     assert [visit.set_cookies for visit in visits] == [[]] * len(visits)
     assert [visitor.browser.cookies for visitor in visitors] == before
     assert [visitor.browser.do(read) for visitor in visitors] == [1] * len(visitors)
-    assert rig.in_use() == 0
+    assert hasty_rig.in_use() == 0
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.REFUSE], ids=lambda one: one.name.lower())
