@@ -152,6 +152,17 @@ def test_a_sweep_of_the_trail_deletes_what_is_too_old_in_batches(store: SQLAlche
     assert len(store.find_events(user="ann")) == 3
 
 
+def test_a_sweep_finds_an_old_event_that_was_written_while_it_was_under_way(store: SQLAlchemyStore) -> None:
+    due = int((now() - 90 * DAY) * 1000)
+    add(store, 30, days_ago=91)
+    assert store.sweep_events(due, 20) == 20
+    add(store, 5, days_ago=100)
+    swept = [store.sweep_events(due, 20) for _ in range(3)]
+    assert (sum(swept), swept[-1]) == (15, 0)
+    add(store, 1, days_ago=100)
+    assert store.sweep_events(due, 20) == 1
+
+
 def test_how_long_events_are_kept_can_be_chosen(store: SQLAlchemyStore) -> None:
     add(store, 2, days_ago=10)
     Sweeper(AuditTrail(store, keep=11)).sweep()

@@ -164,12 +164,13 @@ def events_table(name: str, metadata: MetaData) -> Table:
         Column("user_agent", String(256)),
         Column("author", String(255)),
         Index(f"ix_{events}_timestamp", "timestamp"),
-        _index_where_known(events, "user_id"),
-        _index_where_known(events, "actor_id"),
+        # A user's newest events are the last of theirs in the index, however many there are.
+        _index_where_known(events, "user_id", "id"),
+        _index_where_known(events, "actor_id", "id"),
         **_OPTIONS,
     )
 
 
-def _index_where_known(table: str, column: str) -> Index:
+def _index_where_known(table: str, column: str, *further: str) -> Index:
     condition = text(f"{column} IS NOT NULL")
-    return Index(f"ix_{table}_{column}", column, sqlite_where=condition, postgresql_where=condition)
+    return Index(f"ix_{table}_{column}", column, *further, sqlite_where=condition, postgresql_where=condition)
