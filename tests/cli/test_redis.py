@@ -8,8 +8,9 @@ from contextlib import closing
 import pytest
 import redis
 
-from prism_wsgi import RedisStore, StoredSession
+from prism_wsgi import RedisStore, Session, StoredSession
 from tests.support import databases
+from tests.support.browsing import Clock, Site
 from tests.support.command_line import HOUR, run, session_id
 from tests.support.own_redis import OwnCluster, Watched
 
@@ -128,3 +129,21 @@ def answers_by_url(url: str) -> None:
     assert run("sessions", "revoke", "--user", "ada", "--yes", "--url", url).stdout == "Revoked: 2\n"
     assert run("sessions", "revoke", "--all", "--yes", "--url", url).stdout == "Revoked: 2\n"
     assert listed(url) == []
+
+
+def test_what_is_stored_of_a_user_is_exported_and_erased(url: str) -> None:
+    def fill(session: Session) -> None:
+        session.login("ada", auth_method="pwd")
+        session["cart"] = ["apple"]
+
+    with closing(RedisStore(url)) as store:
+        ada, bob = (Site(store, Clock(time.time())).browser() for _ in range(2))
+        ada.visit(fill)
+        bob.visit(lambda session: session.login("bob"))
+        exported = json.loads(run("sessions", "export", "--url", url, "--user", "ada").stdout)
+        (session,) = exported["sessions"]
+        assert (session["user"], session["auth_method"], session["data"]) == ("ada", "pwd", {"cart": ["apple"]})
+        assert (session["client_address"], session["user_agent"], exported["events"]) == (None, None, [])
+        erased = run("sessions", "erase", "--url", url, "--user", "ada", "--yes", "--json", "--keep-events").stdout
+        assert json.loads(erased)["sessions"] == 1
+        assert [browser.visit(lambda session: session.user).result for browser in (ada, bob)] == [None, "bob"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prism_wsgi import Client, Session, StoredSession
+from prism_wsgi import Client, Session, SessionStore, StoredSession
 from prism_wsgi.persistence.client import unpack_client
 from tests.support.browsing import Browser, Clock, Site, ThreeVerbStore, read, write
 from tests.support.keys import ENCRYPTION_KEY
@@ -47,6 +47,50 @@ def test_address_and_user_agent_are_not_recorded_by_default(store: ThreeVerbStor
     assert recorded(browser, **PHONE) is None
     data = row_of(browser).data
     assert not any(value.encode() in data for value in PHONE.values())
+
+
+@pytest.mark.parametrize("record_client", [False, True])
+def test_every_store_has_the_device_in_its_columns_where_that_is_asked_for_and_nowhere_else(
+    every_store: SessionStore, manual_clock: Any, record_client: bool
+) -> None:
+    browser = Site(every_store, manual_clock, record_client=record_client, ttl=3600).browser()
+    browser.visit(lambda session: session.login("ann"), **PHONE)
+    manual_clock.advance(600)
+    page = browser.visit(lambda session: (session.id, session.user), **LAPTOP)  # recorded with its use
+    row = every_store.load(page.result[0])
+    assert row is not None
+    kept = ("2001:db8::1", "Laptop/2.0") if record_client else (None, None)
+    assert (row.client_address, row.user_agent, row.last_seen_at) == (*kept, int(manual_clock() * 1000))
+    devices = [value.encode() for device in (PHONE, LAPTOP) for value in device.values()]
+    assert not any(value in row.data for value in devices)
+
+
+def test_the_address_is_the_one_that_the_application_has_found_by_the_end(
+    store: ThreeVerbStore, clock: Clock
+) -> None:
+    """Werkzeug's ProxyFix may stand inside the middleware or outside of it."""
+    site = Site(store, clock, record_client=True)
+    inner = site.middleware.app
+
+    def proxy_fix(environ: Any, start_response: Any) -> Any:
+        environ["REMOTE_ADDR"] = environ["HTTP_X_FORWARDED_FOR"]
+        return inner(environ, start_response)
+
+    browser = site.browser()
+    site.middleware.app = proxy_fix
+    browser.visit(write(n=1), REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="192.0.2.7")
+    client = recorded(browser, HTTP_X_FORWARDED_FOR="192.0.2.7")
+    assert client is not None
+    assert client.address == "192.0.2.7"
+
+
+def test_the_site_may_say_where_the_address_is(store: ThreeVerbStore, clock: Clock) -> None:
+    site = Site(store, clock, record_client=True, client_address=lambda environ: environ.get("HTTP_X_REAL_IP"))
+    browser = site.browser()
+    browser.visit(write(n=1), REMOTE_ADDR="10.0.0.1", HTTP_X_REAL_IP="192.0.2.7")
+    client = recorded(browser)
+    assert client is not None
+    assert client.address == "192.0.2.7"
 
 
 def test_login_records_who_made_it(site: Site) -> None:
