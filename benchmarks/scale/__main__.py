@@ -99,7 +99,7 @@ def main() -> None:
                 print(f"\n{engine}, {options.rows} sessions", flush=True)
                 measured["pages"] = pages(url, options.rows)
             if "trail" in options.parts and engine == "postgresql":
-                measured["trail"] = trail(url, options.events, options.quiet)
+                measured["trail"] = trail(url, options.events, options.quiet, options.longest)
             if options.json:
                 options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

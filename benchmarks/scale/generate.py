@@ -63,7 +63,7 @@ def fill(url: str, generated: Iterable[Row]) -> None:
     pooled.commit()
     pooled.close()
     engine.dispose()
-    _settle(url)
+    settle(url)
 
 
 def make_source(url: str, generated: Iterable[Row]) -> None:
@@ -78,7 +78,7 @@ def copy_source(url: str) -> None:
     clear(url)
     columns = ", ".join(COLUMNS)
     _execute(url, f"INSERT INTO {TABLE} ({columns}) SELECT {columns} FROM {SOURCE}")
-    _settle(url)
+    settle(url)
 
 
 def drop_source(url: str) -> None:
@@ -92,7 +92,7 @@ def clear(url: str) -> None:
     _execute(url, f"DELETE FROM {TABLE}" if is_sqlite else f"TRUNCATE TABLE {TABLE}")
 
 
-def _settle(url: str) -> None:
+def settle(url: str) -> None:
     """Make the engine do its background work now, instead of in the middle of a measurement."""
     statements = {
         "postgresql": (f"VACUUM ANALYZE {TABLE}", "CHECKPOINT"),

@@ -26,6 +26,7 @@ EVENTS_OF_A_USER = 50
 BUSY = "busy"
 """A user with one event in a thousand: a robot, or an account that a whole office shares."""
 LISTS = 1000
+WARM_UP_SECONDS = 3
 THREADS = 4
 INSERTS_PER_SECOND = 100
 
@@ -42,14 +43,17 @@ FROM generate_series(CAST(1 AS bigint), CAST(:count AS bigint)) AS n
 """
 
 
-def trail(url: str, count: int, quiet: float) -> dict[str, Any]:
-    """Measure on PostgreSQL with `count` events of 90 days; inserts are timed for `quiet` seconds without a sweep."""
+def trail(url: str, count: int, quiet: float, longest: float) -> dict[str, Any]:
+    """Measure on PostgreSQL with `count` events of 90 days.
+
+    Inserts are timed for `quiet` seconds without a sweep, and beside sweeps of at most `longest` seconds.
+    """
     filled = fill_trail(url, count)
     print(f"\npostgresql, a trail of {count} events: {filled}", flush=True)
     lists = list_times(url, count)
     print(f"  lists, ms: {lists}", flush=True)
-    day = day_beside_inserts(url, quiet)
-    print(f"  a day swept: {day['sweep']}\n  inserts, ms: {day['inserts_ms']}", flush=True)
+    day = day_beside_inserts(url, quiet, longest)
+    print(f"  a day being swept: {day['sweep']}\n  inserts, ms: {day['inserts_ms']}", flush=True)
     return {"events": count, "filled": filled, "lists_ms": lists, **day}
 
 
@@ -110,54 +114,54 @@ def _users(count: int) -> int:
     return max(1, count // EVENTS_OF_A_USER)
 
 
-def day_beside_inserts(url: str, quiet: float) -> dict[str, Any]:
-    """Insert events at a steady pace, and sweep the oldest day beside it."""
+def day_beside_inserts(url: str, quiet: float, longest: float) -> dict[str, Any]:
+    """Insert events all the time; beside it, sweep the oldest day: at the usual pace, then in a hurry."""
+    paces: dict[str, dict[str, Any]] = {"usual_pace": {}, "in_a_hurry": {"target_ms": 10, "pause": 0}}
+    swept: dict[str, dict[str, float]] = {}
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(1, mp_context=context) as workers:
         ready, stop = manager.Event(), manager.Event()
         inserting = workers.submit(insert_steadily, url, ready, stop)
         ready.wait()
-        began = time.monotonic() + 2
-        time.sleep(2 + quiet)
+        time.sleep(WARM_UP_SECONDS)
+        spans = {"alone": (time.monotonic(), time.monotonic() + quiet)}
+        time.sleep(quiet)
         store = SQLAlchemyStore(url, timeout=60)
-        swept_from = time.monotonic()
-        result = Sweeper(AuditTrail(store, keep=DAYS - 1)).sweep()
-        swept_until = time.monotonic()
+        for name, pace in paces.items():
+            began = time.monotonic()
+            result = Sweeper(AuditTrail(store, keep=DAYS - 1), max_seconds=longest, **pace).sweep()
+            if result.error is not None:
+                raise result.error
+            spans[name] = (began, time.monotonic())
+            swept[name] = {
+                "deleted": result.deleted,
+                "rows_per_second": round(result.rows_per_second),
+                "rows_a_batch": round(result.deleted / max(1, result.batches)),
+            }
         store.close()
         stop.set()
         samples = inserting.result()
-    if result.error is not None:
-        raise result.error
-    return {
-        "sweep": {
-            "deleted": result.deleted,
-            "rows_per_second": round(result.rows_per_second),
-            "rows_a_batch": round(result.deleted / max(1, result.batches)),
-            "seconds": round(result.seconds, 1),
-        },
-        "inserts_ms": {
-            "alone": percentiles([took for due, took in samples if began <= due < swept_from]),
-            "beside_the_sweep": percentiles([took for due, took in samples if swept_from <= due < swept_until]),
-        },
+    inserts = {
+        name: percentiles([took for at, took in samples if begin <= at < end]) for name, (begin, end) in spans.items()
     }
+    return {"sweep": swept, "inserts_ms": inserts}
 
 
 def insert_steadily(url: str, ready: Event, stop: Event) -> list[Sample]:
-    """Insert events at a steady pace until told to stop; each is timed from when it was due."""
+    """Insert at most INSERTS_PER_SECOND events until told to stop, each timed by itself."""
     store = SQLAlchemyStore(url, timeout=60)
     samples: list[Sample] = []
 
     def insert(number: int) -> None:
-        interval = THREADS / INSERTS_PER_SECOND
-        due = time.monotonic() + number * interval / THREADS
         chance = Random(number)
         while not stop.is_set():
-            due += interval
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(chance.expovariate(INSERTS_PER_SECOND / THREADS))
             user = f"user-{chance.randrange(100_000)}"
             moment, session_id = int(time.time() * 1000), chance.randbytes(32).hex()
-            store.add_event(StoredEvent(timestamp=moment, kind="logged_in", session_id=session_id, user=user))
-            samples.append((due, time.monotonic() - due))
+            event = StoredEvent(timestamp=moment, kind="logged_in", session_id=session_id, user=user)
+            began = time.monotonic()
+            store.add_event(event)
+            samples.append((began, time.monotonic() - began))
 
     threads = [threading.Thread(target=insert, args=(number,)) for number in range(THREADS)]
     for thread in threads:
@@ -170,8 +174,12 @@ def insert_steadily(url: str, ready: Event, stop: Event) -> list[Sample]:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Return the median and the 99th percentile, in ms."""
+    """Return the shortest time, the median and the 99th percentile, in ms."""
     taken = sorted(1000 * one for one in seconds)
     if not taken:
         return {}
-    return {"p50": round(median(taken), 2), "p99": round(taken[int(len(taken) * 0.99)], 2)}
+    return {
+        "least": round(taken[0], 2),
+        "p50": round(median(taken), 2),
+        "p99": round(taken[int(len(taken) * 0.99)], 2),
+    }
