@@ -8,8 +8,9 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from prism_wsgi.django.site import configured_site
 from prism_wsgi.django.state import DjangoState, key_identity
 from prism_wsgi.errors import SerializationError
-from prism_wsgi.request.phases import GONE, STORED, Outcome
+from prism_wsgi.request.phases import GONE, NEW, STORED, Outcome
 from prism_wsgi.request.saving import commit, save
+from prism_wsgi.session import Session
 from prism_wsgi.stores.base import SweepingStore
 from prism_wsgi.sweeper import Sweeper
 
@@ -31,13 +32,36 @@ class SessionStore(SessionBase):
         super().__init__(session_key)
 
     @property
+    def prism(self) -> Session:
+        """The same session as `prism_wsgi.Session`, with `is_fresh`, `other_sessions`, `logout_elsewhere` and so on.
+
+        Django's middleware saves what you change there. Log in and out by `django.contrib.auth`.
+        """
+        self._get_session()
+        return Session(self._state)
+
+    @property
     def modified(self) -> bool:
         """Whether something has changed since the session was loaded or created, inside a value too."""
-        return self._is_marked or self._has_changed_inside()
+        state = self._state
+        return self._is_marked or (state is not None and state.phase is not GONE and state.is_changed())
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._is_marked = value
+
+    @property
+    def _session_cache(self) -> dict[str, Any]:
+        """The values. AttributeError says that the session has not been read, as Django's base class wants it."""
+        if self._state is None:
+            raise AttributeError("_session_cache")
+        return self._state.document.values
+
+    @_session_cache.setter
+    def _session_cache(self, values: dict[str, Any]) -> None:
+        if self._state is None:
+            self._state = self._opened() or self._new_state()
+        self._state.document.values = values
 
     # The verbs of a session engine
 
@@ -62,14 +86,16 @@ class SessionStore(SessionBase):
         self._state = self._opened()
         if self._state is None:
             self._session_key = None
-            return {}
+            self._state = self._new_state()
         return self._state.document.values
 
     def create(self) -> None:
         """Store the values of this session as a new session, under a new key."""
         values = self._get_session(no_load=True)
-        self._state = DjangoState(configured_site(), self.get_expiry_age)
-        self._store(values, self._state)
+        if self._state is None or self._state.phase is not NEW or self._state.identity.stored is not None:
+            self._state = self._new_state()
+            self._state.document.values = values
+        self._store(self._state)
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:
@@ -86,11 +112,11 @@ class SessionStore(SessionBase):
                 raise CreateError
             self.create()
             return
-        values = self._get_session()
-        state = self._state if self._state is not None else self._opened()
-        if state is None:
-            raise UpdateError
-        self._store(values, state)
+        self._get_session()
+        assert self._state is not None
+        if self._state.phase is NEW and self._state.contested is self._state.identity:
+            raise UpdateError  # nothing is stored under the key
+        self._store(self._state)
 
     def delete(self, session_key: str | None = None) -> None:
         """End this session, or the one with another key; no request under way can bring it back."""
@@ -111,9 +137,10 @@ class SessionStore(SessionBase):
             return
         state.move_to_new_key()
         try:
-            self._store(values, state)
+            self._store(state)
         except UpdateError:
             # Another request has ended the session. Only the values that this request wrote may be kept.
+            self._state = None
             self._session_cache = {key: values[key] for key in values if key in state.decided}
             self.create()
         self.modified = True
@@ -123,6 +150,12 @@ class SessionStore(SessionBase):
         self.clear()
         self.delete()
         self._session_key = None
+
+    def is_empty(self) -> bool:
+        """Tell whether there is neither a key nor a value, so that Django deletes the cookie."""
+        if self._state is not None and self._state.outcome is Outcome.DESTROYED:
+            self._session_key = None
+        return bool(super().is_empty())
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -152,11 +185,14 @@ class SessionStore(SessionBase):
         state.load()
         return state if state.phase is STORED or state.phase is GONE else None
 
-    def _store(self, values: dict[str, Any], state: DjangoState) -> None:
+    def _new_state(self) -> DjangoState:
+        return DjangoState(configured_site(), self.get_expiry_age)
+
+    def _store(self, state: DjangoState) -> None:
         if state.phase is GONE:
             raise UpdateError
         is_new = state.identity.stored is None
-        state.hold(values)
+        state.note_changes()
         if is_new:
             state.follow_user_key()
             save(state)  # Django stores an empty session too
@@ -165,10 +201,3 @@ class SessionStore(SessionBase):
         if state.phase is GONE or state.outcome is Outcome.DROPPED:
             raise UpdateError
         self._session_key = state.identity.secret
-        self._session_cache = state.document.values  # with the changes of other requests
-
-    def _has_changed_inside(self) -> bool:
-        state = self._state
-        if state is None or state.phase is not STORED:
-            return False
-        return hasattr(self, "_session_cache") and state.differs_from(self._session_cache)

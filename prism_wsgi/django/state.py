@@ -1,7 +1,6 @@
 """DjangoState: a session's state where Django decides its key, its expiry and when it is saved."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from prism_wsgi.cookie_fallbacks import DJANGO_KEY, DjangoCookie
@@ -28,6 +27,7 @@ class DjangoState(SessionState):
         self._age = age
         self._has_new_key = False
         super().__init__(site, None if key is None else Token(key, LONG_AGO))
+        self.holds_mutable = True  # Django holds the values themselves
         identity = key_identity(key)
         if identity is not None:
             self.identity = identity
@@ -43,19 +43,13 @@ class DjangoState(SessionState):
         expires_at = self.site.now() + self._age() * 1000
         return self.site.lifetimes.capped(expires_at, document.began, document.max_lifetime)
 
-    def hold(self, values: dict[str, Any]) -> None:
-        """Take what Django's session holds, and note which keys are new, other ones, or gone."""
-        before = self._stored_values()
-        self.document.values = values
+    def note_changes(self) -> None:
+        """Note which keys are new, have another value, or are gone."""
+        before, values = self._stored_values(), self.document.values
         self.holds_mutable = True
         for key in before.keys() | values.keys():
             if key not in before or key not in values or before[key] != values[key]:
                 self.note_write(key)
-
-    def differs_from(self, values: dict[str, Any]) -> bool:
-        """Tell whether `values` differ from the stored values."""
-        stored, document = self.identity.stored, replace(self.document, values=values)
-        return stored is not None and not self.site.codec.is_unchanged(document, stored.data)
 
     def move_to_new_key(self) -> None:
         """Move to a new key. A login later in this request keeps that key, because nobody else has seen it."""

@@ -1,6 +1,7 @@
 """The session engine for Django, on every store: what Django's own engines promise, and what they lack."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -524,3 +525,90 @@ def test_staff_without_the_permission_see_no_sessions(admin_client: Client) -> N
 def test_a_project_has_no_migration_to_make_for_the_sessions() -> None:
     call_command("makemigrations", "--check", "--dry-run", verbosity=0)
     assert "prism_wsgi_livesession" not in connection.introspection.table_names()
+
+
+# The session as prism_wsgi's, and its ready pages
+
+
+def logged_in(user: Any) -> Client:
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def _pages(_middleware: None) -> Iterator[None]:
+    with override_settings(ROOT_URLCONF="tests.frameworks.django_pages_urls"):
+        yield
+
+
+@pytest.mark.usefixtures("_pages")
+def test_the_devices_page_ends_another_device(ada: Any) -> None:
+    phone, desk = logged_in(ada), logged_in(ada)
+    text = desk.get("/devices").content.decode()
+    (token,) = re.findall('name="csrf_token" value="([0-9a-f]{64})"', text)[:1]
+    (other,) = set(re.findall('name="end" value="([0-9a-f]{64})"', text))
+    assert desk.post("/devices", {"csrf_token": token, "end": other}).status_code == 303
+    assert "The device is logged out." in desk.get("/devices?done").content.decode()
+    assert SESSION_KEY in desk.session
+    assert phone.get("/read-user").content == b"None"
+
+
+@pytest.mark.usefixtures("_pages")
+def test_the_devices_page_refuses_a_form_without_its_token(ada: Any) -> None:
+    phone, desk = logged_in(ada), logged_in(ada)
+    assert desk.post("/devices", {"others": "yes"}).status_code == 403
+    assert phone.get("/read-user").content == str(ada.pk).encode()
+
+
+@pytest.mark.usefixtures("_pages")
+def test_the_devices_page_sends_a_visitor_to_log_in() -> None:
+    answer = Client(HTTP_HOST="localhost").get("/devices")
+    assert (answer.status_code, answer["Location"]) == (303, "/login")
+
+
+@pytest.mark.usefixtures("_pages")
+def test_the_time_left_is_told_without_counting_as_use(ada: Any) -> None:
+    assert 0 < logged_in(ada).get("/time-left").json()["seconds"] <= TWO_WEEKS
+
+
+def test_a_view_asks_whether_the_login_is_fresh(django_store: Any, ada: Any, manual_clock: ManualClock) -> None:
+    session = SessionStore()
+    login(request_with(session), ada)
+    session.save()
+    later = SessionStore(session.session_key)
+    assert later.prism.is_fresh(300)
+    manual_clock.advance(301)
+    assert not later.prism.is_fresh(300)
+    later.prism.confirm_login()
+    assert later.modified
+    later.save()
+    assert later.session_key != session.session_key
+    assert SessionStore(later.session_key).prism.is_fresh(300)
+
+
+def test_a_user_logs_out_elsewhere(django_store: Any, ada: Any) -> None:
+    here, there = SessionStore(), SessionStore()
+    for session in (here, there):
+        login(request_with(session), ada)
+        session.save()
+    assert SessionStore(here.session_key).prism.logout_elsewhere() == 1
+    assert SessionStore(there.session_key).load() == {}
+    assert SESSION_KEY in SessionStore(here.session_key)
+
+
+def test_what_a_view_assigns_to_the_session_as_prisms_is_saved(django_store: Any) -> None:
+    session = SessionStore()
+    session.prism["colour"] = "red"
+    assert session.modified
+    session.save()
+    assert SessionStore(session.session_key)["colour"] == "red"
+
+
+def test_clearing_a_session_that_was_not_read_keeps_its_key(django_store: Any) -> None:
+    key = stored(colour="red")
+    session = SessionStore(key)
+    session.clear()
+    session.save()
+    assert session.session_key == key
+    assert SessionStore(key).load() == {}
