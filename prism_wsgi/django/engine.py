@@ -44,7 +44,9 @@ class SessionStore(SessionBase):
     def modified(self) -> bool:
         """Whether something has changed since the session was loaded or created, inside a value too."""
         state = self._state
-        return self._is_marked or (state is not None and state.phase is not GONE and state.is_changed())
+        if self._is_marked or state is None:
+            return self._is_marked
+        return state.is_changed() if state.phase is STORED else state.written
 
     @modified.setter
     def modified(self, value: bool) -> None:

@@ -25,11 +25,12 @@ def page_view(page: WSGIApplication) -> Callable[[HttpRequest], HttpResponse]:
             DEFAULT_ENVIRON_KEY: session,
             "webob.adhoc_attrs": {"session": session},
         }
-        response: Any = HttpResponse()
+        response = HttpResponse()
 
-        def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], object]:
+        def start_response(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             code, _, reason = status.partition(" ")
-            response.status_code, response.reason_phrase = int(code), reason
+            response.status_code = int(code)
+            response.reason_phrase = reason
             for name, value in headers:
                 response[name] = value
             return body.append
