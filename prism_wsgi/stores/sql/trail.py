@@ -52,7 +52,7 @@ class Trail:
         for whose in (columns.user_id, columns.actor_id):
             statement = (
                 select(*(columns[name] for name in (*names, "client_address", "user_agent", "author")))
-                .where(is_user(whose, user))
+                .where(holds_user(whose, user))
                 .order_by(whose.desc(), columns.id.desc())
                 .limit(limit)
             )
