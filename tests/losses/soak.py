@@ -44,6 +44,7 @@ LONGEST_FAULT = 1.0  # seconds
 CALM = 0.3  # seconds
 KILL_CHANCE = 0.15  # at each fault
 MOVED_SLOTS = 10  # at a time
+SILENCE_MS = 30_000  # so that no server of a busy machine is given up; the soak itself has replicas promoted
 REPLICA_BEHIND = 0.1  # seconds, where masters of Redis die suddenly
 
 
@@ -119,10 +120,10 @@ def soak(
 def breakable(engine: str, folder: Path, is_sudden: bool) -> Iterator[tuple[str, str, "Breaks"]]:
     """Yield the URL of a store of its own, the one that the workers use, and what breaks it."""
     if engine == "sentinel":
-        with own_sentinel() as watched:
+        with own_sentinel(SILENCE_MS) as watched:
             yield watched.url, watched.url, Failovers(watched, is_sudden)
     elif engine == "cluster":
-        with own_cluster() as cluster:
+        with own_cluster(silence_ms=SILENCE_MS) as cluster:
             yield cluster.url, cluster.url, Failovers(cluster, is_sudden)
     elif engine == "sqlite":
         with database(engine, folder) as url, WriteLock(folder / "sessions.db") as lock:

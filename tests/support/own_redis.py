@@ -140,7 +140,7 @@ class Watched:
     def fail_over(self, old: OwnRedis) -> None:
         """Kill the master, wait for another, and let the old one come back as a replica of it."""
         old.kill()
-        eventually(lambda: old.port not in self.named(), "nothing was promoted")
+        self._promote()
         self.bring_back(old)
 
     def bring_back(self, old: OwnRedis, *, is_alive: bool = False) -> None:
@@ -157,6 +157,11 @@ class Watched:
     def hand_over(self) -> None:
         """Let the replica take over from a master that lives."""
         old = self.master
+        self._promote()
+        self.bring_back(old, is_alive=True)
+
+    def _promote(self) -> None:
+        """Let a sentinel promote the replica, whatever it thinks of the master."""
 
         def begun() -> bool:
             with suppress(redis.ResponseError):  # it is too soon after the last time
@@ -164,7 +169,6 @@ class Watched:
             return False
 
         eventually(begun, "the sentinel does not begin", pause=0.1)
-        self.bring_back(old, is_alive=True)
 
     def wait_until_whole(self) -> None:
         """Wait until every sentinel knows the others, and a replica that it could promote."""
@@ -186,7 +190,7 @@ class Watched:
 
 
 @contextmanager
-def own_sentinel() -> Iterator[Watched]:
+def own_sentinel(silence_ms: int = NODE_TIMEOUT_MS) -> Iterator[Watched]:
     """Yield a master with a replica that three sentinels watch, under the name `shop`."""
     with _several() as make:
         master, replica = make(*PROMPT_REPLICA), make(*PROMPT_REPLICA)
@@ -194,7 +198,7 @@ def own_sentinel() -> Iterator[Watched]:
         replica.start("--replicaof", "127.0.0.1", str(master.port))
         watch = (
             *("--sentinel", "monitor", "shop", "127.0.0.1", str(master.port), "2"),
-            *("--sentinel", "down-after-milliseconds", "shop", str(NODE_TIMEOUT_MS)),
+            *("--sentinel", "down-after-milliseconds", "shop", str(silence_ms)),
             *("--sentinel", "failover-timeout", "shop", "1000"),
         )
         sentinels = [make(is_sentinel=True) for _ in range(3)]
@@ -220,7 +224,8 @@ class OwnCluster:
 
     def replicas_of(self, master: OwnRedis) -> list[OwnRedis]:
         """Return the replicas of a master."""
-        return [one for one in self.nodes if one.role() == "slave" and one.say("ROLE")[2] == master.port]
+        others = [one for one in self.nodes if one is not master]
+        return [one for one in others if one.role() == "slave" and one.say("ROLE")[2] == master.port]
 
     def slots_with_keys(self) -> dict[int, OwnRedis]:
         """Return the slots of all keys, and the master of each."""
@@ -231,8 +236,10 @@ class OwnCluster:
         return self._at(port)
 
     def fail_over(self, master: OwnRedis) -> None:
-        """Kill a master, wait until its replica has taken its place, and let it come back as a replica."""
+        """Kill a master, let its replica take its place, and let it come back as a replica."""
+        (replica,) = self.replicas_of(master)
         master.kill()
+        replica.say("CLUSTER", "FAILOVER", "TAKEOVER")
         eventually(lambda: master not in self.masters(), "nothing was promoted")
         master.start()
         self.wait_until_whole()
@@ -284,9 +291,9 @@ class OwnCluster:
 
 
 @contextmanager
-def own_cluster(masters: int = 3) -> Iterator[OwnCluster]:
+def own_cluster(masters: int = 3, silence_ms: int = NODE_TIMEOUT_MS) -> Iterator[OwnCluster]:
     """Yield a cluster of so many masters, each with a replica."""
-    quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), *PROMPT_REPLICA)
+    quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(silence_ms), *PROMPT_REPLICA)
     with _several() as make:
         nodes = [make(*quick) for _ in range(2 * masters)]
         # To let them meet, and agree, takes ten seconds: they are told beforehand.

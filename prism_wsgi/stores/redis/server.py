@@ -306,16 +306,22 @@ class Server:
         self, connection: Any, tasks: Sequence[_Task], *, in_full: bool = False, has_replica: bool = False
     ) -> list[Answer]:
         commands: list[Command] = []
-        places = []
+        places, waits = [], []
         for task in tasks:
             if task.is_asking:
                 commands.append(("ASKING",))
             places.append(len(commands))
             commands.append(_spelled(task.command, in_full=in_full))
             if task.is_copied and has_replica:
+                waits.append(len(commands))
                 # Half of the timeout; then the login goes on, because a lost replica must not stop every login.
                 commands.append(("WAIT", 1, int(self._timeout * 500)))
         answers = self._talk(connection, commands)
+        for place in waits:
+            if isinstance(answers[place], redis.RedisError):
+                answers[place - 1] = answers[place]
+            elif answers[place] < 1:
+                self.nodes.note_redirect(None)  # the next login finds out whether there is a replica still
         return [answers[place] for place in places]
 
     def _talk(self, connection: Any, commands: list[Command]) -> list[Answer]:

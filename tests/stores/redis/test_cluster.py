@@ -263,6 +263,24 @@ def test_new_session_of_a_user_is_listed_on_a_replica_too_before_it_is_saved(
     assert store.find(user="alice") == [replace(session, version=1)]
 
 
+def test_login_does_not_wait_for_a_replica_that_the_cluster_has_given_up(cluster: OwnCluster, prefix: str) -> None:
+    store = RedisStore(cluster.url, prefix=prefix, timeout=0.5)
+    listing_on = cluster.owner_of(int(key_slot(store._user_key("alice"))))
+    (replica,) = cluster.replicas_of(listing_on)
+
+    def waits() -> bool:
+        with suppress(StoreUnavailable):
+            store.save(new_session(user="alice"))
+        return store._server.nodes.has_replica(listing_on.address)
+
+    assert waits()
+    replica.kill()
+    eventually(lambda: not waits(), "it waits for a replica that is gone")
+    replica.start()
+    cluster.wait_until_whole()
+    store.close()
+
+
 def test_list_of_a_user_that_a_replica_has_taken_over_lacks_no_session(
     cluster: OwnCluster, store: RedisStore
 ) -> None:

@@ -184,6 +184,23 @@ def test_ping_finds_a_server_that_takes_no_writes(own_url: str) -> None:
     store.close()
 
 
+def test_master_without_the_replicas_that_it_must_have_is_read_and_says_that_it_saves_nothing(own_url: str) -> None:
+    store, session = RedisStore(own_url), new_session(user="alice")
+    store.save(session)
+    with redis.Redis.from_url(own_url) as client:
+        client.config_set("min-replicas-to-write", 1)
+        verbs: list[Callable[[], object]] = [
+            lambda: store.save(replace(session, version=1)),
+            lambda: store.destroy(session.id),
+            store.ping,
+        ]
+        for verb in verbs:
+            with pytest.raises(StoreUnavailable, match="Not enough good replicas"):
+                verb()
+        assert loaded(store, session).version == 1
+    store.close()
+
+
 def test_full_server_loads_and_ends_sessions_and_says_that_it_saves_none(own_url: str) -> None:
     store, session, new = RedisStore(own_url), new_session(user="alice"), new_session(user="alice")
     store.save(session)
