@@ -84,7 +84,7 @@ def exactly(value: object) -> object:
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=5))
-@settings(max_examples=150)
+@settings(max_examples=60)  # tests/fuzz draws hundreds more for the same round trip
 def test_what_goes_in_comes_out_with_the_same_types(session: dict[str, Any]) -> None:
     data = SERIALIZER.dumps(session)
     assert exactly(SERIALIZER.loads(data)) == exactly(session)
