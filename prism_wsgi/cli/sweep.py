@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from enum import IntEnum
 from json import dumps
 from types import FrameType
@@ -18,6 +18,9 @@ from prism_wsgi.errors import SchemaMissing
 from prism_wsgi.observers.audit import DEFAULT_KEEP, AuditTrail
 from prism_wsgi.stores.base import BacklogStore
 from prism_wsgi.sweeper import DEFAULT_BATCH_SIZE, SweepEnd, Sweeper, SweepResult
+
+LOOK_SECONDS = 1.0
+"""How late a signal may be noticed."""
 
 
 class SweepExit(IntEnum):
@@ -156,11 +159,11 @@ def sweep(
             sweeper.sweep_every(every, report, jitter=jitter or 0, on_batch=on_batch)
             return SweepExit.CLEAN
 
-        code = _run_until_signal(work, stopping)
+        code = run_until_signal(work, stopping)
     context.exit(code)
 
 
-def _run_until_signal(work: Callable[[], int], stopping: threading.Event) -> int:
+def run_until_signal(work: Callable[[], int], stopping: threading.Event) -> int:
     """Run `work`, and set `stopping` at SIGTERM or SIGINT."""
 
     def on_signal(number: int, _: FrameType | None) -> None:
@@ -172,7 +175,12 @@ def _run_until_signal(work: Callable[[], int], stopping: threading.Event) -> int
         # In another thread: a handler runs in the main thread. If that were inside stopping.wait() and held the
         # event's lock, set() would wait for it for ever.
         with ThreadPoolExecutor(max_workers=1) as worker:
-            return worker.submit(work).result()
+            working = worker.submit(work)
+            # A signal that comes when this thread is about to wait interrupts nothing, and its handler would run when
+            # the wait is over. So no wait is long.
+            while not wait([working], timeout=LOOK_SECONDS).done:
+                pass
+            return working.result()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

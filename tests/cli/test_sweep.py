@@ -5,12 +5,15 @@ import os
 import pty
 import signal
 import subprocess
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from prism_wsgi import migrate
+from prism_wsgi.cli.sweep import run_until_signal
 from tests.support.command_line import (
     HOUR,
     PROGRAM,
@@ -22,7 +25,7 @@ from tests.support.command_line import (
     run,
     started,
 )
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -178,6 +181,22 @@ def test_signal_ends_the_daemon_well(number: signal.Signals, url: str, tmp_path:
         line_with("complete: 30 deleted", process.stdout)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 0
+
+
+def test_signal_that_does_not_interrupt_the_main_thread_is_noticed_all_the_same() -> None:
+    stopping = threading.Event()
+
+    def is_main_thread_waiting() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        return frame.f_code is threading.Condition.wait.__code__
+
+    def work() -> int:
+        eventually(is_main_thread_waiting)
+        # Noted here, it interrupts no wait of the main thread, like one that comes just before that begins to wait.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        return int(stopping.wait(PATIENCE))
+
+    assert run_until_signal(work, stopping) == 1
 
 
 @pytest.mark.whole
