@@ -55,10 +55,12 @@ _SQLSTATES = {
     "42P01": Failure.NO_TABLE,
     "42703": Failure.NO_COLUMN,
 }
-# Error numbers of MySQL and MariaDB. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
+# Error numbers of MySQL and MariaDB. 1020 is the serialisation failure of innodb_snapshot_isolation, which is on by
+# default from MariaDB 11.6.2. 1290 and 1836 are --read-only. A Galera node that is cut off from the others
 # refuses new statements with 1047. It answers a commit with 1180 if it cannot know whether the others have it.
 _MYSQL_NUMBERS = {
     1062: Failure.DUPLICATE,
+    1020: Failure.BUSY,
     1213: Failure.BUSY,
     1205: Failure.BUSY,
     1180: Failure.LOST,

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
 
 from prism_wsgi import ConfigError, SQLAlchemyStore, StoredSession, StoreUnavailable, migrate
+from prism_wsgi.stores.sql.failures import Failure, classify
 from prism_wsgi.sweeper import Sweeper
 from tests.support.command_line import run
 from tests.support.databases import Server, unavailable
@@ -247,6 +249,32 @@ def test_what_a_server_that_does_not_commit_by_itself_is_given_is_kept(
     by_url.close()
     other.close()
     own.dispose()
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "mysqlclient"])
+def test_a_row_that_changed_behind_the_snapshot_of_a_transaction_is_worth_another_attempt(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(f"{engine}_url")
+    migrate.upgrade(url)
+    own = create_engine(url, poolclass=NullPool)
+    store = SQLAlchemyStore(url)
+    store.save(session())
+    with own.connect() as connection:
+        try:
+            connection.exec_driver_sql("SET SESSION innodb_snapshot_isolation = ON")
+        except DBAPIError:
+            pytest.skip("this server has no innodb_snapshot_isolation")
+        change = "UPDATE prism_sessions SET version = version + 1"
+        connection.exec_driver_sql("SELECT * FROM prism_sessions").all()
+        with own.connect() as other:
+            other.exec_driver_sql(change)
+            other.commit()
+        with pytest.raises(DBAPIError) as raised:
+            connection.exec_driver_sql(change)
+        driver = connection.connection.dbapi_connection
+        assert classify(own.dialect, raised.value, driver) is Failure.BUSY
+    store.close()
 
 
 @pytest.fixture
