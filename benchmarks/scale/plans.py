@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.event import listen, remove
 
-_EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN "}
-"""What stands before a statement, where that is not EXPLAIN."""
+_EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", **dict.fromkeys(("mysql", "mariadb"), "EXPLAIN FORMAT=TRADITIONAL ")}
+"""What stands before a statement, where that is not EXPLAIN. MySQL 9 draws a tree unless told otherwise."""
 
 Question = tuple[str, Any]
 """A statement and its parameters."""
