@@ -90,15 +90,17 @@ def test_old_master_that_comes_back_unaware_is_not_used(
 
 
 def test_replica_that_a_sentinel_takes_for_the_master_is_not_used(watched: Watched, prefix: str) -> None:
-    replica = next(one for one in watched.servers if one is not watched.master)
-    with own_redis(is_sentinel=True) as mistaken:
-        mistaken.say("SENTINEL MONITOR", "shop", *replica.address, 1)
-        store = RedisStore(f"redis+sentinel://127.0.0.1:{mistaken.port}/shop", prefix=prefix, timeout=0.2)
-        wait_until_it_says("is a slave, not the master of shop", store)
+    master = watched.master
+    replica = next(one for one in watched.servers if one is not master)
+    with own_redis(is_sentinel=True) as mistaken, own_redis(is_sentinel=True) as right:
+        # Under a name of their own: the other sentinels would correct the first.
+        mistaken.say("SENTINEL MONITOR", "stale", *replica.address, 2)
+        right.say("SENTINEL MONITOR", "stale", *master.address, 2)
+        url = f"redis+sentinel://127.0.0.1:{mistaken.port}"
+        store = RedisStore(f"{url}/stale", prefix=prefix, timeout=0.2)
+        wait_until_it_says("is a slave, not the master of stale", store)
         store.close()
-        # One that knows better is asked next.
-        url = watched.url.replace("//", f"//127.0.0.1:{mistaken.port},", 1)
-        store = RedisStore(url, prefix=prefix, timeout=PATIENCE)
+        store = RedisStore(f"{url},127.0.0.1:{right.port}/stale", prefix=prefix, timeout=PATIENCE)
         session = new_session()
         store.save(session)
         assert loaded(store, session).version == 1
