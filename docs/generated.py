@@ -187,7 +187,7 @@ def suites_reference(declared: Mapping[str, Any]) -> str:
         differ = sum(len(one["tests"]) for one in differences)
         table.append(f"| {name} | {suite['release'].replace('==', ' ')} | {suite['passes']} | {differ} |")
         for one in differences:
-            tests = ", ".join(f"`{test.rpartition('::')[2]}`" for test in one["tests"])
+            tests = ", ".join(f"`{re.split('::|[.]', test)[-1]}`" for test in one["tests"])
             reasons.append(f"- {name}, {tests}: {one['reason']}.")
     return "\n".join(table + reasons)
 

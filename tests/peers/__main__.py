@@ -50,7 +50,7 @@ def install(declared: Declaration) -> None:
         return
     print("Setting up the environment of the suites (once, a minute or two) ...", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV], check=True)
-    checkout = ("--editable", f"{ROOT}[flask,pyramid,redis]")
+    checkout = ("--editable", f"{ROOT}[django,flask,pyramid,redis]")
     pip("--python", VENV / "bin" / "python", "install", "--quiet", *checkout, *wanted_packages)
     stamp.write_text(wanted)
 
@@ -62,21 +62,17 @@ def run(suite: Suite) -> int:
         return 0
     log, outcomes = PLACE / f"{suite.name}.log", PLACE / f"{suite.name}.json"
     outcomes.unlink(missing_ok=True)
-    arguments = (
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "peer_outcomes",
-        "-p",
-        suite.plugin,
-        "--tb=short",
-        *suite.tests,
-    )
+    folder = unpacked(suite)
+    if suite.runner == "django":
+        folder /= "tests"
+        arguments = ["runtests.py", f"--settings={suite.plugin}", "--parallel=1", "--noinput"]
+    else:
+        plugins = ("-p", "no:cacheprovider", "-p", "peer_outcomes", "-p", suite.plugin)
+        arguments = ["-m", "pytest", "-q", *plugins, "--tb=short"]
     with log.open("w") as output:
         subprocess.run(
-            [VENV / "bin" / "python", "-m", "pytest", *arguments],
-            cwd=unpacked(suite),
+            [VENV / "bin" / "python", *arguments, *suite.tests],
+            cwd=folder,
             env=_environment(suite, outcomes),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -90,7 +86,7 @@ def run(suite: Suite) -> int:
     for complaint in found:
         print(f"  {complaint}")
     if found:
-        print(f"  What pytest said is in {log}", flush=True)
+        print(f"  What the tests said is in {log}", flush=True)
     return 1 if found else 0
 
 

@@ -28,6 +28,7 @@ class Suite:
     tests: list[str] = field(default_factory=lambda: ["tests"])
     options: dict[str, Any] = field(default_factory=dict)
     server: str | None = None
+    runner: str = "pytest"
     differences: list[Difference] = field(default_factory=list)
 
     @property
