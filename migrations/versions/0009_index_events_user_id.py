@@ -8,7 +8,7 @@ down_revision = "0008"
 
 def upgrade(table_name: str) -> None:
     migrate.create_index(
-        f"ix_{table_name}_events_user_id", f"{table_name}_events", ["user_id", "id"], where="user_id IS NOT NULL"
+        f"ix_{table_name}_events_user_id", f"{table_name}_events", ["user_id"], where="user_id IS NOT NULL"
     )
 
 

@@ -8,7 +8,7 @@ down_revision = "0009"
 
 def upgrade(table_name: str) -> None:
     migrate.create_index(
-        f"ix_{table_name}_events_actor_id", f"{table_name}_events", ["actor_id", "id"], where="actor_id IS NOT NULL"
+        f"ix_{table_name}_events_actor_id", f"{table_name}_events", ["actor_id"], where="actor_id IS NOT NULL"
     )
 
 

@@ -7,7 +7,7 @@ a hash of the key, and so is the secret that the visitor gets.
 import hashlib
 from base64 import urlsafe_b64encode
 
-from prism_wsgi.tokens import RANDOM_BYTES, TIME_BYTES
+from prism_wsgi.tokens import ID_LENGTH, RANDOM_BYTES, TIME_BYTES
 
 TAG_BYTES = 4
 
@@ -23,6 +23,11 @@ def waiting_prefix(origin: str) -> str:
 def imported_id(origin: str, key: str) -> str:
     """Return the id under which the session of an old key waits for its visitor."""
     return waiting_prefix(origin) + _digest("imported session", origin, key)[TAG_BYTES:].hex()
+
+
+def earlier_imported_id(origin: str, key: str) -> str:
+    """Return the id under which a checkout before version 0.1 left the imported session of an old key."""
+    return _digest("imported session", origin, key).hex().rjust(ID_LENGTH, "0")
 
 
 def import_record_id(origin: str, key: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from prism_wsgi.errors import SerializationError, SessionConflict, SessionGone
 from prism_wsgi.events import Reason
-from prism_wsgi.persistence.imported_ids import adopted_secret, imported_id
+from prism_wsgi.persistence.imported_ids import adopted_secret, earlier_imported_id, imported_id
 from prism_wsgi.request.peer_fallbacks import Earlier
 from prism_wsgi.request.site import Site
 from prism_wsgi.retry import pause
@@ -23,7 +23,12 @@ def adopt(site: Site, earlier: Earlier) -> Token | None:
     The session moves to a new id in one step. Of several requests at once, one moves it and the others join it.
     Raises StoreUnavailable.
     """
-    waiting = imported_id(earlier.origin, earlier.key)
+    origin, key = earlier.origin, earlier.key
+    return _adopt(site, earlier, imported_id(origin, key)) or _adopt(site, earlier, earlier_imported_id(origin, key))
+
+
+def _adopt(site: Site, earlier: Earlier, waiting: str) -> Token | None:
+    """Return the token of the session that waits under an id, None if there is none."""
     for attempt in range(MAX_ATTEMPTS):
         try:
             row = site.adapter.peek(waiting)

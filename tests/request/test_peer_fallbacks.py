@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from prism_wsgi.cookie_fallbacks import (
     PyramidCookie,
 )
 from prism_wsgi.persistence.document import Codec, Document
-from prism_wsgi.persistence.imported_ids import imported_id
+from prism_wsgi.persistence.imported_ids import earlier_imported_id, imported_id
 from prism_wsgi.request.adoption import JOIN_MS
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore
@@ -73,6 +74,19 @@ def keep_imported(store: SessionStore, clock: Clock, cookie: PeerCookie | None =
     now = int(clock() * 1000)
     origin = (cookie or DjangoCookie()).origin
     store.save(StoredSession(imported_id(origin, key), data, 0, now - 1000, now + DAY * 1000, "ada"))
+
+
+def test_a_session_that_an_earlier_checkout_imported_goes_on() -> None:
+    clock = Clock()
+    store = MemoryStore(ttl=2 * DAY, clock=clock)
+    keep_imported(store, clock)
+    (row,) = store.find_all()
+    store.destroy(row.id)
+    store.save(replace(row, id=earlier_imported_id("django", KEY), version=0))
+    browser = browser_of(site_of(store, clock))
+    assert browser.do(who) == (VALUES, "ada")
+    assert browser.do(who) == (VALUES, "ada")
+    assert [one.user for one in store.find_all()] == ["ada"]
 
 
 @pytest.fixture

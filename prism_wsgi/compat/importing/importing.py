@@ -9,7 +9,7 @@ from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.compat.importing.peer import HARMLESS, Peer, PeerSession, Skip, SkippedError
 from prism_wsgi.errors import SerializationError, SessionExists, SessionTooLarge
 from prism_wsgi.persistence.document import Codec, Document
-from prism_wsgi.persistence.imported_ids import import_record_id, imported_id, waiting_prefix
+from prism_wsgi.persistence.imported_ids import earlier_imported_id, import_record_id, imported_id, waiting_prefix
 from prism_wsgi.persistence.login import checked_user
 from prism_wsgi.serializers import TypedSerializer
 from prism_wsgi.stores.base import IndexedStore, ReplacingStore, SessionStore, StoredSession
@@ -127,6 +127,8 @@ def _user(value: object) -> str | None:
 def _store(session: StoredSession, found: PeerSession, origin: str, store: SessionStore, *, dry_run: bool) -> None:
     # The record outlives the session: one that is ended here must not come back with the next import.
     record = replace(session, id=import_record_id(origin, found.key), data=b"", user=None, superseded=True)
+    if store.load(earlier_imported_id(origin, found.key)) is not None:
+        raise SkippedError(Skip.ALREADY_IMPORTED)
     if dry_run or not isinstance(store, ReplacingStore):
         if store.load(session.id) is not None or store.load(record.id) is not None:
             raise SkippedError(Skip.ALREADY_IMPORTED)

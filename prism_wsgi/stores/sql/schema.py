@@ -172,5 +172,5 @@ def events_table(name: str, metadata: MetaData) -> Table:
 
 
 def _index_where_known(table: str, column: str, *further: str) -> Index:
-    condition = text(f"{column} IS NOT NULL")
-    return Index(f"ix_{table}_{column}", column, *further, sqlite_where=condition, postgresql_where=condition)
+    name, condition = "_".join(("ix", table, column, *further)), text(f"{column} IS NOT NULL")
+    return Index(name, column, *further, sqlite_where=condition, postgresql_where=condition)

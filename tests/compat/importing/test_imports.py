@@ -8,6 +8,7 @@ import sys
 import zlib
 from base64 import b64encode
 from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from prism_wsgi.compat.importing.flask_session import FlaskSessionPeer
 from prism_wsgi.compat.importing.importing import import_sessions
 from prism_wsgi.compat.importing.peer import Skip, SkippedError
 from prism_wsgi.cookie_fallbacks import BeakerCookie, DjangoCookie, FlaskSessionCookie, PeerCookie
-from prism_wsgi.persistence.imported_ids import imported_id
+from prism_wsgi.persistence.imported_ids import earlier_imported_id, imported_id
 from prism_wsgi.testing import new_session
 from tests.compat.importing.write_peers import MAX_SIZE, OLD_SECRET, SECRET, TIMEOUT
 from tests.support import databases
@@ -249,6 +250,16 @@ def test_a_session_that_was_ended_here_is_not_brought_back_by_a_second_import(ev
         assert store.destroy_all("1") == 1
     assert import_rows(rows, store) == (0, 0)
     assert [waits(number, store) for number in (1, 2)] == [False, True]
+
+
+def test_a_session_that_an_earlier_checkout_imported_is_not_imported_again() -> None:
+    store = MemoryStore()
+    rows = [beaker_row(1, 1)]
+    assert import_rows(rows, store) == (1, 0)
+    (session,) = store.find(user="1")
+    moved = MemoryStore()
+    moved.save(replace(session, id=earlier_imported_id("beaker", f"{1:032x}"), version=0))
+    assert import_rows(rows, moved) == (0, 0)
 
 
 def test_a_session_that_was_ended_in_a_store_of_three_methods_is_not_brought_back(tmp_path: Path) -> None:
