@@ -103,6 +103,7 @@ def test_the_uses_of_a_session_tested_here_are_all_there_are() -> None:
         "__dict__",
         "_MutableMapping__marker",
         *("__firstlineno__", "__static_attributes__"),  # Python's, from 3.13 on
+        *("__annotate_func__", "__annotations_cache__"),  # and from 3.14 on
         *("__implemented__", "__provides__", "__providedBy__"),  # zope.interface's, once Pyramid has been imported
     }
     public = {name for name in dir(Session) if not name.startswith("_")}
