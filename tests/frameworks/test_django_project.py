@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
+from tests.support.databases import Server
 from tests.support.served import ROOT, Browser, free_port, wait_until_serving
 
 pytestmark = pytest.mark.whole
@@ -116,16 +116,18 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     if request.param == "sqlite":
         yield Project(directory, "{'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}")
         return
-    url = make_url(request.getfixturevalue("postgresql_url"))
+    server: Server = request.getfixturevalue("postgresql_server")
+    name = f"{server.name}_project"  # a whole database: a test run of Django's makes another one beside it
     given = {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": url.database,
-        "USER": url.username,
-        "HOST": url.host,
-        "PORT": url.port or "",
-        "OPTIONS": {"options": url.query["options"]},
+        "NAME": name,
+        "USER": server.url.username,
+        "HOST": server.url.host,
+        "PORT": server.url.port or "",
     }
+    server.execute(f"CREATE DATABASE {name}")
     yield Project(directory, repr(given))
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def sign_in(browser: Browser) -> None:
