@@ -194,7 +194,7 @@ def serve(
     if site.events.observers:
         state.note_path(environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
     if rejected is not None:
-        site.events.emit(rejected, origin=state)
+        site.events.emit(rejected, origin=state.visit)
     if site.is_passive is not None and site.is_passive(environ):
         state.be_passive(True)
     environ[site.environ_key] = session = Session(state)

@@ -394,7 +394,7 @@ class Session(MutableMapping[str, Any]):
         login, state = self._own_login("revoke()"), self._state
         if session_id in self._ids():
             return False
-        return revoke(state.site, session_id, login.user or "", state)
+        return revoke(state.site, session_id, login.user or "", state.visit)
 
     def logout_elsewhere(self) -> int:
         """End every session of the user but this one, at once; return how many.
@@ -404,7 +404,7 @@ class Session(MutableMapping[str, Any]):
         a user's sessions.
         """
         login, state = self._own_login("logout_elsewhere()"), self._state
-        return end_others(state.site, login.user or "", state.contested.id, state)
+        return end_others(state.site, login.user or "", state.contested.id, state.visit)
 
     def destroy(self) -> None:
         """End the session: delete it from the store, at once, and the cookie with the response.

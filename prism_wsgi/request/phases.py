@@ -1,7 +1,7 @@
 """The values of a session's state: its phase, the response's stage, and the outcome."""
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 
 class Phase(Enum):
@@ -73,19 +73,28 @@ OPEN, STREAMING, DETACHED = Stage
 NOTHING, LOAD_FAILED, TOUCHED, SAVED = Outcome.NOTHING, Outcome.LOAD_FAILED, Outcome.TOUCHED, Outcome.SAVED
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """Facts about the request itself.
+class Visit(NamedTuple):
+    """Facts about the request itself: the origin of its events.
 
     `address` and `user_agent` are None where the device is not recorded.
+    `requested`: the two parts of the path (SCRIPT_NAME, PATH_INFO), None if there are no observers.
     `is_passive`: it does not count as use.
     `is_withheld`: it is a form of another site, and the visitor's cookie stayed at home.
     """
 
     address: str | None = None
     user_agent: str | None = None
+    requested: tuple[str, str] | None = None
     is_passive: bool = False
     is_withheld: bool = False
+
+    @property
+    def path(self) -> str | None:
+        """The path of the request, without its query; None if there are no observers."""
+        if self.requested is None:
+            return None
+        # PEP 3333 passes bytes as Latin-1. Made when it is asked for: only the event of a rejected cookie has a path.
+        return "".join(self.requested).encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 ORDINARY = Visit()

@@ -61,7 +61,7 @@ def save(state: SessionState, data: bytes | None = None) -> None:
                 _reconcile(state, conflict)
             except SerializationError as error:
                 # Another version of the application has saved data that this one cannot read.
-                state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error), origin=state)
+                state.site.events.emit(Reason.UNREADABLE_DATA, state.identity.id, str(error), origin=state.visit)
                 state.drop()
         else:
             _keep_to_limit(state)
@@ -98,7 +98,7 @@ def write(state: SessionState, data: bytes | None = None) -> None:
             row,
             is_login=is_proof and state.is_login,
             is_confirmation=is_proof,
-            origin=state,
+            origin=state.visit,
         )
 
 
@@ -184,4 +184,4 @@ def _keep_to_limit(state: SessionState) -> None:
         sessions.sort(key=lambda one: (one.authenticated_at or one.created_at, one.id))
         for one in sessions[: max(0, len(sessions) - limit)]:
             state.site.adapter.end(one.id)
-            tell_ended(state.site.events, one, Ending.LIMIT, user=login.user, origin=state)
+            tell_ended(state.site.events, one, Ending.LIMIT, user=login.user, origin=state.visit)

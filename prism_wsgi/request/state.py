@@ -69,7 +69,6 @@ class SessionState:
         "lock",
         "outcome",
         "phase",
-        "requested",
         "site",
         "stage",
         "visit",
@@ -86,7 +85,6 @@ class SessionState:
         self.visit = visit
         self.earlier = earlier
         """The session that another package's cookie leads to, until it is read."""
-        self.requested: tuple[str, str] | None = None
         self.stage = OPEN
         self.outcome = NOTHING
         self.accessed = False
@@ -157,26 +155,6 @@ class SessionState:
         """Whether this request has proved who the user is, and the observers have not been told."""
         return Choice.PROOF in self.decided and Choice.TOLD not in self.decided
 
-    # It is the origin of events: what observers are told of the request.
-
-    @property
-    def address(self) -> str | None:
-        """The address of the device, None if it is not recorded."""
-        return self.visit.address
-
-    @property
-    def user_agent(self) -> str | None:
-        """The browser's name for itself, None if it is not recorded."""
-        return self.visit.user_agent
-
-    @property
-    def path(self) -> str | None:
-        """The path of the request, without its query; None if there are no observers."""
-        if self.requested is None:
-            return None
-        # PEP 3333 passes bytes as Latin-1. Made when it is asked for: only the event of a rejected cookie has a path.
-        return "".join(self.requested).encode("latin-1", "replace").decode("utf-8", "replace")
-
     def next_expiry(self) -> int:
         """Return when the session ends if it is used now and never again, in Unix ms."""
         document = self.document
@@ -227,15 +205,15 @@ class SessionState:
 
     def be_passive(self, is_passive: bool) -> None:
         """Note whether this request counts as use of the session."""
-        self.visit = replace(self.visit, is_passive=is_passive)
+        self.visit = self.visit._replace(is_passive=is_passive)
 
     def note_device(self, address: str, user_agent: str) -> None:
         """Note which device makes this request."""
-        self.visit = replace(self.visit, address=address, user_agent=user_agent)
+        self.visit = self.visit._replace(address=address, user_agent=user_agent)
 
     def note_path(self, script_name: str, path_info: str) -> None:
         """Note which path is requested, in the parts that WSGI has, for those who observe."""
-        self.requested = (script_name, path_info)
+        self.visit = self.visit._replace(requested=(script_name, path_info))
 
     def load(self) -> None:
         """Load the session that the cookie names."""
@@ -264,10 +242,10 @@ class SessionState:
             self.phase, self.is_new = NEW, True
             self.document = Document(created_at=issued_at(identity.secret))
         elif stored is None:
-            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self)
+            site.events.emit(Reason.UNKNOWN_ID, identity.id, origin=self.visit)
             self.start_over()
         elif stored.superseded:
-            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self)
+            site.events.emit(Reason.SUPERSEDED_ID, identity.id, origin=self.visit)
             self.phase, self.document = GONE, Document(created_at=stored.created_at)
             identity.stored = stored
         else:
@@ -368,7 +346,7 @@ class SessionState:
         self.decided = _NOTHING_DECIDED
         self.endings += 1
         for row in ending:
-            tell_logout(self.site.events, row, self)
+            tell_logout(self.site.events, row, self.visit)
 
     def start_over(self) -> None:
         """Become a new, empty session under a new id."""
@@ -448,14 +426,14 @@ class SessionState:
     def drop(self) -> None:
         """Learn that another request has ended the session, and drop the changes."""
         if self.outcome is not Outcome.DROPPED:
-            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self)
+            self.site.events.emit(Reason.LATE_WRITE_DROPPED, self.contested.id, origin=self.visit)
             self.outcome = Outcome.DROPPED
         self.phase = GONE
 
     def withhold(self) -> None:
         """Keep this request's changes from being stored."""
         if self.outcome is not Outcome.WITHHELD:
-            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self)
+            self.site.events.emit(Reason.WRITE_WITHHELD, origin=self.visit)
             self.outcome = Outcome.WITHHELD
 
     def lose_race(self, found: StoredSession | None) -> None:
@@ -571,7 +549,7 @@ class SessionState:
 
     def _give_up_on_data(self, error: SerializationError) -> None:
         unreadable = self.identity.id
-        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self)
+        self.site.events.emit(Reason.UNREADABLE_DATA, unreadable, str(error), origin=self.visit)
         self.start_over()
         self.identity.instead_of = unreadable
 
