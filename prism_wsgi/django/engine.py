@@ -154,10 +154,11 @@ class SessionStore(SessionBase):
         self._session_key = None
 
     def is_empty(self) -> bool:
-        """Tell whether there is neither a key nor a value, so that Django deletes the cookie."""
+        """Tell whether there is neither a key nor a value nor a user, so that Django deletes the cookie."""
         if self._state is not None and self._state.outcome is Outcome.DESTROYED:
             self._session_key = None
-        return bool(super().is_empty())
+        is_user = self._state is not None and self._state.document.login.user is not None
+        return bool(super().is_empty()) and not is_user
 
     @classmethod
     def clear_expired(cls) -> None:

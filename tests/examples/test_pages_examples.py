@@ -11,7 +11,7 @@ from tests.support.served import ROOT, Browser, free_port, served
 Visit = Callable[[str], Browser]
 
 
-@pytest.fixture(scope="module", params=["wsgi", "pyramid", "bottle", "flask"])
+@pytest.fixture(scope="module", params=["wsgi", "pyramid", "bottle", "flask", "django"])
 def visit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     """Log somebody in on a new device."""
     program: Path = ROOT / "examples" / f"pages_{request.param}.py"

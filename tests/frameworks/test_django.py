@@ -17,7 +17,7 @@ from django.contrib.sessions.middleware import SessionMiddleware  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
-from django.http import HttpRequest  # noqa: E402
+from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.test import AsyncClient, Client, override_settings  # noqa: E402
 from django.utils.safestring import mark_safe  # noqa: E402
 from django.utils.translation import gettext_lazy  # noqa: E402
@@ -364,8 +364,6 @@ def test_every_request_renews_the_cookie_where_django_is_told_so() -> None:
 
 def test_a_request_whose_session_has_ended_meanwhile_is_answered_400() -> None:
     def respond(request: HttpRequest) -> Any:
-        from django.http import HttpResponse
-
         SessionStore(request.session.session_key).flush()
         request.session["late"] = True
         return HttpResponse()
@@ -603,6 +601,17 @@ def test_what_a_view_assigns_to_the_session_as_prisms_is_saved(django_store: Any
     assert session.modified
     session.save()
     assert SessionStore(session.session_key)["colour"] == "red"
+
+
+@pytest.mark.usefixtures("_middleware")
+def test_a_login_without_django_contrib_auth_is_kept() -> None:
+    request = HttpRequest()
+    middleware = SessionMiddleware(lambda request: HttpResponse())
+    middleware.process_request(request)
+    request.session.prism.login("ada")
+    answer = middleware.process_response(request, HttpResponse())
+    later = SessionStore(answer.cookies["sessionid"].value)
+    assert later.prism.user == "ada"
 
 
 def test_clearing_a_session_that_was_not_read_keeps_its_key(django_store: Any) -> None:
