@@ -27,7 +27,7 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
 )
 THOROUGH = settings(QUICK, max_examples=60)
-HUNT = settings(QUICK, max_examples=500, phases=[Phase.generate])
+HUNT = settings(QUICK, max_examples=5000, phases=[Phase.generate])  # it ends at the first difference
 
 
 def machine_of(make_store: Any) -> type[StoreMachine]:
