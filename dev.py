@@ -26,10 +26,9 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Run the tests (--quick: in a minute, what needs no server; --cov: with coverage); arguments go to pytest."""
-    # The slow tests wait for servers and timeouts half of their time, so the whole suite has two processes more than
-    # there are processors. tests/support/lanes.py says what is dealt to a process together, and what comes first.
-    processes = (os.cpu_count() or 1) + (0 if "--quick" in arguments else 2)
-    workers = (f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder")
+    # No more processes than processors: clusters that elect a master within seconds need one to themselves now and
+    # then. tests/support/lanes.py says what is dealt to a process together, and what comes first.
+    workers = (f"--numprocesses={os.cpu_count() or 1}", "--dist=loadfile", "--no-loadscope-reorder")
     # The tests start hundreds of programs, each of which would compile the project's modules again.
     environ = {"PYTHONDONTWRITEBYTECODE": ""}
     if "TMPDIR" not in os.environ and has_memory_for_files():

@@ -100,8 +100,21 @@ def own_galera(count: int) -> Iterator[list[Node]]:
             node.launch()
             at_end.callback(node.kill)
         for node in others:
-            node.wait_until_ready()
+            _join(node)
         yield [first, *others]
+
+
+def _join(node: Node) -> None:
+    """Wait until a node has caught up. On a busy machine it may give up before the others answer: start it again."""
+    for _ in range(2):
+        try:
+            node.wait_until_ready()
+        except AssertionError:
+            node.kill()
+            node.launch()
+        else:
+            return
+    node.wait_until_ready()
 
 
 def _node(program: str, library: str, folder: Path, number: int, peers: list[int], user: str | None) -> Node:

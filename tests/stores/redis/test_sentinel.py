@@ -57,6 +57,7 @@ def test_sessions_are_found_saved_and_ended_when_the_replica_has_taken_over(
 def test_store_follows_a_master_that_hands_over_while_it_lives(watched: Watched, store: RedisStore) -> None:
     session, before = new_session(), watched.master
     store.save(session)
+    assert before.client.wait(1, PATIENCE * 1000) == 1  # what no replica has is lost with the master
     watched.hand_over()
     store.save(replace(session, version=1))
     assert loaded(store, session).version == 2
