@@ -82,6 +82,14 @@ class OwnRedis:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def replicate(self) -> None:
+        """Wait until a replica has everything that was written so far."""
+        # WAIT is about the writes of its own connection.
+        with self.client.client() as connection:  # type: ignore[no-untyped-call]
+            connection.set("replicated", 1)
+            assert connection.wait(1, PATIENCE * 1000) >= 1
+            connection.delete("replicated")
+
     def say(self, *words: object) -> Any:
         """Return the answer to a command."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, Table, and_, bindparam, delete, func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from prism_wsgi.stores.base import SweepPace
 from prism_wsgi.stores.sql.schema import sweep_bucket
@@ -169,6 +169,6 @@ def _transaction(connection: Connection) -> Iterator[None]:
         yield
         connection.execute(text("COMMIT"))
     except BaseException:
-        with suppress(DBAPIError):
+        with suppress(SQLAlchemyError):  # after a lost connection it is no error of the driver
             connection.execute(text("ROLLBACK"))
         raise

@@ -232,7 +232,7 @@ def test_sessions_are_found_saved_and_ended_when_a_replica_has_taken_over(
 ) -> None:
     sessions = on_each(cluster, store, user="alice")
     failing = cluster.owner_of(slot_of(store, sessions[0]))
-    assert failing.client.wait(1, PATIENCE * 1000) == 1
+    failing.replicate()
     failing.kill()
     store.save(replace(sessions[0], version=1))  # it waits for the replica to be promoted
     assert [loaded(store, one).version for one in sessions] == [2, 1, 1]
