@@ -649,16 +649,15 @@ def test_what_names_no_user_is_refused_at_the_assignment(value: Any, make_site: 
         Browser(make_site(user_id_key="user_id")).do(put("user_id", value))
 
 
+def browser_of_key(clock: ManualClock) -> Browser:
+    """Return the browser of a site whose login library writes the user under `user_id`."""
+    store = MemoryStore(clock=clock)
+    return Browser(SessionMiddleware(application, store=store, secret=SECRET, clock=clock, user_id_key="user_id"))
+
+
 def test_an_assignment_of_the_key_after_the_headers_is_refused(clock: ManualClock) -> None:
     kept: list[Session] = []
-    site = SessionMiddleware(
-        application,
-        store=MemoryStore(clock=clock),
-        secret=SECRET,
-        clock=clock,
-        user_id_key="user_id",
-    )
-    browser = Browser(site)
+    browser = browser_of_key(clock)
     browser.do(put("a", 1))
     browser.do(kept.append)
     with pytest.raises(ResponseStarted, match="user_id"):
@@ -667,14 +666,7 @@ def test_an_assignment_of_the_key_after_the_headers_is_refused(clock: ManualCloc
 
 def test_a_removal_of_the_key_after_the_headers_is_refused(clock: ManualClock) -> None:
     kept: list[Session] = []
-    site = SessionMiddleware(
-        application,
-        store=MemoryStore(clock=clock),
-        secret=SECRET,
-        clock=clock,
-        user_id_key="user_id",
-    )
-    browser = Browser(site)
+    browser = browser_of_key(clock)
     browser.do(put("user_id", "7"))
     browser.do(kept.append)
     for remove in (lambda session: session.pop("user_id"), Session.clear):

@@ -106,12 +106,9 @@ class SessionStore(SessionBase):
         Raises UpdateError when the session has ended or moved meanwhile, and with `must_create` CreateError when
         there is a session with this key.
         """
-        if self.session_key is None:
-            self.create()
-            return
-        if must_create:
-            if self.exists(self.session_key):
-                raise CreateError
+        if must_create and self.exists(self.session_key):
+            raise CreateError
+        if must_create or self.session_key is None:
             self.create()
             return
         self._get_session()
@@ -181,10 +178,10 @@ class SessionStore(SessionBase):
 
     def _opened(self, session_key: str | None = None) -> DjangoState | None:
         """Return the state of the session with a key, this one unless given; None if nothing is stored there."""
-        key = session_key or self.session_key
-        if key is None or key_identity(key) is None:
+        identity = key_identity(session_key or self.session_key)
+        if identity is None:
             return None
-        state = DjangoState(configured_site(), self.get_expiry_age, key)
+        state = DjangoState(configured_site(), self.get_expiry_age, identity)
         state.load()
         return state if state.phase is STORED or state.phase is GONE else None
 

@@ -17,20 +17,19 @@ LONG_AGO = 1
 class DjangoState(SessionState):
     """The state of a session with Django's key.
 
-    `age` returns the seconds for which the session lives on if it is saved now; `key` is the key that came with a
-    request, None for a new session.
+    `age` returns the seconds for which the session lives on if it is saved now. `identity` is that of the request's
+    key, None for a new session.
     """
 
     __slots__ = ("_age", "_has_new_key")
 
-    def __init__(self, site: Site, age: Callable[[], int], key: str | None = None) -> None:
+    def __init__(self, site: Site, age: Callable[[], int], identity: Identity | None = None) -> None:
         self._age = age
         self._has_new_key = False
-        super().__init__(site, None if key is None else Token(key, LONG_AGO))
+        super().__init__(site, None if identity is None else identity.token)
         self.holds_mutable = True  # Django holds the values themselves
-        identity = key_identity(key)
         if identity is not None:
-            self.identity = identity
+            self.identity = identity  # an imported session has another id than its key's hash
 
     @property
     def ttl(self) -> int:
