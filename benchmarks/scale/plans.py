@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.event import listen, remove
 
 _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", **dict.fromkeys(("mysql", "mariadb"), "EXPLAIN FORMAT=TRADITIONAL ")}
-"""What stands before a statement, where that is not EXPLAIN. MySQL 9 draws a tree unless told otherwise."""
+"""The words before a statement on engines that need more than EXPLAIN. MySQL 9 draws a tree unless told otherwise."""
 
 Question = tuple[str, Any]
 """A statement and its parameters."""

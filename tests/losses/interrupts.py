@@ -36,7 +36,7 @@ ACTIONS = {"/": 50, "/count": 45, "/regenerate": 5}
 
 @dataclass
 class Figures:
-    """What the visitors did, and found."""
+    """Counts of the visitors' requests, and of the faults that they found."""
 
     engine: str
     seed: int

@@ -137,7 +137,7 @@ def breakable(engine: str, folder: Path, is_sudden: bool) -> Iterator[tuple[str,
 
 
 class Breaks(Protocol):
-    """What breaks between the workers and their store; `faults` says how often."""
+    """A source of failures between the workers and their store; `faults` counts them."""
 
     @property
     def faults(self) -> int: ...

@@ -64,7 +64,7 @@ HURRY = {
     "postgresql": ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"),
     "mariadb": ("SET GLOBAL innodb_flush_log_at_trx_commit = 0",),
 }
-"""What spares the tests the disk: they are not about power cuts."""
+"""Statements after which a server does not wait for the disk: these tests do not cut the power."""
 
 
 @contextmanager

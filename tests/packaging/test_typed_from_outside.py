@@ -52,7 +52,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(python: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What mypy says of a site in each framework, and of one that makes mistakes."""
+    """The messages of mypy for a site in each framework, and for one that makes mistakes."""
     directory = tmp_path_factory.mktemp("sites")
     (directory / "setup.cfg").write_text(CONFIGURATION)
     (directory / "mistakes.py").write_text(MISTAKES)

@@ -22,7 +22,7 @@ OPTIONS = json.loads(os.environ["PRISM_PEER_OPTIONS"])
 
 
 class SessionsAtFirstUse(SessionInterface):
-    """What an application has until its first request: no session without a SECRET_KEY, as in Flask."""
+    """The interface before the first request. Without a SECRET_KEY there is no session, as in Flask."""
 
     def open_session(self, app: flask.Flask, request: flask.Request) -> SessionMixin | None:
         install(app)
