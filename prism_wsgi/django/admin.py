@@ -1,6 +1,5 @@
 """Sessions in Django's admin: listing them, finding a user's sessions, and ending them."""
 
-import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +12,10 @@ from django.template.response import TemplateResponse
 from prism_wsgi.django.models import LiveSession
 from prism_wsgi.django.site import configured_site
 from prism_wsgi.django.state import key_identity
-from prism_wsgi.events import Ending, Kind
-from prism_wsgi.pages.overview import Listed, listed
+from prism_wsgi.pages.overview import SESSION_ID, Listed, listed, report_ended
 from prism_wsgi.stores.base import IndexedStore
 
 PAGE = 50
-_SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @admin.register(LiveSession)
@@ -44,7 +41,7 @@ class LiveSessionAdmin(admin.ModelAdmin):
             self.message_user(request, f"Sessions ended: {ended}", messages.SUCCESS if ended else messages.WARNING)
             return HttpResponseRedirect(request.get_full_path())
         user, after = request.GET.get("user", "").strip(), request.GET.get("after", "")
-        found = _found(user, after if _SESSION_ID.fullmatch(after) else None)
+        found = _found(user, after if SESSION_ID.fullmatch(after) else None)
         return TemplateResponse(
             request,
             "admin/prism_wsgi/sessions.html",
@@ -102,7 +99,7 @@ def _end(request: HttpRequest) -> int:
     site, own = configured_site(), _own_id(request)
     store = site.adapter.store
     session_id, user = request.POST.get("end", ""), request.POST.get("end_user", "")
-    if _SESSION_ID.fullmatch(session_id) and session_id != own:
+    if SESSION_ID.fullmatch(session_id) and session_id != own:
         row = site.adapter.live_behind(session_id)
         ended = [] if row is None else [row]
         for one in ended:
@@ -112,11 +109,7 @@ def _end(request: HttpRequest) -> int:
         site.adapter.destroy_all(user, own)
     else:
         ended = []
-    author = f"admin:{request.user.get_username()}"
-    for one in ended:
-        site.events.tell(
-            Kind.ENDED, reason=Ending.REVOKED, session_id=one.id, user=one.user, actor=one.actor, author=author
-        )
+    report_ended(site.events, ended, f"admin:{request.user.get_username()}")
     return len(ended)
 
 

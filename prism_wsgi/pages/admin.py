@@ -1,17 +1,23 @@
 """The page for administrators: the number of sessions, their users, and ending them."""
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prism_wsgi.clock import Clock, milliseconds, system_clock
 from prism_wsgi.errors import ConfigError, StoreError
-from prism_wsgi.events import Ending, Kind
 from prism_wsgi.http import Request
 from prism_wsgi.pages.answers import Refused, form_of, redirect, refuse, send
 from prism_wsgi.pages.health import check
-from prism_wsgi.pages.overview import EVENTS_AT_MOST, Listed, destroy_many, listed, overview
+from prism_wsgi.pages.overview import (
+    EVENTS_AT_MOST,
+    SESSION_ID,
+    Listed,
+    destroy_many,
+    listed,
+    overview,
+    report_ended,
+)
 from prism_wsgi.pages.rendering import Rendering, send_file
 from prism_wsgi.pages.texts import Text
 from prism_wsgi.session import Session
@@ -23,7 +29,6 @@ ENDED_AT_ONCE = 5000
 """The largest number of sessions that one request ends, so that it does not take minutes."""
 
 _SAID = "prism_wsgi.pages.admin"  # the queue of flash messages
-_SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class AdminPage:
@@ -116,7 +121,7 @@ class AdminPage:
         return ["ended_in_part" if len(found) > ENDED_AT_ONCE else "ended", len(ended)]
 
     def _live(self, session_id: str) -> Listed | None:
-        found = self._store.load(session_id) if _SESSION_ID.fullmatch(session_id) else None
+        found = self._store.load(session_id) if SESSION_ID.fullmatch(session_id) else None
         return None if found is None or found.superseded else found
 
     def _of_user(self, user: str, limit: int, after: str | None = None) -> Sequence[Listed] | None:
@@ -128,7 +133,7 @@ class AdminPage:
     ) -> list[bytes]:
         session, query = request.session, request.GET
         user, session_id = query.get("user", "").strip(), query.get("id", "").strip()
-        after = query.get("after") if _SESSION_ID.fullmatch(query.get("after", "")) else None
+        after = query.get("after") if SESSION_ID.fullmatch(query.get("after", "")) else None
         is_list = bool(user or session_id or "all" in query)
         found: Sequence[Listed] | None = None
         if session_id:
@@ -156,10 +161,5 @@ class AdminPage:
 
 
 def _report(session: Session, ended: Iterable[Listed]) -> None:
-    """Tell the site's observers which sessions the administrator has ended."""
-    events = session._state.site.events
     author = f"admin:{session.user}" if session.user else "admin"
-    for one in ended:
-        events.tell(
-            Kind.ENDED, reason=Ending.REVOKED, session_id=one.id, user=one.user, actor=one.actor, author=author
-        )
+    report_ended(session._state.site.events, ended, author)

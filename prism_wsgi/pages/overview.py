@@ -1,12 +1,13 @@
 """The overview of AdminPage, in a bounded number of store calls, each of which must be cheap."""
 
+import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prism_wsgi.events import Ending, Kind
+from prism_wsgi.events import Ending, Events, Kind
 from prism_wsgi.stores.base import (
     AGE_LIMITS,
     CountingStore,
@@ -27,6 +28,8 @@ EVENTS_AT_MOST = 50_000
 HOUR_MS = 3_600_000
 HOURS = 24
 _TRANSACTION = 100
+
+SESSION_ID = re.compile(r"[0-9a-f]{64}")
 
 Listed = StoredSession | SessionSummary
 
@@ -118,3 +121,11 @@ def _hours(store: SessionStore, now: int) -> tuple[list[Hour] | None, bool]:
         for hour in hours
     ]
     return (found if total else []), total >= EVENTS_AT_MOST
+
+
+def report_ended(events: Events, ended: Iterable[Listed], author: str) -> None:
+    """Tell the site's observers which sessions an administrator has ended."""
+    for one in ended:
+        events.tell(
+            Kind.ENDED, reason=Ending.REVOKED, session_id=one.id, user=one.user, actor=one.actor, author=author
+        )
